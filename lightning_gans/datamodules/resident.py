@@ -1,0 +1,148 @@
+"""Image sets that live in memory as bytes, and become float batches on the device that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_gans.datamodules.sampler import ShardedBatchSampler
+
+# On a GPU, ``device_resident="auto"`` leaves at least three quarters of what is free to the model.
+_SHARE_OF_FREE_MEMORY = 0.25
+
+_FLOAT32 = torch.zeros(())
+
+
+class ResidentImages:
+    """All pictures of a set as one tensor, with a copy on each device that asks for them and has room.
+
+    Args:
+        images: uint8 ``(N, C, H, W)``.
+        labels: int64 ``(N,)``.
+        device_resident: Whether a device gets its own copy, made once; ``"auto"``: an accelerator does if
+            the copy takes less than a quarter of its free memory.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, *, device_resident: bool | Literal["auto"] = "auto"
+    ) -> None:
+        self.images = images
+        self.labels = labels
+        self.device_resident = device_resident
+        self._copies: dict[torch.device, tuple[Tensor, Tensor] | None] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def gather(
+        self, rows: Tensor, flips: Tensor | None, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows as a batch on the device: images ``(n, C, H, W)`` in [-1, 1], labels int64 ``(n,)``."""
+        copy = self._copy_on(device)
+        images, labels = (self.images, self.labels) if copy is None else copy
+        rows = rows.to(images.device, non_blocking=True)
+        images = images[rows].to(device)
+        labels = labels[rows].to(device)
+        if flips is not None:
+            mirrored = flips.to(device, non_blocking=True)[:, None, None, None]
+            images = torch.where(mirrored, images.flip(-1), images)
+        # In float32 whatever the dtype: 255 values do not fit the 8 bits of a bfloat16 on the way.
+        return images.float().div_(127.5).sub_(1).to(dtype), labels
+
+    def release(self) -> None:
+        """Drop the copies on accelerators."""
+        self._copies.clear()
+
+    def _copy_on(self, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        if device == self.images.device:
+            return None
+        if device not in self._copies:
+            wanted = self.device_resident is True or (
+                self.device_resident == "auto"
+                and self.images.nbytes < _SHARE_OF_FREE_MEMORY * _free_memory(device)
+            )
+            self._copies[device] = (self.images.to(device), self.labels.to(device)) if wanted else None
+        return self._copies[device]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_copies": {}}
+
+
+def _free_memory(device: torch.device) -> int:
+    """Return an accelerator's free memory in bytes; 0 where the backend does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        return int(torch.accelerator.get_memory_info(device)[0])
+    except (RuntimeError, NotImplementedError, AttributeError, ValueError):
+        return 0
+
+
+@dataclass(eq=False)
+class IndexBatch:
+    """The promise of a batch: moved to a device, it becomes ``(images, labels)`` there.
+
+    images: float32 ``(n, C, H, W)`` in [-1, 1]; labels: int64 ``(n,)``. Unpacking one that was never moved
+    gives the batch on the device of the set.
+
+    It is a dataclass because Lightning's precision plugins convert the floating-point tensors they find in
+    a batch, dataclasses included, before it is moved: what they make of ``like`` is the dtype the images
+    get. So ``bf16-true`` and ``64-true`` work as they do with ready tensors.
+    """
+
+    source: ResidentImages
+    rows: Tensor
+    flips: Tensor | None = None
+    like: Tensor = _FLOAT32
+
+    def to(self, device: torch.device | str | int, **_: Any) -> tuple[Tensor, Tensor]:
+        """Return the batch on the device."""
+        device = torch.device(device)
+        if device.type != "cpu" and device.index is None:  # "cuda" and "cuda:0" share one copy
+            device = torch.empty(0, device=device).device
+        return self.source.gather(self.rows, self.flips, device, self.like.dtype)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.to(self.source.images.device))
+
+
+class ResidentLoader:
+    """Yields an :class:`IndexBatch` per fetch of the sampler; Lightning saves and restores its place.
+
+    This is no ``DataLoader``: there is nothing to collate, pin or give to workers, and Lightning builds a
+    ``DataLoader`` anew with a sampler of its own in several places (``predict``, ``overfit_batches``,
+    several processes). What Lightning asks of other iterables is here.
+
+    Args:
+        source: The pictures.
+        sampler: Yields places in ``rows``.
+        rows: The rows of the source that the split has, int64; all if None.
+    """
+
+    batch_sampler = None  # Lightning asks every object that has a sampler for this one too
+
+    def __init__(
+        self, source: ResidentImages, sampler: ShardedBatchSampler, rows: Tensor | None = None
+    ) -> None:
+        self.source = source
+        self.sampler = sampler
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[IndexBatch]:
+        for rows, flips in self.sampler.fetches():
+            yield IndexBatch(self.source, rows if self.rows is None else self.rows[rows], flips)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place in the epoch."""
+        return self.sampler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the next iteration at that place."""
+        self.sampler.load_state_dict(state)

@@ -1,0 +1,47 @@
+"""The errors that a user can cause, each with the exit code the command line gives it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LightningGansError(Exception):
+    """Something the user can mend; the command line prints its message and nothing else."""
+
+    exit_code = 1
+
+
+class SettingError(LightningGansError, ValueError):
+    """A setting is wrong: the message names the setting, its value and what is allowed."""
+
+    exit_code = 2
+
+
+class DataError(LightningGansError, RuntimeError):
+    """A file, a folder or its content is wrong: the message names the path and the remedy."""
+
+
+def nearest(name: str, allowed: Iterable[str]) -> str:
+    """Return ``" Did you mean 'x'?"`` for the name most like the given one, or an empty string.
+
+    Example:
+        >>> nearest("dcgan_mnst", ["gan_mnist", "dcgan_mnist"])
+        " Did you mean 'dcgan_mnist'?"
+    """
+    found = difflib.get_close_matches(name, list(allowed), n=1)
+    return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def check_positive(**settings: float) -> None:
+    """Raise :class:`SettingError` for the first setting that is not greater than zero."""
+    for name, value in settings.items():
+        if not value > 0:
+            raise SettingError(f"{name} is {value}: it must be greater than 0.")
+
+
+def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
+    """Raise :class:`SettingError` if ``value`` is not one of ``allowed``."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise SettingError(f"{name} is {value!r}: choose from {', '.join(allowed)}.{nearest(value, allowed)}")

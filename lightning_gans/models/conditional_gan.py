@@ -1,0 +1,66 @@
+"""The conditional GAN: the label enters both networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import nn
+
+from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.models.adversarial import AdversarialModule
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+
+
+class ConditionalGAN(AdversarialModule):
+    """GAN whose samples are of the class asked for (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784).
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images.
+        latent_dim: Length of the noise vectors.
+        num_classes: Number of labels, at least 1.
+        architecture: ``mlp`` (the paper's) or ``conv`` (DCGAN's networks).
+        generator: Replaces the generator; ``generator(noise, labels)`` gives images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images, labels)`` gives logits.
+        generator_dims: Widths of the hidden layers of the ``mlp`` generator.
+        discriminator_dims: Widths of the hidden layers of the ``mlp`` discriminator.
+        dropout: Probability of dropping a hidden unit of the ``mlp`` discriminator.
+        width: Channels of the ``conv`` networks at half the image's size; each halving doubles them.
+        **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
+
+    Example:
+        >>> ConditionalGAN(num_classes=10).sample(labels=[3, 1, 4], seed=0).shape
+        torch.Size([3, 1, 28, 28])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (1, 28, 28),
+        latent_dim: int = 64,
+        num_classes: int = 10,
+        *,
+        architecture: Literal["mlp", "conv"] = "mlp",
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        generator_dims: Sequence[int] = (256, 512, 1024),
+        discriminator_dims: Sequence[int] = (1024, 512, 256),
+        dropout: float = 0.3,
+        width: int = 64,
+        **options: Any,
+    ) -> None:
+        check_choice("architecture", architecture, ("mlp", "conv"))
+        check_positive(num_classes=num_classes)
+        if architecture == "mlp":
+            generator = generator or MLPGenerator(image_shape, latent_dim, generator_dims, num_classes)
+            discriminator = discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes)
+        else:
+            generator = generator or DCGANGenerator(image_shape, latent_dim, width, num_classes)
+            discriminator = discriminator or DCGANDiscriminator(image_shape, width, num_classes)
+        super().__init__(
+            image_shape=image_shape,
+            latent_dim=latent_dim,
+            num_classes=num_classes,
+            generator=generator,
+            discriminator=discriminator,
+            **options,
+        )

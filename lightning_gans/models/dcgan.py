@@ -1,0 +1,47 @@
+"""The deep convolutional GAN."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+
+from lightning_gans.models.adversarial import AdversarialModule
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
+
+
+class DCGAN(AdversarialModule):
+    """Convolutional GAN for square images of 28, 32, 64 … pixels (Radford et al. 2015, arXiv:1511.06434).
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
+        latent_dim: Length of the noise vectors.
+        generator: Replaces the generator; ``generator(noise)`` gives images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images)`` gives logits, ``(N,)`` or ``(N, 1)``.
+        width: Channels of both networks at half the image's size; each halving doubles them.
+        **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
+
+    Example:
+        >>> DCGAN(image_shape=(3, 64, 64), width=8).sample(2, seed=0).shape
+        torch.Size([2, 3, 64, 64])
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (1, 28, 28),
+        latent_dim: int = 100,
+        *,
+        generator: nn.Module | None = None,
+        discriminator: nn.Module | None = None,
+        width: int = 64,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            image_shape=image_shape,
+            latent_dim=latent_dim,
+            num_classes=0,
+            generator=generator or DCGANGenerator(image_shape, latent_dim, width),
+            discriminator=discriminator or DCGANDiscriminator(image_shape, width),
+            **options,
+        )

@@ -1,0 +1,206 @@
+"""The variational autoencoder."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_gans import randomness
+from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.losses import bernoulli_log_likelihood, gaussian_kl, gaussian_log_likelihood
+from lightning_gans.models.base import GenerativeModule
+from lightning_gans.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
+from lightning_gans.randomness import Stream
+
+
+class VAE(GenerativeModule):
+    """Variational autoencoder (Kingma & Welling 2013, https://arxiv.org/abs/1312.6114).
+
+    Likelihoods are log-likelihoods in nats for each image: negative, and higher is better.
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images.
+        latent_dim: Number of latents.
+        num_classes: Number of labels; 0 makes it unconditional.
+        architecture: ``mlp`` (the paper's) or ``conv`` (DCGAN's convolutions).
+        encoder: Replaces the encoder; ``encoder(images[, labels])`` gives the posterior's means and
+            log-variances, ``(N, latent_dim)`` each.
+        decoder: Replaces the decoder; ``decoder(latents[, labels])`` gives logits (``bernoulli``) or means
+            on the images' scale (``gaussian``), ``(N, C, H, W)``.
+        encoder_dims: Widths of the hidden layers of the ``mlp`` encoder.
+        decoder_dims: Widths of the hidden layers of the ``mlp`` decoder.
+        width: Channels of the ``conv`` networks at half the image's size.
+        likelihood: ``bernoulli`` for black and white, ``gaussian`` for grey and colour.
+        sigma: Standard deviation of the ``gaussian`` likelihood on the images' scale; None learns one for
+            all pixels (Rybkin et al. 2021, arXiv:2006.13202).
+        beta: Weight of the KL term in the loss (Higgins et al. 2017); what is logged stays unweighted.
+        encoder_lr: Adam's learning rate for the encoder.
+        decoder_lr: Adam's learning rate for the decoder.
+        betas: Adam's decay rates, for both.
+        weight_decay: Adam's L2 penalty, for both.
+        encoder_steps: 1 updates both networks together; k > 1 updates the encoder k - 1 times before that,
+            each time on its own batch (He et al. 2019, arXiv:1901.05534).
+        **options: See :class:`GenerativeModule`.
+
+    Example:
+        >>> VAE().reconstruct(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 1, 28, 28])
+    """
+
+    averaged_networks = ("encoder", "decoder")
+
+    def __init__(
+        self,
+        image_shape: Sequence[int] = (1, 28, 28),
+        latent_dim: int = 20,
+        num_classes: int = 0,
+        *,
+        architecture: Literal["mlp", "conv"] = "mlp",
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+        encoder_dims: Sequence[int] = (512, 256),
+        decoder_dims: Sequence[int] = (256, 512),
+        width: int = 32,
+        likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
+        sigma: float | None = None,
+        beta: float = 1.0,
+        encoder_lr: float = 1e-3,
+        decoder_lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        weight_decay: float = 0.0,
+        encoder_steps: int = 1,
+        **options: Any,
+    ) -> None:
+        super().__init__(image_shape, latent_dim, num_classes, **options)
+        check_choice("architecture", architecture, ("mlp", "conv"))
+        check_choice("likelihood", likelihood, ("bernoulli", "gaussian"))
+        check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, encoder_steps=encoder_steps)
+        if beta < 0:
+            raise SettingError(f"beta is {beta}: it must not be negative.")
+        if sigma is not None:
+            check_positive(sigma=sigma)
+        if architecture == "mlp":
+            encoder = encoder or MLPEncoder(image_shape, latent_dim, encoder_dims, num_classes)
+            decoder = decoder or MLPDecoder(image_shape, latent_dim, decoder_dims, num_classes)
+        else:
+            encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes)
+            decoder = decoder or ConvDecoder(image_shape, latent_dim, width, num_classes)
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.log_sigma = nn.Parameter(torch.tensor(sigma or 1.0).log(), requires_grad=sigma is None)
+        self.beta = beta
+        self.encoder_lr = encoder_lr
+        self.decoder_lr = decoder_lr
+        self.betas = betas
+        self.weight_decay = weight_decay
+        self.encoder_steps = self.batches_per_step = encoder_steps
+        self.create_ema()
+        means = {"elbo": MeanMetric(), "reconstruction": MeanMetric(), "kl": MeanMetric()}
+        self.val_means, self.test_means = nn.ModuleDict(means), nn.ModuleDict(copy.deepcopy(means))
+
+    def encode(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> tuple[Tensor, Tensor]:
+        """Map images ``(N, C, H, W)`` to the posterior's means and log-variances, ``(N, latent_dim)`` each."""
+        encoder = self.averaged("encoder", ema)
+        mean, log_variance = encoder(images) if labels is None else encoder(images, labels)
+        return mean, log_variance
+
+    def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
+        """Map latents ``(N, latent_dim)`` to the likelihood's mean images, ``(N, C, H, W)`` in [-1, 1]."""
+        pixels = self._pixels(latents, labels, ema)
+        return pixels.sigmoid() * 2 - 1 if self.likelihood == "bernoulli" else pixels.clamp(-1, 1)
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
+        """Encode images and decode the posterior's mean; images and result in [-1, 1], ``(N, C, H, W)``."""
+        with self._evaluating():
+            images = images.to(self.device, self.dtype)
+            mean, _ = self.encode(images, labels, ema=ema)
+            return self.decode(mean, labels, ema=ema).float()
+
+    def bound_terms(
+        self, images: Tensor, noise: Tensor, labels: Tensor | None = None, *, ema: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Return the two terms of the evidence lower bound: ELBO = reconstruction - KL.
+
+        Args:
+            images: Values in [-1, 1], shape ``(N, C, H, W)``.
+            noise: Standard normal numbers that become the latents, shape ``(N, latent_dim)``.
+            labels: One for each image, in a conditional model.
+            ema: Whether to use the moving averages of the weights, where the model has them.
+
+        Returns:
+            The log-likelihood of each image under its latents, and the divergence of its posterior from the
+            prior; nats, shape ``(N,)`` each.
+        """
+        mean, log_variance = self.encode(images, labels, ema=ema)
+        latents = mean + noise * (0.5 * log_variance).exp()
+        pixels = self._pixels(latents, labels, ema)
+        if self.likelihood == "bernoulli":
+            reconstruction = bernoulli_log_likelihood(pixels, images)
+        else:
+            reconstruction = gaussian_log_likelihood(pixels, images, self.log_sigma)
+        return reconstruction, gaussian_kl(mean, log_variance)
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Update the encoder ``encoder_steps`` times, the last time together with the decoder."""
+        encoder_optimizer, decoder_optimizer = self.optimizers()
+        parts, logging = self.batch_parts(batch), self.will_log
+        with self.step_randomness():
+            for part, (images, labels) in enumerate(parts):
+                noise = self.noise(len(images), part, Stream.POSTERIOR)
+                reconstruction, kl = self.bound_terms(images, noise, labels, ema=False)
+                loss = (self.beta * kl - reconstruction).mean()
+                if part < len(parts) - 1:
+                    self.update(loss, encoder_optimizer)
+                else:
+                    self.update(loss, encoder_optimizer, decoder_optimizer, counted=True)
+        self.end_of_step(len(parts) * len(images))
+        if logging:
+            reconstruction, kl = reconstruction.mean(), kl.mean()
+            self.log_scalars(elbo=reconstruction - kl, reconstruction=reconstruction, kl=kl)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure the bound on held-out images."""
+        self._measure(batch, batch_idx, self.val_means, "val")
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Measure the bound on test images."""
+        self._measure(batch, batch_idx, self.test_means, "test")
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return the reconstructions of a batch, ``(N, C, H, W)`` in [-1, 1]."""
+        images, labels = self.images_and_labels(batch)
+        return self.reconstruct(images, labels)
+
+    def configure_optimizers(self) -> Any:
+        """Return one Adam for each network, and their schedules; a learned sigma is the decoder's."""
+        decoder = [*self.decoder.parameters(), self.log_sigma]
+        return self.scheduled(
+            self.adam(self.encoder.parameters(), self.encoder_lr, self.betas, self.weight_decay),
+            self.adam(decoder, self.decoder_lr, self.betas, self.weight_decay),
+        )
+
+    def _pixels(self, latents: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
+        """Return the likelihood's parameter for each pixel."""
+        decoder = self.averaged("decoder", ema)
+        pixels: Tensor = decoder(latents) if labels is None else decoder(latents, labels)
+        return pixels
+
+    def _measure(self, batch: Any, batch_idx: int, means: nn.ModuleDict, stage: str) -> None:
+        """Add a batch to the means of the bound and of its terms, weighted by its number of images."""
+        images, labels = self.images_and_labels(batch)
+        noise = randomness.randn(
+            (len(images), self.latent_dim),
+            *(self.run_seed, Stream.POSTERIOR, batch_idx, self.global_rank),
+            device=self.device,
+        )
+        reconstruction, kl = self.bound_terms(images, noise.to(images.dtype), labels)
+        for name, values in {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}.items():
+            means[name].update(values)
+            self.log(f"{stage}/{name}", means[name], on_step=False, on_epoch=True)

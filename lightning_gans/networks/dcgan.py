@@ -1,0 +1,131 @@
+"""Convolutional networks after DCGAN (Radford et al. 2015, https://arxiv.org/abs/1511.06434).
+
+An image of 4 x 2^n or 7 x 2^n pixels is made by n transposed convolutions that double the size each, and
+judged by n convolutions that halve it. ``width`` is the number of channels at half the image's size; each
+halving doubles it. Radford's networks for 64 pixels are ``width=128``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.networks.conditioning import with_labels
+
+
+def levels(image_shape: Sequence[int]) -> tuple[int, int]:
+    """Return the side of the smallest feature map, 4 or 7, and how often it doubles to give the image.
+
+    Raises:
+        SettingError: The image is not square, or its side is not 4 x 2^n or 7 x 2^n with n at least 1.
+
+    Example:
+        >>> levels((1, 28, 28)), levels((3, 64, 64))
+        ((7, 2), (4, 4))
+    """
+    _, height, width = image_shape
+    side, doublings = height, 0
+    while side % 2 == 0 and side > 4:
+        side, doublings = side // 2, doublings + 1
+    if height != width or side not in (4, 7) or doublings == 0:
+        raise SettingError(
+            f"image_shape is {tuple(image_shape)}: a convolutional network needs square images "
+            "of 8, 16, 32, 64, 128 … or 14, 28, 56, 112 … pixels"
+        )
+    return side, doublings
+
+
+def initialize(module: nn.Module) -> None:
+    """Draw weights as Radford et al. did: N(0, 0.02²), BatchNorm's scale N(1, 0.02²), biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+        elif isinstance(layer, nn.BatchNorm2d):
+            nn.init.normal_(layer.weight, 1.0, 0.02)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.Sequential:
+    """Stack transposed convolutions from a vector to an image, without an output activation."""
+    side, doublings = levels(image_shape)
+    channels = width * 2 ** (doublings - 1)
+    layers: list[nn.Module] = [
+        nn.Unflatten(1, (in_features, 1, 1)),
+        nn.ConvTranspose2d(in_features, channels, side, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+    ]
+    for _ in range(doublings - 1):
+        layers += [
+            nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(channels // 2),
+            nn.ReLU(),
+        ]
+        channels //= 2
+    layers.append(nn.ConvTranspose2d(channels, image_shape[0], 4, stride=2, padding=1))
+    return nn.Sequential(*layers)
+
+
+def downsampling(image_shape: Sequence[int], in_channels: int, out_features: int, width: int) -> nn.Sequential:
+    """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper."""
+    side, doublings = levels(image_shape)
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    for _ in range(doublings - 1):
+        layers += [
+            nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width * 2),
+            nn.LeakyReLU(0.2),
+        ]
+        width *= 2
+    layers += [nn.Conv2d(width, out_features, side), nn.Flatten()]
+    return nn.Sequential(*layers)
+
+
+class DCGANGenerator(nn.Module):
+    """Noise through transposed convolutions with BatchNorm and ReLU to an image in [-1, 1].
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images made; see :func:`levels` for the sizes.
+        latent_dim: Length of the noise vectors.
+        width: Channels at half the image's size.
+        num_classes: Number of labels; 0 makes it unconditional.
+    """
+
+    def __init__(
+        self, image_shape: Sequence[int], latent_dim: int, width: int = 64, num_classes: int = 0
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.layers = upsampling(image_shape, latent_dim + num_classes, width)
+        initialize(self)
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
+        images: Tensor = self.layers(with_labels(noise, labels, self.num_classes)).tanh()
+        return images
+
+
+class DCGANDiscriminator(nn.Module):
+    """Images through strided convolutions with BatchNorm and LeakyReLU to one logit each.
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images judged; see :func:`levels` for the sizes.
+        width: Channels at half the image's size.
+        num_classes: Number of labels; 0 makes it unconditional.
+    """
+
+    def __init__(self, image_shape: Sequence[int], width: int = 64, num_classes: int = 0) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.layers = downsampling(image_shape, image_shape[0] + num_classes, 1, width)
+        initialize(self)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""
+        logits: Tensor = self.layers(with_labels(images, labels, self.num_classes))
+        return logits

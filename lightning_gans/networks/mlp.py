@@ -1,0 +1,83 @@
+"""Fully connected networks (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from lightning_gans.networks.conditioning import with_labels
+
+
+def hidden_layers(
+    in_features: int, hidden_dims: Sequence[int], *, batch_norm: bool = False, dropout: float = 0.0
+) -> nn.Sequential:
+    """Stack linear layers, each followed by BatchNorm (optional), LeakyReLU(0.2) and dropout (optional)."""
+    layers: list[nn.Module] = []
+    for out_features in hidden_dims:
+        layers.append(nn.Linear(in_features, out_features, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(out_features))
+        layers.append(nn.LeakyReLU(0.2))
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        in_features = out_features
+    return nn.Sequential(*layers)
+
+
+class MLPGenerator(nn.Module):
+    """Noise through hidden layers with BatchNorm to an image in [-1, 1].
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images made.
+        latent_dim: Length of the noise vectors.
+        hidden_dims: Widths of the hidden layers, from the noise to the image.
+        num_classes: Number of labels; 0 makes it unconditional.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        hidden_dims: Sequence[int] = (256, 512, 1024),
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
+        self.hidden = hidden_layers(latent_dim + num_classes, hidden_dims, batch_norm=True)
+        self.output = nn.Linear(hidden_dims[-1], math.prod(self.image_shape))
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
+        hidden = self.hidden(with_labels(noise, labels, self.num_classes))
+        return self.output(hidden).tanh().unflatten(1, self.image_shape)
+
+
+class MLPDiscriminator(nn.Module):
+    """Images through hidden layers with dropout to one logit each.
+
+    Args:
+        image_shape: ``(C, H, W)`` of the images judged.
+        hidden_dims: Widths of the hidden layers, from the image to the logit.
+        dropout: Probability of dropping a hidden unit in training.
+        num_classes: Number of labels; 0 makes it unconditional.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        hidden_dims: Sequence[int] = (1024, 512, 256),
+        dropout: float = 0.3,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims, dropout=dropout)
+        self.output = nn.Linear(hidden_dims[-1], 1)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""
+        logits: Tensor = self.output(self.hidden(with_labels(images.flatten(1), labels, self.num_classes)))
+        return logits
