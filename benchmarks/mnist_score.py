@@ -2,7 +2,7 @@
 
 The features are those of a small MNIST classifier (the scorer), which is trained once and cached (4 minutes
 on 2 cores). Its scale is its own, so a distance is read as a ratio to that of a plain reference GAN, which is
-trained here too (1 minute a seed) and cached beside it.
+trained here too (1 minute a seed) and cached beside it. On a busy machine, OMP_NUM_THREADS=1 is faster.
 
     lightning-gans sample runs/NAME/version_0/checkpoints/best.ckpt --num_samples 10000 --output s.npz
     python benchmarks/mnist_score.py s.npz --json score.json

@@ -1,3 +1,35 @@
 """GANs and VAEs for PyTorch Lightning."""
 
 __version__ = "0.1.0"
+
+from lightning_gans.callbacks import Checkpoint, ProgressBar, Reconstructions, SampleGrid
+from lightning_gans.datamodules import (
+    DigitsDataModule,
+    FashionMNISTDataModule,
+    ImageDataModule,
+    MNISTDataModule,
+)
+from lightning_gans.errors import DataError, LightningGansError, SettingError
+from lightning_gans.models import DCGAN, GAN, VAE, AdversarialModule, ConditionalGAN, GenerativeModule, load
+
+__all__ = [
+    "DCGAN",
+    "GAN",
+    "VAE",
+    "AdversarialModule",
+    "Checkpoint",
+    "ConditionalGAN",
+    "DataError",
+    "DigitsDataModule",
+    "FashionMNISTDataModule",
+    "GenerativeModule",
+    "ImageDataModule",
+    "LightningGansError",
+    "MNISTDataModule",
+    "ProgressBar",
+    "Reconstructions",
+    "SampleGrid",
+    "SettingError",
+    "__version__",
+    "load",
+]

@@ -1,0 +1,7 @@
+"""Callbacks: pictures of a run, its checkpoints, and its progress."""
+
+from lightning_gans.callbacks.checkpoint import Checkpoint
+from lightning_gans.callbacks.progress import ProgressBar
+from lightning_gans.callbacks.samples import Reconstructions, SampleGrid
+
+__all__ = ["Checkpoint", "ProgressBar", "Reconstructions", "SampleGrid"]

@@ -85,7 +85,7 @@ class ImageDataModule(LightningDataModule):
 
     @abstractmethod
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
-        """Return the stored split: uint8 ``(N, C, H, W)`` and int64 ``(N,)``; None if the set has none such."""
+        """Return a stored split, uint8 ``(N, C, H, W)`` and int64 ``(N,)``; None if the set has it not."""
 
     def images(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return all pictures of a split and their labels, uint8 ``(N, C, H, W)`` and int64 ``(N,)``.
@@ -126,7 +126,7 @@ class ImageDataModule(LightningDataModule):
             **self._place(),
         }
         num_rows = len(source) if rows is None else len(rows)
-        if self.trainer is not None and self.trainer.overfit_batches > 0:
+        if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
             sampler: ShardedBatchSampler = InOrderBatchSampler(
                 num_rows, self.batch_size, drop_last=True, **options
             )
@@ -177,8 +177,8 @@ class ImageDataModule(LightningDataModule):
             test = self._set("test")
             if test is None:
                 raise SettingError(
-                    f"val_size is {self.val_size}, which leaves no picture of {len(train)} to validate on, and there "
-                    "are no test pictures: set aside at least 1."
+                    f"val_size is {self.val_size}, which sets aside none of {len(train)} pictures, "
+                    "and there are no test pictures to validate on: set aside at least 1."
                 )
             return test, None
         order = torch.randperm(
@@ -206,11 +206,11 @@ class ImageDataModule(LightningDataModule):
         return default_seed() if seed is None else int(seed)
 
     def _fetches_in_flight(self) -> int:
-        """Return how many fetches have begun a step that has not ended, as Lightning will count on a resume."""
+        """Return the number of fetches whose step has not ended, which a resumed run does again."""
         if self.trainer is None:
             return 0
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return progress.ready - progress.processed
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return int(progress.ready - progress.processed)
 
     def _place(self) -> dict[str, Any]:
         """Return the number of processes and this one's, as the strategy has them."""

@@ -17,7 +17,7 @@ from lightning_gans.randomness import Stream
 
 
 class Fetch(NamedTuple):
-    """What one process loads at once: row numbers, int64 ``(n,)``, and which of them to mirror, bool ``(n,)``."""
+    """What one process loads at once: row numbers, int64 ``(n,)``; which to mirror, bool ``(n,)``."""
 
     rows: Tensor
     flips: Tensor | None
@@ -115,8 +115,13 @@ class ShardedBatchSampler(DistributedSampler[Tensor]):
                 factors.append(f"{self.parts} batches a step")
             largest = self.num_rows // (self.num_replicas * self.parts)
             raise SettingError(
-                f"One training step takes {self.rows_per_fetch} pictures ({' x '.join(factors)}), but there are "
-                f"{self.num_rows}. " + (f"batch_size may be at most {largest}." if largest else "Use fewer.")
+                f"One training step takes {self.rows_per_fetch} pictures ({' x '.join(factors)}), but the "
+                f"training split has {self.num_rows}: "
+                + (
+                    f"batch_size may be at most {largest}."
+                    if largest
+                    else "use fewer of these, or more pictures."
+                )
             )
         return fetches
 
@@ -161,9 +166,9 @@ class ShardedBatchSampler(DistributedSampler[Tensor]):
     def _check_unchanged(self, start: dict[str, int]) -> None:
         if start["fetches"] and (start["rows"], start["per_fetch"]) != (self.num_rows, self.rows_per_fetch):
             raise SettingError(
-                f"The checkpoint was written within an epoch of {start['rows']} pictures, {start['per_fetch']} a "
-                f"step; now they are {self.num_rows} and {self.rows_per_fetch}.\nResume with the same data and the "
-                "same batch_size x processes, or from a checkpoint of an epoch's end."
+                f"The checkpoint was written within an epoch of {start['rows']} pictures, "
+                f"{start['per_fetch']} a step; now they are {self.num_rows} and {self.rows_per_fetch}.\n"
+                "Resume with the same data and the same batch_size x processes, or from an epoch's end."
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -179,12 +184,12 @@ class ShardedBatchSampler(DistributedSampler[Tensor]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the epoch named in the state at the place named there; other epochs begin at their beginning."""
+        """Begin the epoch named in the state at the place named there; others at their beginning."""
         self._start = dict(state)
         self.epoch, self._done, self._loaded_seed = state["epoch"], state["fetches"], state["seed"]
 
 
-class InOrderBatchSampler(ShardedBatchSampler, SequentialSampler):
+class InOrderBatchSampler(ShardedBatchSampler, SequentialSampler):  # type: ignore[misc]
     """The rows in their own order: for evaluation, and for ``overfit_batches``.
 
     With ``drop_last=False`` every row is seen exactly once by all processes together and none is repeated:
@@ -219,7 +224,7 @@ class InOrderBatchSampler(ShardedBatchSampler, SequentialSampler):
         if self.drop_last:
             yield from super().fetches()
             return
-        for rows in torch.arange(self.num_rows).split(self.rows_per_fetch):
+        for rows in torch.split(torch.arange(self.num_rows), self.rows_per_fetch):
             share = rows.tensor_split(self.num_replicas)[self.rank]
             if len(share):
                 yield Fetch(share, None)

@@ -28,7 +28,7 @@ bits then depend neither on how many are asked for at once nor on who asks."""
 Schedule = Literal["constant", "linear", "cosine"]
 
 
-class GenerativeModule(pl.LightningModule):
+class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
     """A model that makes images: what callbacks and commands may know of it.
 
     A batch is ``(images, labels)``: float32 ``(N, C, H, W)`` in [-1, 1] and int64 ``(N,)``. One call of
@@ -61,12 +61,6 @@ class GenerativeModule(pl.LightningModule):
 
     images_seen: int
     """Images that the updates have seen so far, on all processes; kept in checkpoints."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note what the constructor was given, for :attr:`arguments`."""
-        model = super().__new__(cls)
-        model.__dict__["_given_arguments"] = checkpoints.given_arguments(cls, args, kwargs)
-        return model
 
     def __init__(
         self,
@@ -363,6 +357,11 @@ class GenerativeModule(pl.LightningModule):
     def arguments(self) -> dict[str, Any]:
         """The arguments that make this model again: what its constructor was given, and the defaults."""
         return checkpoints.resolved_arguments(self)
+
+    def note_arguments(self, **config: Any) -> None:
+        """Replace networks by what they were made from, ``{class_path, init_args}``, so that they can be stored."""
+        given = self.__dict__["_given_arguments"]
+        given |= {name: value for name, value in config.items() if isinstance(given.get(name), nn.Module)}
 
     def setup(self, stage: str) -> None:
         """Hand the arguments to the loggers."""

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import nn
@@ -30,6 +30,17 @@ Model = TypeVar("Model", bound="GenerativeModule")
 KEY = "lightning_gans"
 _OURS = ("lightning_gans", "torch.nn")
 _Parameters = Mapping[str, inspect.Parameter]
+
+
+class NotesArguments:
+    """Keeps what the constructor was given. A class of its own, as jsonargparse takes the signature of a
+    class that defines ``__new__`` itself from there, and would not see the constructor's."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Note the arguments of the class that is constructed, before any constructor changes them."""
+        instance = super().__new__(cls)
+        instance.__dict__["_given_arguments"] = given_arguments(cls, args, kwargs)
+        return instance
 
 
 def given_arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:

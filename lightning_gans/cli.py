@@ -1,0 +1,284 @@
+"""The command line: LightningCLI's commands with recipes by name, our own commands, and one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import inspect
+import os
+import re
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import jsonargparse
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+
+import lightning_gans
+from lightning_gans.callbacks import Checkpoint, ProgressBar, Reconstructions, SampleGrid
+from lightning_gans.commands import recipes
+from lightning_gans.datamodules import ImageDataModule
+from lightning_gans.errors import DataError, LightningGansError, SettingError, nearest
+from lightning_gans.files import replacing
+from lightning_gans.models import GenerativeModule
+from lightning_gans.pictures import grid, save_png, to_uint8
+
+PROGRAM = "lightning-gans"
+COMMANDS = {
+    "fit": "train a model by a recipe",
+    "validate": "evaluate a checkpoint on the validation split",
+    "test": "evaluate a checkpoint on the test split",
+    "predict": "reconstruct the test split (VAE), or sample its labels (conditional models)",
+    "sample": "write pictures from a checkpoint",
+    "recipes": "list the recipes, or print one",
+}
+_OURS = ("sample", "recipes")
+_CALLBACKS = {"samples": SampleGrid, "reconstructions": Reconstructions, "checkpoint": Checkpoint}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run one command.
+
+    Args:
+        args: The words after the program's name; by default those that the process was started with.
+
+    Raises:
+        SystemExit: With code 2 for a wrong command line and 1 for wrong data or files, after at most three
+            lines on standard error; ``--traceback`` shows where the error comes from instead.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    traceback = "--traceback" in words
+    words = [word for word in words if word != "--traceback"]
+    if os.getcwd() not in sys.path:  # the user's own modules, also when started by the console script
+        sys.path.insert(0, os.getcwd())
+    try:
+        _run(words)
+    except Exception as error:
+        ours = _our_error(error)
+        if ours is None or traceback:
+            raise
+        lines = [line for line in str(ours).splitlines() if line.strip()][:3]
+        print(f"{PROGRAM}: " + "\n".join(lines), file=sys.stderr)
+        raise SystemExit(ours.exit_code) from None
+
+
+def _run(words: list[str]) -> None:
+    """Find the command and run it."""
+    if not words or words[0] in ("-h", "--help"):
+        print(f"usage: {PROGRAM} COMMAND [options]        ({PROGRAM} COMMAND --help tells them)\n")
+        for name, what in COMMANDS.items():
+            print(f"  {name:10} {what}")
+        print(f"\nBegin with:  {PROGRAM} fit -c quickstart")
+        return
+    command = words[0]
+    if command == "--version":
+        print(f"lightning_gans {lightning_gans.__version__}")
+    elif command in _OURS:
+        module = importlib.import_module(f"lightning_gans.commands.{command}")
+        parser = _CommandParser(prog=f"{PROGRAM} {command}", description=COMMANDS[command], allow_abbrev=False)
+        module.add_arguments(parser)
+        module.run(parser.parse_args(words[1:]))
+    elif command in COMMANDS:
+        _TrainingCLI(words)
+    else:
+        raise SettingError(
+            f"{command!r} is no command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}."
+        )
+
+
+def _our_error(error: BaseException | None) -> LightningGansError | None:
+    """Return the error of ours that another one was raised from; parsers wrap what constructors raise."""
+    while error is not None:
+        if isinstance(error, LightningGansError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class _CommandParser(argparse.ArgumentParser):
+    """Parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        known = [name for action in self._actions for name in action.option_strings]
+        wrong = re.search(r"unrecognized arguments: (--\w+)", message)
+        raise SettingError(f"{message}.{nearest(wrong[1], known) if wrong else ''}\nSee {self.prog} --help.")
+
+
+class _RecipeAction(jsonargparse.ActionConfigFile):
+    """``-c``: a path, or the name of a recipe that comes with the package."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
+        """Read the recipe."""
+        jsonargparse.ActionConfigFile.apply_config(parser, cfg, dest, str(recipes.find(value)))
+
+
+class _TrainingParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are ours."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise one readable sentence instead of printing the usage."""
+        ours = _our_error(ex)
+        raise ours if ours is not None else SettingError(_readable(message)) from ex
+
+
+class _TrainingCLI(LightningCLI):
+    """LightningCLI with recipes by name, our callbacks as top-level keys, and a run's folder.
+
+    The folder is ``runs/<recipe>/version_N``, unless the recipe's first logger is a CSVLogger with a place
+    of its own.
+    """
+
+    def __init__(self, words: list[str]) -> None:
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")  # the images are in memory
+        warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+        self.words = words
+        super().__init__(
+            GenerativeModule,
+            pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=42,
+            parser_class=_TrainingParser,
+            auto_configure_optimizers=False,  # with manual optimization `--optimizer` would only break things
+            load_from_checkpoint_support=False,  # checkpoints describe their model themselves
+            args=words,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser that knows recipes by name."""
+        parser = self.parser_class(**kwargs)
+        parser.add_argument(
+            "-c", "--config", action=_RecipeAction, help="a recipe, by name or path; later ones override earlier ones"
+        )
+        return parser
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the callbacks that recipes and overlays set, and the warm start."""
+        for key, callback in _CALLBACKS.items():
+            parser.add_class_arguments(callback, key)
+        parser.add_argument("--init_from", type=str | None, help="start from the weights of this checkpoint")
+
+    def instantiate_classes(self) -> None:
+        """Build everything, and note how the model's networks were named."""
+        super().instantiate_classes()
+        init_args = self._get(self.config, "model").get("init_args")
+        self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """Build the trainer with our callbacks, and with a CSV logger before all others."""
+        config = self._get(self.config_init, "trainer")
+        self.callbacks = {key: self._get(self.config_init, key) for key in _CALLBACKS}
+        callbacks = [callback for callback in self.callbacks.values() if callback.enabled]
+        own = config.callbacks or []
+        callbacks += own if isinstance(own, list) else [own]
+        if config.enable_progress_bar is not False:
+            callbacks.append(ProgressBar())
+        if not self.callbacks["checkpoint"].enabled:
+            kwargs["enable_checkpointing"] = False
+        return super().instantiate_trainer(callbacks=callbacks, logger=self._loggers(config.logger), **kwargs)
+
+    def _loggers(self, configured: Any) -> Any:
+        """Put a CSV logger first, which gives the run its folder; ``logger: false`` means none at all."""
+        if configured is False:
+            return False
+        loggers = [] if configured in (None, True) else configured
+        loggers = loggers if isinstance(loggers, list) else [loggers]
+        if not any(isinstance(logger, CSVLogger) for logger in loggers):
+            given = self._get(self.config, "config") or []
+            name = Path(str(given[0])).stem if given else type(self.model).__name__.lower()
+            loggers = [CSVLogger("runs", name), *loggers]
+        return sorted(loggers, key=lambda logger: not isinstance(logger, CSVLogger))
+
+    def before_fit(self) -> None:
+        """Start from another checkpoint's weights where asked to."""
+        self._check_shapes()
+        init_from = self._get(self.config, "init_from")
+        if init_from is not None:
+            self.model.load_weights(init_from)
+        self._started = time.monotonic()
+
+    def before_validate(self) -> None:
+        """Refuse what cannot work before anything is loaded."""
+        self._check_shapes()
+
+    before_test = before_predict = before_validate
+
+    def _check_shapes(self) -> None:
+        """Compare the images of the model and of the data, where the data says what they are."""
+        ours, theirs = self.model.image_shape, getattr(self.datamodule, "image_shape", None)
+        if theirs is not None and tuple(theirs) != tuple(ours):
+            raise SettingError(
+                f"model.image_shape is {list(ours)}, but the images of {type(self.datamodule).__name__} are "
+                f"{list(theirs)}: set --model.image_shape '{list(theirs)}', or other data."
+            )
+        classes = getattr(self.datamodule, "num_classes", None)
+        if classes is not None and 0 < self.model.num_classes < classes:
+            raise SettingError(
+                f"model.num_classes is {self.model.num_classes}, but {type(self.datamodule).__name__} has "
+                f"{classes} classes: set --model.num_classes {classes}."
+            )
+
+    def after_fit(self) -> None:
+        """Say where everything is, and what to do next."""
+        trainer = self.trainer
+        if not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        minutes = (time.monotonic() - self._started) / 60
+        print(f"\n{trainer.global_step:,} updates, {self.model.images_seen:,} images, {minutes:.1f} minutes")
+        checkpoint = self.callbacks["checkpoint"]
+        folder = checkpoint.dirpath if checkpoint.enabled else None
+        last = _shown(Path(folder) / "last.ckpt") if folder else None
+        best = _shown(Path(folder) / "best.ckpt") if folder and checkpoint.monitor else None
+        log = Path(trainer.log_dir) / "metrics.csv" if trainer.loggers and trainer.log_dir else None
+        places = {"last checkpoint": last, "best checkpoint": best, "samples": self.callbacks["samples"].last_path,
+                  "reconstructions": self.callbacks["reconstructions"].last_path, "losses": log}  # fmt: skip
+        for what, place in places.items():
+            if place is not None:
+                print(f"  {what:16} {_shown(place)}")
+        if last is not None:
+            print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
+            again = [word for word in self.words[1:]]
+            print(f"Go on:   {PROGRAM} fit {shlex.join(again)} --ckpt_path {last} {self._longer()}")
+
+    def _longer(self) -> str:
+        """Return the flag that gives a finished run room to go on."""
+        if self.trainer.max_steps != -1:
+            return f"--trainer.max_steps {2 * self.trainer.max_steps}"
+        return f"--trainer.max_epochs {2 * (self.trainer.max_epochs or 1)}"
+
+    def predict(self, **kwargs: Any) -> None:
+        """Run the predictions and write them into the run's folder."""
+        predictions = self.trainer.predict(**kwargs)
+        if not predictions:
+            return
+        images = torch.cat([batch for batch in predictions if isinstance(batch, torch.Tensor)]).cpu()
+        rank = f"_rank{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+        path = Path(self.trainer.log_dir or ".") / f"predictions{rank}.npz"
+        with replacing(path) as file:
+            np.savez(file, images=to_uint8(images).numpy())
+        save_png(grid(images[:64], columns=8), path.with_suffix(".png"))
+        print(f"{len(images)} pictures: {path}, the first of them in {path.with_suffix('.png')}")
+
+
+def _shown(path: str | Path) -> str:
+    """Return a path as short as it can be written."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
+
+
+def _readable(message: str) -> str:
+    """Shorten a parser's message to what the user can act on, with the nearest name for an unknown one."""
+    text = " ".join(message.split())
+    unknown = re.search(r"""[Kk]ey ['"]([\w.]+)['"] is not expected|(?:Option|argument)s?:? ['"]?-*([\w.]+)['"]? is not""", text)
+    print("RAW", message, file=sys.stderr)
+    return text

@@ -1,0 +1,83 @@
+"""Images in [-1, 1] as bytes, as labelled grids, and as PNG files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from lightning_gans.errors import SettingError
+from lightning_gans.files import replacing
+
+_GAP = 2
+_TEXT_HEIGHT = 20
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Map images in [-1, 1], ``(N, C, H, W)``, to bytes, ``(N, H, W, C)``; what lies outside is clamped.
+
+    Example:
+        >>> to_uint8(torch.tensor([-1.0, 0.0, 2.0]).view(1, 1, 1, 3)).flatten()
+        tensor([  0, 128, 255], dtype=torch.uint8)
+    """
+    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def grid(
+    images: Tensor, *, columns: int, title: str | None = None, row_labels: Sequence[str] | None = None
+) -> Image.Image:
+    """Lay images out in rows from left to right, with a title above and a label before each row.
+
+    Args:
+        images: Values in [-1, 1], shape ``(N, C, H, W)`` with 1 or 3 channels. Small ones are enlarged by
+            whole pixels.
+        columns: Images in a row.
+        title: One line above the grid.
+        row_labels: A label for each row.
+
+    Raises:
+        SettingError: The images are not grey or RGB.
+    """
+    if images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise SettingError(f"a grid needs images of 1 or 3 channels, not of the shape {list(images.shape[1:])}.")
+    tiles = to_uint8(images.detach().cpu())
+    _, height, width, _ = tiles.shape
+    scale = max(1, 64 // max(height, width))
+    height, width = height * scale, width * scale
+    rows = max(1, math.ceil(len(tiles) / columns))
+    font = ImageFont.load_default(size=13)
+    left = max((int(font.getlength(label)) + 8 for label in row_labels or ()), default=0)
+    top = _TEXT_HEIGHT if title else 0
+    size = (left + columns * (width + _GAP) + _GAP, top + rows * (height + _GAP) + _GAP)
+    if title:
+        size = (max(size[0], int(font.getlength(title)) + 8), size[1])
+    sheet = Image.new("RGB", size, _PAPER)
+    pen = ImageDraw.Draw(sheet)
+    if title:
+        pen.text((4, 2), title, fill=_INK, font=font)
+    for row, label in enumerate(row_labels or ()):
+        pen.text((4, top + _GAP + row * (height + _GAP) + height // 2), label, fill=_INK, font=font, anchor="lm")
+    for index, tile in enumerate(tiles):
+        row, column = divmod(index, columns)
+        picture = to_image(tile).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(picture, (left + _GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP)))
+    return sheet
+
+
+def to_image(picture: Tensor) -> Image.Image:
+    """Return bytes ``(H, W, C)`` as an image, grey where C is 1."""
+    array: np.ndarray = picture.numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+
+
+def save_png(image: Image.Image, path: str | Path) -> None:
+    """Write an image whole or not at all."""
+    with replacing(path) as file:
+        image.save(file, format="png")
