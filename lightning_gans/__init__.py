@@ -4,9 +4,12 @@ __version__ = "0.1.0"
 
 from lightning_gans.callbacks import Checkpoint, ProgressBar, Reconstructions, SampleGrid
 from lightning_gans.datamodules import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
     DigitsDataModule,
     FashionMNISTDataModule,
     ImageDataModule,
+    ImageFolderDataModule,
     MNISTDataModule,
 )
 from lightning_gans.errors import DataError, LightningGansError, SettingError
@@ -17,6 +20,8 @@ __all__ = [
     "GAN",
     "VAE",
     "AdversarialModule",
+    "CIFAR10DataModule",
+    "CIFAR100DataModule",
     "Checkpoint",
     "ConditionalGAN",
     "DataError",
@@ -24,6 +29,7 @@ __all__ = [
     "FashionMNISTDataModule",
     "GenerativeModule",
     "ImageDataModule",
+    "ImageFolderDataModule",
     "LightningGansError",
     "MNISTDataModule",
     "ProgressBar",

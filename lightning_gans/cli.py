@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import logging
 import os
 import re
 import shlex
@@ -28,7 +29,7 @@ from lightning_gans.commands import recipes
 from lightning_gans.datamodules import ImageDataModule
 from lightning_gans.errors import DataError, LightningGansError, SettingError, nearest
 from lightning_gans.files import replacing
-from lightning_gans.models import GenerativeModule
+from lightning_gans.models import AdversarialModule, GenerativeModule
 from lightning_gans.pictures import grid, save_png, to_uint8
 
 PROGRAM = "lightning-gans"
@@ -119,7 +120,11 @@ class _RecipeAction(jsonargparse.ActionConfigFile):
     @staticmethod
     def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
         """Read the recipe."""
-        jsonargparse.ActionConfigFile.apply_config(parser, cfg, dest, str(recipes.find(value)))
+        path = recipes.find(value)
+        try:
+            jsonargparse.ActionConfigFile.apply_config(parser, cfg, dest, str(path))
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"{path} is no recipe: {_our_error(error) or _readable(str(error))}") from error
 
 
 class _TrainingParser(LightningArgumentParser):
@@ -131,6 +136,18 @@ class _TrainingParser(LightningArgumentParser):
         raise ours if ours is not None else SettingError(_readable(message)) from ex
 
 
+def _quiet() -> None:
+    """Silence what Lightning says of every run of ours, and what has no meaning for it."""
+    for message in (
+        ".*does not have many workers.*",  # the images are in memory
+        ".*args parameter is intended to run from within Python.*",
+        ".*in eval mode at the start of training.*",  # the moving averages
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own, with torch from 2.13 on
+    ):
+        warnings.filterwarnings("ignore", message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+
+
 class _TrainingCLI(LightningCLI):
     """LightningCLI with recipes by name, our callbacks as top-level keys, and a run's folder.
 
@@ -139,8 +156,7 @@ class _TrainingCLI(LightningCLI):
     """
 
     def __init__(self, words: list[str]) -> None:
-        warnings.filterwarnings("ignore", ".*does not have many workers.*")  # the images are in memory
-        warnings.filterwarnings("ignore", ".*args parameter is intended to run from within Python.*")
+        _quiet()
         self.words = words
         super().__init__(
             GenerativeModule,
@@ -156,7 +172,7 @@ class _TrainingCLI(LightningCLI):
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that knows recipes by name."""
-        parser = self.parser_class(**kwargs)
+        parser = self.parser_class(allow_abbrev=False, **kwargs)  # an abbreviation is a typo until proven otherwise
         parser.add_argument(
             "-c", "--config", action=_RecipeAction, help="a recipe, by name or path; later ones override earlier ones"
         )
@@ -277,8 +293,44 @@ def _shown(path: str | Path) -> str:
 
 
 def _readable(message: str) -> str:
-    """Shorten a parser's message to what the user can act on, with the nearest name for an unknown one."""
+    """Say in a sentence what jsonargparse says in up to sixty lines: the setting, its value, what is allowed."""
     text = " ".join(message.split())
-    unknown = re.search(r"""[Kk]ey ['"]([\w.]+)['"] is not expected|(?:Option|argument)s?:? ['"]?-*([\w.]+)['"]? is not""", text)
-    print("RAW", message, file=sys.stderr)
-    return text
+    unknown = re.search(r"Option '([\w.]+)' is not accepted|(?:not accept option|unrecognized arguments:) '?-*([\w.]+)", text)
+    if unknown:
+        name = unknown[1] or unknown[2]
+        return f"{name} is no setting that is known here.{nearest(name.rsplit('.')[-1], _known_settings())}"
+    if "arguments are required" in text:
+        return f"a model and data are missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
+    key = re.search(r'Parser key "([\w.]+)"', text)
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type.*)?$", text)
+    if key is None or value is None:
+        return text
+    setting = f"{key[1]} is {value[1]!r}"
+    if key[1] in ("model", "data"):
+        class_path = re.search(r"'class_path': '([\w.]+)'", value[1])
+        name = class_path[1] if class_path else value[1]
+        known = _known_classes(GenerativeModule if key[1] == "model" else ImageDataModule)
+        return f"{key[1]} is {name!r}: choose from {', '.join(known)}, or a class of yours.{nearest(name, known)}"
+    choices = re.findall(r"Literal\[(.*?)\]", text)
+    if choices:
+        allowed = [choice.strip(" '\"") for choice in choices[-1].split(",")]
+        return f"{setting}: choose from {', '.join(allowed)}.{nearest(value[1], allowed)}"
+    expected = dict.fromkeys(re.findall(r"Expected an? (?:<class ')?([\w. \[\],>=<-]+?)(?:'>)?(?=\.? (?:-|G|D|E)|$|:)", text))
+    kinds = [{"NoneType": "null", "collections.abc.Sequence": "a list"}.get(kind, kind) for kind in expected]
+    return f"{setting}: expected {' or '.join(kinds)}." if kinds else text
+
+
+def _known_classes(base: type) -> list[str]:
+    """Return the public classes below a base that a recipe can name."""
+    public = [getattr(lightning_gans, name) for name in lightning_gans.__all__]
+    abstract = (base, AdversarialModule)
+    return [cls.__name__ for cls in public if inspect.isclass(cls) and issubclass(cls, base) and cls not in abstract]
+
+
+def _known_settings() -> list[str]:
+    """Return the names of all settings of the classes that recipes name, for the nearest one."""
+    classes = [pl.Trainer, *_CALLBACKS.values()]
+    classes += [value for name in lightning_gans.__all__ if inspect.isclass(value := getattr(lightning_gans, name))]
+    names = {name for cls in classes for base in cls.__mro__ if base is not object
+             for name in inspect.signature(base.__init__).parameters}  # fmt: skip
+    return sorted(names | {"model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *_CALLBACKS})

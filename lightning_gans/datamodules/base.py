@@ -51,7 +51,6 @@ class ImageDataModule(LightningDataModule):
     """
 
     image_shape: tuple[int, int, int]
-    class_names: Sequence[str]
 
     def __init__(
         self,
@@ -67,8 +66,8 @@ class ImageDataModule(LightningDataModule):
             raise SettingError(
                 f"val_size is {val_size}: it must be a number of pictures, or a fraction below 1."
             )
-        if not isinstance(device_resident, bool):
-            check_choice("device_resident", device_resident, ["auto", "true", "false"])
+        if device_resident not in (True, False, "auto"):
+            raise SettingError(f"device_resident is {device_resident!r}: it must be True, False or 'auto'.")
         # A few validation pictures on many processes leave some without; Lightning would call that an error.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.batch_size = batch_size
@@ -77,6 +76,11 @@ class ImageDataModule(LightningDataModule):
         self.device_resident = device_resident
         self.horizontal_flip = False
         self._sets: dict[str, ResidentImages | None] = {}
+
+    @property
+    @abstractmethod
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes, in the order of the labels."""
 
     @property
     def num_classes(self) -> int:
@@ -189,7 +193,9 @@ class ImageDataModule(LightningDataModule):
         return train, chosen.sort().values
 
     def _num_val(self, num_images: int) -> int:
-        num_val = int(num_images * self.val_size) if isinstance(self.val_size, float) else self.val_size
+        num_val = self.val_size
+        if isinstance(num_val, float):
+            num_val = max(1, int(num_images * num_val)) if num_val else 0
         if num_val >= num_images:
             raise SettingError(
                 f"val_size is {self.val_size}, but there are {num_images} training pictures: "

@@ -9,6 +9,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,7 +43,9 @@ class CIFAR10DataModule(ImageDataModule):
     """
 
     image_shape = (3, 32, 32)
-    class_names = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
+    class_names: Sequence[str] = (
+        "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+    )  # fmt: skip
     _source: ClassVar[type[datasets.CIFAR10]] = datasets.CIFAR10  # has the file names, checksums and URL
     _label_key = "labels"
 
@@ -134,17 +137,18 @@ class CIFAR100DataModule(CIFAR10DataModule):
     ``data_dir/cifar-100-python.tar.gz``.
     """
 
-    class_names = tuple(
-        (
-            "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly "
-            "camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile "
-            "cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp "
-            "lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain mouse mushroom "
-            "oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain plate poppy porcupine "
-            "possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail snake "
-            "spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor "
-            "train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
-        ).split()
-    )
+    class_names = (
+        "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle", "bottle",
+        "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle", "caterpillar", "cattle",
+        "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch", "crab", "crocodile", "cup",
+        "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox", "girl", "hamster", "house",
+        "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion", "lizard", "lobster", "man",
+        "maple_tree", "motorcycle", "mountain", "mouse", "mushroom", "oak_tree", "orange", "orchid",
+        "otter", "palm_tree", "pear", "pickup_truck", "pine_tree", "plain", "plate", "poppy", "porcupine",
+        "possum", "rabbit", "raccoon", "ray", "road", "rocket", "rose", "sea", "seal", "shark", "shrew",
+        "skunk", "skyscraper", "snail", "snake", "spider", "squirrel", "streetcar", "sunflower",
+        "sweet_pepper", "table", "tank", "telephone", "television", "tiger", "tractor", "train", "trout",
+        "tulip", "turtle", "wardrobe", "whale", "willow_tree", "wolf", "woman", "worm",
+    )  # fmt: skip
     _source = datasets.CIFAR100
     _label_key = "fine_labels"

@@ -55,8 +55,8 @@ def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.S
     side, doublings = levels(image_shape)
     channels = width * 2 ** (doublings - 1)
     layers: list[nn.Module] = [
-        nn.Unflatten(1, (in_features, 1, 1)),
-        nn.ConvTranspose2d(in_features, channels, side, bias=False),
+        nn.Linear(in_features, channels * side**2, bias=False),
+        nn.Unflatten(1, (channels, side, side)),
         nn.BatchNorm2d(channels),
         nn.ReLU(),
     ]
@@ -82,7 +82,7 @@ def downsampling(image_shape: Sequence[int], in_channels: int, out_features: int
             nn.LeakyReLU(0.2),
         ]
         width *= 2
-    layers += [nn.Conv2d(width, out_features, side), nn.Flatten()]
+    layers += [nn.Flatten(), nn.Linear(width * side**2, out_features)]
     return nn.Sequential(*layers)
 
 

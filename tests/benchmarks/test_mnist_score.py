@@ -146,7 +146,9 @@ def test_report_holds_scorer_reference_floor_and_files(tmp_path, capsys, digits)
     assert len(report["scorer"]["sha256"]) == 64
     distances = [row["distance"] for row in report["reference"]["seeds"]]
     assert report["reference"]["mean"] == pytest.approx(sum(distances) / 2)
-    assert report["floor"]["num_samples"] == 64
+    assert report["floor"]["halves"]["num_samples"] == 64
+    assert report["floor"]["halves"]["distance"] > 0
+    assert report["floor"]["train"]["distance"] == pytest.approx(0, abs=1e-6)  # here they are the test digits
     (row,) = report["files"]
     assert row["distance"] == pytest.approx(0, abs=1e-6)
     assert row["label_accuracy"] == report["scorer"]["accuracy"]

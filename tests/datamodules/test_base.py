@@ -1,0 +1,292 @@
+import json
+import os
+import subprocess
+import sys
+from itertools import chain
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from lightning_gans.errors import SettingError
+
+from .fakes import Numbered, Trainee, lines_of
+
+
+class SaveAndStop(Callback):
+    """Save a checkpoint the n-th time a hook is called, and leave."""
+
+    def __init__(self, path, hook, nth):
+        self.path, self.hook, self.left = path, hook, nth
+
+    def _called(self, trainer, hook):
+        if hook == self.hook:
+            self.left -= 1
+            if self.left == 0:
+                trainer.save_checkpoint(self.path)
+                raise SystemExit(0)
+
+    def on_train_batch_start(self, trainer, *args):
+        self._called(trainer, "batch start")
+
+    def on_train_batch_end(self, trainer, *args):
+        self._called(trainer, "batch end")
+
+    def on_validation_end(self, trainer, *args):
+        self._called(trainer, "validation end")
+
+    def on_train_epoch_end(self, trainer, *args):
+        self._called(trainer, "epoch end")
+
+
+def test_split_is_disjoint_whole_and_fixed():
+    data = Numbered(40)
+    train, val = data.images("train")[1], data.images("val")[1]
+    assert (len(train), len(val)) == (32, 8)
+    assert sorted(torch.cat([train, val]).tolist()) == list(range(40))
+    # Written out, so that a change of machine, of torch or of ours is noticed.
+    assert val.tolist() == VAL_OF_40
+
+
+VAL_OF_40 = [8, 13, 15, 18, 25, 26, 27, 33]
+
+
+def test_split_depends_on_neither_the_seed_nor_the_global_stream():
+    pl.seed_everything(1, verbose=False)
+    first = Numbered(40).images("val")[1]
+    pl.seed_everything(2, verbose=False)
+    torch.rand(3)
+    assert Numbered(40).images("val")[1].equal(first)
+    assert not Numbered(40, split_seed=1).images("val")[1].equal(first)
+
+
+def test_making_and_reading_data_leaves_the_global_stream_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    data = Numbered(40, flip=True)
+    data.setup("fit")
+    for batch in data.train_dataloader():
+        batch.to("cpu")
+    assert torch.rand(1).equal(expected)
+
+
+def test_test_split_is_its_own_or_else_the_validation_split():
+    assert len(Numbered(40, num_test=5).images("test")[1]) == 5
+    assert Numbered(40).images("test")[1].equal(Numbered(40).images("val")[1])
+
+
+def test_val_size():
+    assert len(Numbered(40, val_size=0.25).images("val")[1]) == 10
+    assert len(Numbered(40, val_size=0.001).images("val")[1]) == 1
+    everything = Numbered(40, num_test=5, val_size=0)
+    assert len(everything.images("train")[1]) == 40
+    assert everything.images("val")[1].equal(everything.images("test")[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"batch_size": 0}, "batch_size is 0: it must be greater than 0"),
+        ({"val_size": -1}, "val_size is -1: it must be a number of pictures, or a fraction below 1"),
+        ({"val_size": 1.0}, "val_size is 1.0: it must be a number of pictures, or a fraction below 1"),
+        ({"val_size": 40}, "val_size is 40, but there are 40 training pictures: it may be at most 39"),
+        ({"val_size": 0}, "val_size is 0, which sets aside none of 40 pictures"),
+        ({"device_resident": "gpu"}, "device_resident is 'gpu': it must be True, False or 'auto'"),
+    ],
+)
+def test_settings_out_of_range(options, wanted):
+    with pytest.raises(SettingError, match=wanted) as error:
+        Numbered(40, **options).setup()
+    lines_of(error)
+
+
+def test_unknown_settings_are_errors():
+    with pytest.raises(TypeError, match="batch_sze"):
+        Numbered(40, batch_sze=3)
+
+
+def test_batch_size_larger_than_the_training_split(make_trainer):
+    with pytest.raises(SettingError, match="batch_size may be at most 32") as error:
+        make_trainer().fit(Trainee(), datamodule=Numbered(40, batch_size=33))
+    lines_of(error)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "64-true"])
+@pytest.mark.parametrize("how", ["datamodule", "loaders"])
+def test_fit(make_trainer, precision, how):
+    data, model = Numbered(40, flip=True), Trainee()
+    trainer = make_trainer(precision=precision, max_epochs=2)
+    if how == "datamodule":
+        trainer.fit(model, datamodule=data)
+    else:
+        trainer.fit(model, data.train_dataloader(), data.val_dataloader())
+    dtype = {"32-true": torch.float32, "bf16-true": torch.bfloat16, "64-true": torch.float64}[precision]
+    assert {images.dtype for images in model.images} == {dtype}
+    assert {tuple(images.shape) for images in model.images} == {(4, 1, 2, 3)}
+    first, second = model.seen[:8], model.seen[8:]
+    assert sorted(chain(*first)) == sorted(chain(*second)) == data.images("train")[1].tolist()
+    assert first != second
+    assert model.evaluated == 2 * VAL_OF_40
+
+
+def test_evaluation_and_prediction(make_trainer):
+    data, model = Numbered(40, num_test=7), Trainee()
+    trainer = make_trainer()
+    trainer.test(model, datamodule=data, verbose=False)
+    assert model.evaluated == list(range(7))
+    assert torch.cat(trainer.predict(model, datamodule=data)).tolist() == list(range(7))
+    trainer.validate(model, datamodule=data, verbose=False)
+    assert model.evaluated[7:] == VAL_OF_40
+
+
+def test_models_own_transfer_hook_gets_the_finished_batch(make_trainer):
+    class Hooked(Trainee):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            images, labels = batch
+            return images, labels + 1000
+
+    for options in ({"datamodule": Numbered(40)}, {"train_dataloaders": Numbered(40).train_dataloader()}):
+        model = Hooked()
+        make_trainer(max_steps=1).fit(model, **options)
+        assert min(model.seen[0]) >= 1000
+
+
+def test_overfit_batches_repeats_the_first_batches(make_trainer):
+    model, data = Trainee(), Numbered(40)
+    make_trainer(overfit_batches=2, max_epochs=3).fit(model, datamodule=data)
+    assert model.seen == 3 * data.images("train")[1][:8].view(2, 4).tolist()
+
+
+def test_the_order_follows_the_models_seed_as_it_is_when_training_begins(make_trainer):
+    def order(seed):
+        model = Trainee()
+        model.run_seed = None
+
+        class Restores(Callback):
+            def on_train_start(self, trainer, pl_module):
+                pl_module.run_seed = seed
+
+        make_trainer(callbacks=[Restores()]).fit(model, datamodule=Numbered(40))
+        return model.seen
+
+    assert order(1) == order(1) != order(2)
+
+
+def test_a_step_gets_as_many_batches_as_the_model_asks_for(make_trainer):
+    model = Trainee()
+    model.batches_per_step = 3
+    make_trainer().fit(model, datamodule=Numbered(40))
+    assert [len(labels) for labels in model.seen] == [12, 12]
+
+
+@pytest.mark.parametrize("how", ["datamodule", "loaders"])
+@pytest.mark.parametrize(
+    ("hook", "nth"),
+    [
+        ("batch end", 3),
+        ("batch end", 8),
+        ("batch end", 11),
+        ("validation end", 1),
+        ("epoch end", 1),
+        ("batch start", 5),
+    ],
+)
+def test_a_resumed_run_sees_what_the_run_that_never_stopped_sees(make_trainer, tmp_path, hook, nth, how):
+    if (how, hook) == ("loaders", "batch start"):
+        pytest.skip("a bare loader cannot know that a step is under way")
+
+    def fit(model, callbacks=(), ckpt_path=None):
+        data = Numbered(40, flip=True)
+        sources = (
+            {"datamodule": data}
+            if how == "datamodule"
+            else {"train_dataloaders": data.train_dataloader(), "val_dataloaders": data.val_dataloader()}
+        )
+        make_trainer(max_epochs=3, callbacks=list(callbacks)).fit(model, **sources, ckpt_path=ckpt_path)
+        return model
+
+    whole = fit(Trainee())
+    checkpoint = tmp_path / "middle.ckpt"
+    stopped, resumed = Trainee(), Trainee()
+    with pytest.raises(SystemExit):
+        fit(stopped, [SaveAndStop(checkpoint, hook, nth)])
+    fit(resumed, ckpt_path=checkpoint)
+    assert stopped.seen + resumed.seen == whole.seen
+    for found, wanted in zip(stopped.images + resumed.images, whole.images, strict=True):
+        assert found.equal(wanted)
+
+
+def test_resume_under_another_global_seed(make_trainer, tmp_path):
+    checkpoint = tmp_path / "middle.ckpt"
+    pl.seed_everything(1, verbose=False)
+    whole, stopped, resumed = Trainee(), Trainee(), Trainee()
+    make_trainer().fit(whole, datamodule=Numbered(40))
+    with pytest.raises(SystemExit):
+        make_trainer(callbacks=[SaveAndStop(checkpoint, "batch end", 3)]).fit(
+            stopped, datamodule=Numbered(40)
+        )
+    pl.seed_everything(2, verbose=False)
+    make_trainer().fit(resumed, datamodule=Numbered(40), ckpt_path=checkpoint)
+    assert stopped.seen + resumed.seen == whole.seen
+
+
+def test_a_checkpoint_holds_the_place_in_plain_types(make_trainer, tmp_path):
+    trainer = make_trainer(max_steps=3)
+    trainer.fit(Trainee(), datamodule=Numbered(40))
+    trainer.save_checkpoint(tmp_path / "c.ckpt")
+    saved = torch.load(tmp_path / "c.ckpt", weights_only=True)
+    (state,) = saved["loops"]["fit_loop"]["state_dict"]["combined_loader"]
+    assert (state["epoch"], state["fetches"]) == (0, 3)
+    assert "datamodule_hyper_parameters" not in saved
+
+
+@pytest.fixture(autouse=True)
+def _no_global_seed(monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    monkeypatch.delenv("PL_SEED_WORKERS", raising=False)
+    yield
+
+
+TWO_PROCESSES = """
+import json, sys
+import pytorch_lightning as pl
+from datamodules.fakes import Numbered, Trainee
+
+model = Trainee()
+trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
+                     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+data = Numbered(40, val_size=9, num_test=1, batch_size=2)
+if sys.argv[1] == "loaders":
+    trainer.fit(model, data.train_dataloader(), data.val_dataloader())
+else:
+    trainer.fit(model, datamodule=data)
+    fitted = len(model.evaluated)
+    trainer.test(model, datamodule=data, verbose=False)
+    assert len(model.evaluated) - fitted == (trainer.global_rank == 0)
+    del model.evaluated[fitted:]
+with open(f"{sys.argv[2]}.{trainer.global_rank}", "w") as file:
+    json.dump([model.seen, model.evaluated], file)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["datamodule", "loaders"])
+def test_two_processes_see_what_one_sees(make_trainer, tmp_path, how, request):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{request.config.rootpath}:{request.path.parent.parent}",
+    }
+    subprocess.run([sys.executable, script, how, tmp_path / "seen"], check=True, env=environment, timeout=120)
+    (seen0, evaluated0), (seen1, evaluated1) = (
+        json.loads((tmp_path / f"seen.{r}").read_text()) for r in (0, 1)
+    )
+    model, data = Trainee(), Numbered(40, val_size=9, num_test=1, batch_size=4)
+    make_trainer(max_epochs=2).fit(model, datamodule=data)
+    assert [a + b for a, b in zip(seen0, seen1, strict=True)] == model.seen
+    # The sanity check saw two batches more of each process.
+    val = data.images("val")[1].tolist()
+    assert sorted(evaluated0 + evaluated1) == sorted(val[:8] + 2 * val)

@@ -1,0 +1,238 @@
+import os
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_gans.datamodules import ImageFolderDataModule
+from lightning_gans.datamodules.image_folder import read_picture
+from lightning_gans.errors import DataError, SettingError
+from lightning_gans.files import replacing
+
+from .fakes import everything_in, lines_of
+
+
+def paint(path, colour=(255, 0, 0), size=(20, 12), mode="RGB"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path)
+
+
+def make(folder, **options):
+    return ImageFolderDataModule(folder, **{"image_size": 8, "val_size": 1, "batch_size": 2, **options})
+
+
+@pytest.fixture
+def flat(tmp_path):
+    for i in range(6):
+        paint(tmp_path / "pictures" / f"{i}.png", (40 * i, 0, 0))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def classes(tmp_path):
+    for i in range(3):
+        paint(tmp_path / "pets" / "dog" / f"{i}.png", (200, i, 0))
+        paint(tmp_path / "pets" / "cat" / "indoors" / f"{i}.jpg", (0, 200, i))
+    (tmp_path / "pets" / "notes").mkdir()
+    (tmp_path / "pets" / "README.txt").write_text("not a picture")
+    paint(tmp_path / "pets" / ".thumbnails" / "0.png")
+    return tmp_path / "pets"
+
+
+def test_a_flat_folder(flat):
+    data = make(flat)
+    images, labels = data.images("train")
+    assert (images.shape, images.dtype, labels.dtype) == ((5, 3, 8, 8), torch.uint8, torch.int64)
+    assert data.num_classes == 0 and list(data.class_names) == []
+    assert labels.tolist() == [0] * 5
+    reds = torch.cat([images, data.images("val")[0]])[:, 0, 0, 0]
+    assert sorted(reds.tolist()) == [0, 40, 80, 120, 160, 200]
+
+
+def test_classes_are_folders(classes):
+    data = make(classes)
+    images, labels = data.load_images("train")
+    assert list(data.class_names) == ["cat", "dog"] and data.num_classes == 2
+    assert labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (images[:3, 1, 4, 4] > 190).all() and (images[3:, 0, 4, 4] == 200).all()
+    assert images[3:, 1, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_split_folders(tmp_path):
+    for split, size in (("train", 4), ("val", 2), ("test", 3)):
+        for i in range(size):
+            paint(tmp_path / split / "a" / f"{i}.png")
+            paint(tmp_path / split / "b" / f"{i}.png")
+    data = make(tmp_path)
+    data.prepare_data()
+    data.setup()
+    assert [len(data.images(split)[1]) for split in ("train", "val", "test")] == [8, 4, 6]
+
+
+def test_a_class_of_trains_is_no_split(tmp_path):
+    paint(tmp_path / "train" / "0.png")
+    paint(tmp_path / "plane" / "0.png")
+    assert list(make(tmp_path).class_names) == ["plane", "train"]
+
+
+def test_shorter_side_is_resized_and_the_middle_cut_out(tmp_path):
+    picture = Image.new("RGB", (40, 16), (0, 0, 0))
+    picture.paste((255, 255, 255), (12, 0, 28, 16))  # the middle square is white
+    picture.save(tmp_path / "wide.png")
+    # The kernel reaches a pixel over the edge, as when the whole is resized first.
+    wide = read_picture(tmp_path / "wide.png", (3, 8, 8))
+    assert wide[:, :, 1:-1].min() == 255 and wide.min() > 230
+    picture.rotate(90, expand=True).save(tmp_path / "tall.png")
+    assert read_picture(tmp_path / "tall.png", (3, 16, 16)).min() == 255  # nothing is resized
+    paint(tmp_path / "small.png", (10, 20, 30), (4, 5))
+    assert read_picture(tmp_path / "small.png", (3, 8, 8))[:, 3, 3].tolist() == [10, 20, 30]
+
+
+def test_channels(flat):
+    assert make(flat, channels=1).images("train")[0].shape == (5, 1, 8, 8)
+    with pytest.raises(SettingError, match="channels is 4: it must be 1"):
+        make(flat, channels=4)
+
+
+def test_modes_become_eight_bit(tmp_path):
+    for mode, colour in (("L", 128), ("P", 3), ("RGBA", (9, 9, 9, 255)), ("LA", (7, 255)), ("1", 1)):
+        paint(tmp_path / f"{mode}.png", colour, mode=mode)
+        assert read_picture(tmp_path / f"{mode}.png", (3, 8, 8)).shape == (3, 8, 8)
+    assert read_picture(tmp_path / "RGBA.png", (3, 8, 8))[0, 0, 0] == 9
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
+    with pytest.raises(ValueError, match="8 bits a channel"):
+        read_picture(tmp_path / "deep.png", (1, 8, 8))
+
+
+def test_the_order_is_that_of_the_names(flat, monkeypatch):
+    expected = make(flat).load_images("train")[0]
+    names = sorted(flat.iterdir(), reverse=True)
+    monkeypatch.setattr(type(flat), "iterdir", lambda self: iter(names))
+    assert make(flat, cache_dir=flat / "elsewhere").load_images("train")[0].equal(expected)
+
+
+def test_pictures_are_decoded_once(flat, monkeypatch):
+    data = make(flat)
+    data.prepare_data()
+    expected = data.load_images("train")
+    assert [path.name for path in flat.glob("*.npz")] == ["lightning_gans-pictures-train-3x8x8.npz"]
+    monkeypatch.setattr("lightning_gans.datamodules.image_folder.read_picture", None)
+    again = make(flat)
+    again.prepare_data()
+    for found, wanted in zip(again.load_images("train"), expected, strict=True):
+        assert found.equal(wanted)
+
+
+def test_a_changed_picture_is_decoded_anew(flat):
+    make(flat).prepare_data()
+    paint(flat / "0.png", (77, 0, 0))
+    os.utime(flat / "0.png", ns=(1, 1))
+    assert make(flat).load_images("train")[0][0, 0, 0, 0] == 77
+    paint(flat / "6.png", (78, 0, 0))
+    assert len(make(flat).load_images("train")[0]) == 7
+    assert len(list(flat.glob("*.npz"))) == 1
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "text", "pickle"])
+def test_a_damaged_cache_is_made_anew_with_a_warning(flat, damage):
+    expected = make(flat).load_images("train")[0]
+    (cache,) = flat.glob("*.npz")
+    content = bytearray(cache.read_bytes())
+    if damage == "cut":
+        del content[len(content) // 2 :]
+    elif damage == "bit":
+        place = content.index(bytes(expected.numpy())) + 100
+        content[place] ^= 1
+    elif damage == "pickle":
+        with replacing(cache) as file:
+            np.savez(file, key=np.array([{}], object))
+    else:
+        content = b"" if damage == "empty" else b"hello"
+    if damage != "pickle":
+        cache.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"npz is damaged \(.*decoding the pictures anew"):
+        assert make(flat).load_images("train")[0].equal(expected)
+    assert zipfile.is_zipfile(cache)
+    assert make(flat).load_images("train")[0].equal(expected)
+
+
+def test_a_folder_that_cannot_be_written_to_is_read(flat, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("lightning_gans.datamodules.image_folder.replacing", refuse)
+    before = everything_in(flat)
+    with pytest.warns(UserWarning, match="cannot be written .Permission denied.*cache_dir"):
+        assert len(make(flat).images("train")[0]) == 5
+    assert everything_in(flat) == before
+
+
+def test_cache_dir(flat, tmp_path):
+    before = everything_in(flat)
+    make(flat, cache_dir=tmp_path / "cache").prepare_data()
+    assert everything_in(flat) == before
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
+def test_an_unreadable_picture(flat, content):
+    (flat / "3.png").write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a picture") as error:
+        make(flat).prepare_data()
+    message = lines_of(error)
+    assert str(flat / "3.png") in message and "on_error=skip" in message
+    assert not list(flat.glob("*.npz"))
+    for _ in range(2):  # also when it comes from the cache
+        with pytest.warns(UserWarning, match=r"Left out 1 unreadable pictures: 3\.png"):
+            images, labels = make(flat, on_error="skip").load_images("train")
+        assert images[:, 0, 0, 0].tolist() == [0, 40, 80, 160, 200] and len(labels) == 5
+
+
+def test_a_truncated_picture(tmp_path):
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "0.jpg")
+    (tmp_path / "0.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:3000])
+    with pytest.raises(DataError, match="truncated"):
+        make(tmp_path).prepare_data()
+    with pytest.raises(DataError, match=r"None of the 1 pictures in .* can be read"):
+        make(tmp_path, on_error="skip").prepare_data()
+
+
+def test_labels_stay_with_their_pictures_when_some_are_skipped(classes):
+    (classes / "cat" / "indoors" / "1.jpg").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"1\.jpg"):
+        images, labels = make(classes, on_error="skip").load_images("train")
+    assert labels.tolist() == [0, 0, 1, 1, 1]
+    assert (images[:2, 1, 4, 4] > 190).all()
+
+
+def test_folders_that_will_not_do(tmp_path, classes):
+    with pytest.raises(
+        DataError, match=r"nowhere is no folder: name that of your pictures with --data.data_dir"
+    ):
+        make(tmp_path / "nowhere").prepare_data()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty holds no pictures. Files count that end in .*\.png"):
+        make(tmp_path / "empty").prepare_data()
+    paint(classes / "loose.png")
+    with pytest.raises(DataError, match=r"class folders \(cat, …\) and loose pictures \(loose.png, …\)"):
+        make(classes).prepare_data()
+    paint(tmp_path / "split" / "train" / "a" / "0.png")
+    paint(tmp_path / "split" / "test" / "b" / "0.png")
+    with pytest.raises(DataError, match="has the classes b, but the training pictures have a"):
+        make(tmp_path / "split").prepare_data()
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({"image_size": 0}, "image_size is 0"),
+        ({"on_error": "skp"}, "on_error is 'skp': choose from raise, skip. Did you mean 'skip'"),
+        ({"image_size": 10**7}, r"image_size is 10000000: 6 such pictures take .* GiB, but this machine has"),
+    ],
+)
+def test_settings_out_of_range(flat, options, wanted):
+    with pytest.raises(SettingError, match=wanted):
+        make(flat, **options).prepare_data()
