@@ -331,7 +331,8 @@ def frechet_from_moments(mean1: Tensor, covariance1: Tensor, mean2: Tensor, cova
     root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     eigenvalues = torch.linalg.eigvalsh(root @ covariance2 @ root)
     cross = eigenvalues.clamp(min=0).sqrt().sum()
-    return float((mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * cross)
+    distance = (mean1 - mean2).square().sum() + covariance1.trace() + covariance2.trace() - 2 * cross
+    return max(0.0, distance.item())  # rounding may leave -1e-12 for equal sets
 
 
 def frechet_distance(features1: Tensor, features2: Tensor) -> float:
@@ -344,8 +345,10 @@ def frechet_distance(features1: Tensor, features2: Tensor) -> float:
 
 def neighbour_radii(features: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th nearest other point, (N,)."""
-    blocks = [torch.cdist(block, features).kthvalue(k + 1).values for block in features.split(1000)]
-    return torch.cat(blocks)  # k + 1: the nearest is the point itself
+    nearest = [
+        torch.cdist(block, features).topk(k + 1, largest=False).values for block in features.split(1000)
+    ]
+    return torch.cat(nearest)[:, k]  # the nearest, of index 0, is the point itself
 
 
 def share_inside(points: Tensor, features: Tensor, radii: Tensor) -> float:

@@ -2,27 +2,6 @@ import urllib.error
 import urllib.request
 
 import pytest
-import pytorch_lightning as pl
-
-
-@pytest.fixture
-def make_trainer(tmp_path):
-    def make(**options):
-        return pl.Trainer(
-            **{
-                "accelerator": "cpu",
-                "max_epochs": 1,
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
-                "default_root_dir": tmp_path,
-                **options,
-            }
-        )
-
-    return make
 
 
 @pytest.fixture

@@ -1,0 +1,121 @@
+"""Every recipe runs through the real command line, on small fakes of its data."""
+
+import csv
+
+import numpy as np
+import pytest
+import yaml
+
+from lightning_gans.cli import main
+from lightning_gans.commands import recipes
+from lightning_gans.models import load
+
+from .fake_sets import write_cifar10, write_mnist
+
+OVERLAYS = {"fast", "tensorboard", "wandb"}
+SMALL = {"DCGAN": ["--model.width", "4"], "ConditionalGAN": ["--model.width", "4"], "VAE": ["--model.width", "4"]}
+
+
+def content(name):
+    return yaml.safe_load((recipes.folder() / f"{name}.yaml").read_text())
+
+
+def small(name):
+    """Arguments that make a recipe small without changing what it is."""
+    args = SMALL.get(content(name)["model"]["class_path"], [])
+    data = content(name)["data"]["class_path"]
+    if data != "DigitsDataModule":
+        args = [*args, "--data.data_dir", "data", "--data.val_size", "16", "--data.batch_size", "8"]
+    return args
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_mnist(tmp_path / "data")
+    write_cifar10(tmp_path / "data", monkeypatch)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", sorted(set(recipes.names()) - OVERLAYS))
+def test_every_recipe_trains_validates_and_samples(name, workplace, capsys):
+    main(["fit", "-c", name, "-c", "fast", *small(name)])
+    run = workplace / "runs" / name / "version_0"
+    assert (run / "config.yaml").is_file()
+    with open(run / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    key = "train/elbo" if content(name)["model"]["class_path"] == "VAE" else "train/d_loss"
+    assert [int(row["step"]) for row in rows if row[key]] == [1, 2, 3, 4]
+    assert {path.name for path in (run / "samples").iterdir()} == {"step=0000000.png", "step=0000004.png"}
+    checkpoint = run / "checkpoints" / "last.ckpt"
+    summary = capsys.readouterr().out
+    for path in (checkpoint, run / "samples" / "step=0000004.png", run / "metrics.csv"):
+        assert str(path.relative_to(workplace)) in summary
+
+    model = load(checkpoint)
+    assert hasattr(model, "generator_ema") or hasattr(model, "decoder_ema")
+    main(["sample", str(checkpoint), "--num_samples", "3", "--seed", "5", "--output", "s.npz"])
+    archive = np.load("s.npz")
+    channels, height, width = model.image_shape
+    assert archive["images"].shape == (3, height, width, channels) and archive["images"].dtype == np.uint8
+    assert ("labels" in archive) == (model.num_classes > 0)
+    main(["validate", "-c", name, "-c", "fast", *small(name), "--ckpt_path", str(checkpoint)])
+
+
+@pytest.mark.parametrize("name", sorted(recipes.names()))
+def test_every_recipe_has_its_header(name):
+    fields = recipes.header(recipes.folder() / f"{name}.yaml")
+    if name in OVERLAYS:
+        assert fields["title"].startswith("Overlay: ") and f"-c {name}" in fields["overlay"]
+    else:
+        assert f"fit -c {name}" in fields["run"] and f"fit -c {name} --" in fields["override"]
+        minutes, memory, score = (part.strip() for part in fields["measured"].split(";", 2))
+        assert minutes.endswith(" min") and memory.endswith(" GB") and len(score) > 10
+
+
+@pytest.mark.parametrize("name", sorted(set(recipes.names()) - OVERLAYS))
+def test_the_override_in_the_header_is_accepted(name, workplace):
+    override = recipes.header(recipes.folder() / f"{name}.yaml")["override"].split()
+    assert override[:2] == ["lightning-gans", "fit"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*override[1:], "--print_config"])
+    assert not stopped.value.code
+
+
+def test_an_overlay_overrides_what_comes_before_it_and_nothing_else(workplace, capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", "gan_mnist", "-c", "fast", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["trainer"]["limit_train_batches"] == 4
+    assert config["model"]["init_args"]["latent_dim"] == content("gan_mnist")["model"]["init_args"]["latent_dim"]
+
+
+def test_loggers_of_overlays_come_after_the_csv_logger_and_get_the_pictures(workplace, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    main(["fit", "-c", "quickstart", "-c", "fast", "-c", "tensorboard", "-c", "wandb", *small("quickstart")])
+    assert (workplace / "runs" / "quickstart" / "version_0" / "metrics.csv").is_file()
+    (event_file,) = (workplace / "runs" / "tensorboard").rglob("events*")
+    events = EventAccumulator(str(event_file))
+    events.Reload()
+    assert [event.step for event in events.Images("samples")] == [0, 4]
+    assert [event.step for event in events.Scalars("train/g_loss")] == [1, 2, 3, 4]
+    (run,) = (workplace / "runs" / "wandb").glob("offline-run-*")
+    assert len(list(run.rglob("media/images/samples_*.png"))) == 2
+
+
+def test_recipes_lists_every_recipe_and_prints_one(capsys):
+    main(["recipes"])
+    table = capsys.readouterr().out
+    assert all(name in table for name in recipes.names())
+    main(["recipes", "gan_mnist"])
+    assert capsys.readouterr().out == (recipes.folder() / "gan_mnist.yaml").read_text()
+
+
+def test_a_recipe_of_the_users_own_is_found_by_its_path(workplace):
+    text = (recipes.folder() / "quickstart.yaml").read_text()
+    (workplace / "mine.yaml").write_text(text)
+    main(["fit", "-c", "mine.yaml", "-c", "fast", *small("quickstart")])
+    assert (workplace / "runs" / "mine" / "version_0" / "checkpoints" / "last.ckpt").is_file()

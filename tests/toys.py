@@ -1,0 +1,65 @@
+"""Models of a few hundred weights, and data for them."""
+
+from types import SimpleNamespace
+
+import torch
+from torch.utils.data import DataLoader
+
+from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
+
+SHAPE = (1, 8, 8)
+LATENT_DIM = 4
+NUM_CLASSES = 3
+
+_OPTIONS = {
+    GAN: {"generator_dims": [6], "discriminator_dims": [6], "dropout": 0.0},
+    DCGAN: {"width": 4},
+    ConditionalGAN: {
+        "num_classes": NUM_CLASSES,
+        "generator_dims": [6],
+        "discriminator_dims": [6],
+        "dropout": 0.0,
+    },
+    VAE: {"encoder_dims": [6], "decoder_dims": [6]},
+}
+MODELS = tuple(_OPTIONS)
+
+
+def tiny(cls, **options):
+    """Make a tiny model of a class, or of a subclass, of the package."""
+    known = next(base for base in cls.__mro__ if base in _OPTIONS)
+    return cls(**{"image_shape": SHAPE, "latent_dim": LATENT_DIM, **_OPTIONS[known], **options})
+
+
+def make_batches(count, size=8, shape=SHAPE, seed=0):
+    """Make batches of random images in [-1, 1] and labels."""
+    source = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.rand(size, *shape, generator=source) * 2 - 1,
+            torch.randint(NUM_CLASSES, (size,), generator=source),
+        )
+        for _ in range(count)
+    ]
+
+
+def loader(batches):
+    """Give batches as they are, in their order."""
+    return DataLoader(batches, batch_size=None)
+
+
+def weights(network):
+    """Copy a network's weights."""
+    return [parameter.detach().clone() for parameter in network.parameters()]
+
+
+def same(first, second):
+    """Whether two lists of tensors, or networks, agree in every bit."""
+    first, second = (list(x.parameters()) if isinstance(x, torch.nn.Module) else x for x in (first, second))
+    return all(a.equal(b) for a, b in zip(first, second, strict=True))
+
+
+def placed(model, *, world_size=1, rank=0, step=0):
+    """Let a model believe that it is a process of many, at a step of a run."""
+    model._trainer = SimpleNamespace(world_size=world_size, global_rank=rank, global_step=step)
+    return model
