@@ -61,9 +61,7 @@ def load_npz(path: Path) -> Tensor:
 
 def resize_digits(digits: Tensor) -> Tensor:
     """Resize digits in [0, 1], (N, 8, 8), to uint8 (N, 28, 28); the data module does the same."""
-    resized = F.interpolate(
-        digits.unsqueeze(1), size=(28, 28), mode="bicubic", align_corners=False, antialias=False
-    )
+    resized = F.interpolate(digits.unsqueeze(1), size=(28, 28), mode="bicubic", align_corners=False, antialias=False)
     return resized.squeeze(1).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
@@ -113,9 +111,7 @@ def format_table(report: dict[str, Any]) -> str:
         shares = "".join(f"{share:6.1%}".replace("%", " ") for share in result["class_shares"])
         verdict = "passed" if result["passed"] else "not passed"
         lines.append(f"{size:>2}x{size:<3}  {shares}{result['close_share']:8.1%}  {verdict}")
-    lines.append(
-        f"asked: every class at least {MINIMUM_CLASS_SHARE:.0%}, close at least {MINIMUM_CLOSE_SHARE:.0%}"
-    )
+    lines.append(f"asked: every class at least {MINIMUM_CLASS_SHARE:.0%}, close at least {MINIMUM_CLOSE_SHARE:.0%}")
     return "\n".join(lines)
 
 

@@ -84,9 +84,7 @@ def load_npz(path: Path) -> tuple[Tensor, Tensor | None]:
     if labels is None:
         return torch.from_numpy(images.reshape(-1, 28, 28)), None
     if labels.shape != (len(images),) or labels.dtype.kind not in "iu":
-        raise ScoreError(
-            f"{path}: labels are {labels.dtype} {labels.shape}, but integers ({len(images)},) are needed"
-        )
+        raise ScoreError(f"{path}: labels are {labels.dtype} {labels.shape}, but integers ({len(images)},) are needed")
     return torch.from_numpy(images.reshape(-1, 28, 28)), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -145,9 +143,7 @@ def augment(images: Tensor) -> Tensor:
     return F.grid_sample(images + 1, grid, align_corners=False) - 1  # outside is black, which is -1
 
 
-def train_scorer(
-    images: Tensor, labels: Tensor, seed: int, epochs: int = 18, batch_size: int = 100
-) -> Scorer:
+def train_scorer(images: Tensor, labels: Tensor, seed: int, epochs: int = 18, batch_size: int = 100) -> Scorer:
     """Train on uint8 digits with AdamW and a one-cycle learning rate."""
     steps_per_epoch = len(images) // batch_size
     with torch.random.fork_rng(devices=[]):
@@ -213,13 +209,9 @@ def load_scorer(path: Path, seed: int | None) -> tuple[Scorer, int]:
         if recipe == RECIPE:
             scorer.load_state_dict(record["state_dict"])
     except (OSError, EOFError, RuntimeError, KeyError, TypeError, pickle.UnpicklingError):
-        raise ScoreError(
-            f"{path}: not a scorer of this script; remove it, or name another --scorer"
-        ) from None
+        raise ScoreError(f"{path}: not a scorer of this script; remove it, or name another --scorer") from None
     if recipe != RECIPE or sha256 != weights_hash(scorer):
-        raise ScoreError(
-            f"{path}: written by another version, or damaged; remove it, or name another --scorer"
-        )
+        raise ScoreError(f"{path}: written by another version, or damaged; remove it, or name another --scorer")
     if seed is not None and seed != stored_seed:
         raise ScoreError(f"{path}: has seed {stored_seed}, not --scorer_seed {seed}; name another --scorer")
     return scorer.eval(), stored_seed
@@ -338,16 +330,12 @@ def frechet_from_moments(mean1: Tensor, covariance1: Tensor, mean2: Tensor, cova
 def frechet_distance(features1: Tensor, features2: Tensor) -> float:
     """Fréchet distance between two sets of features, (N, C) and (M, C)."""
     features1, features2 = features1.double(), features2.double()
-    return frechet_from_moments(
-        features1.mean(dim=0), features1.T.cov(), features2.mean(dim=0), features2.T.cov()
-    )
+    return frechet_from_moments(features1.mean(dim=0), features1.T.cov(), features2.mean(dim=0), features2.T.cov())
 
 
 def neighbour_radii(features: Tensor, k: int) -> Tensor:
     """Distance of each point to its k-th nearest other point, (N,)."""
-    nearest = [
-        torch.cdist(block, features).topk(k + 1, largest=False).values for block in features.split(1000)
-    ]
+    nearest = [torch.cdist(block, features).topk(k + 1, largest=False).values for block in features.split(1000)]
     return torch.cat(nearest)[:, k]  # the nearest, of index 0, is the point itself
 
 

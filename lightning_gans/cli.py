@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import jsonargparse
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
@@ -27,7 +27,7 @@ import lightning_gans
 from lightning_gans.callbacks import Checkpoint, ProgressBar, Reconstructions, SampleGrid
 from lightning_gans.commands import recipes
 from lightning_gans.datamodules import ImageDataModule
-from lightning_gans.errors import DataError, LightningGansError, SettingError, nearest
+from lightning_gans.errors import LightningGansError, SettingError, nearest
 from lightning_gans.files import replacing
 from lightning_gans.models import AdversarialModule, GenerativeModule
 from lightning_gans.pictures import grid, save_png, to_uint8
@@ -90,9 +90,7 @@ def _run(words: list[str]) -> None:
     elif command in COMMANDS:
         _TrainingCLI(words)
     else:
-        raise SettingError(
-            f"{command!r} is no command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}."
-        )
+        raise SettingError(f"{command!r} is no command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}.")
 
 
 def _our_error(error: BaseException | None) -> LightningGansError | None:
@@ -114,7 +112,7 @@ class _CommandParser(argparse.ArgumentParser):
         raise SettingError(f"{message}.{nearest(wrong[1], known) if wrong else ''}\nSee {self.prog} --help.")
 
 
-class _RecipeAction(jsonargparse.ActionConfigFile):
+class _RecipeAction(ActionConfigFile):  # type: ignore[misc]
     """``-c``: a path, or the name of a recipe that comes with the package."""
 
     @staticmethod
@@ -122,7 +120,7 @@ class _RecipeAction(jsonargparse.ActionConfigFile):
         """Read the recipe."""
         path = recipes.find(value)
         try:
-            jsonargparse.ActionConfigFile.apply_config(parser, cfg, dest, str(path))
+            ActionConfigFile.apply_config(parser, cfg, dest, str(path))
         except (TypeError, ValueError) as error:
             raise SettingError(f"{path} is no recipe: {_our_error(error) or _readable(str(error))}") from error
 
@@ -145,7 +143,9 @@ def _quiet() -> None:
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own, with torch from 2.13 on
     ):
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
+        lambda record: "Tip:" not in record.getMessage()
+    )
 
 
 class _TrainingCLI(LightningCLI):
@@ -174,7 +174,10 @@ class _TrainingCLI(LightningCLI):
         """Make a parser that knows recipes by name."""
         parser = self.parser_class(allow_abbrev=False, **kwargs)  # an abbreviation is a typo until proven otherwise
         parser.add_argument(
-            "-c", "--config", action=_RecipeAction, help="a recipe, by name or path; later ones override earlier ones"
+            "-c",
+            "--config",
+            action=_RecipeAction,
+            help="a recipe, by name or path; later ones override earlier ones",
         )
         return parser
 
@@ -247,7 +250,7 @@ class _TrainingCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say where everything is, and what to do next."""
         trainer = self.trainer
-        if not trainer.is_global_zero or trainer.fast_dev_run:
+        if not trainer.is_global_zero or self._get(self.config, "trainer").fast_dev_run:
             return
         minutes = (time.monotonic() - self._started) / 60
         print(f"\n{trainer.global_step:,} updates, {self.model.images_seen:,} images, {minutes:.1f} minutes")
@@ -263,8 +266,7 @@ class _TrainingCLI(LightningCLI):
                 print(f"  {what:16} {_shown(place)}")
         if last is not None:
             print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
-            again = [word for word in self.words[1:]]
-            print(f"Go on:   {PROGRAM} fit {shlex.join(again)} --ckpt_path {last} {self._longer()}")
+            print(f"Go on:   {PROGRAM} fit {shlex.join(self.words[1:])} --ckpt_path {last} {self._longer()}")
 
     def _longer(self) -> str:
         """Return the flag that gives a finished run room to go on."""
@@ -295,7 +297,9 @@ def _shown(path: str | Path) -> str:
 def _readable(message: str) -> str:
     """Say in a sentence what jsonargparse says in up to sixty lines: the setting, its value, what is allowed."""
     text = " ".join(message.split())
-    unknown = re.search(r"Option '([\w.]+)' is not accepted|(?:not accept option|unrecognized arguments:) '?-*([\w.]+)", text)
+    unknown = re.search(
+        r"Option '([\w.]+)' is not accepted|(?:not accept option|unrecognized arguments:) '?-*([\w.]+)", text
+    )
     if unknown:
         name = unknown[1] or unknown[2]
         return f"{name} is no setting that is known here.{nearest(name.rsplit('.')[-1], _known_settings())}"
@@ -315,7 +319,9 @@ def _readable(message: str) -> str:
     if choices:
         allowed = [choice.strip(" '\"") for choice in choices[-1].split(",")]
         return f"{setting}: choose from {', '.join(allowed)}.{nearest(value[1], allowed)}"
-    expected = dict.fromkeys(re.findall(r"Expected an? (?:<class ')?([\w. \[\],>=<-]+?)(?:'>)?(?=\.? (?:-|G|D|E)|$|:)", text))
+    expected = dict.fromkeys(
+        re.findall(r"Expected an? (?:<class ')?([\w. \[\],>=<-]+?)(?:'>)?(?=\.? (?:-|G|D|E)|$|:)", text)
+    )
     kinds = [{"NoneType": "null", "collections.abc.Sequence": "a list"}.get(kind, kind) for kind in expected]
     return f"{setting}: expected {' or '.join(kinds)}." if kinds else text
 
@@ -331,6 +337,6 @@ def _known_settings() -> list[str]:
     """Return the names of all settings of the classes that recipes name, for the nearest one."""
     classes = [pl.Trainer, *_CALLBACKS.values()]
     classes += [value for name in lightning_gans.__all__ if inspect.isclass(value := getattr(lightning_gans, name))]
-    names = {name for cls in classes for base in cls.__mro__ if base is not object
-             for name in inspect.signature(base.__init__).parameters}  # fmt: skip
+    constructors = [vars(base)["__init__"] for cls in classes for base in cls.__mro__ if "__init__" in vars(base)]
+    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
     return sorted(names | {"model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *_CALLBACKS})

@@ -58,4 +58,3 @@ def make_folder(path: str | Path) -> Path:
     if not os.access(path, os.W_OK):
         raise DataError(f"{path} cannot be written to.")
     return path
-

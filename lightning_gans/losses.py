@@ -16,6 +16,11 @@ LEVEL_WIDTH = 2 / 255
 """The distance between two of the 256 levels of a picture with values in [-1, 1]."""
 
 
+def full_precision(tensor: Tensor) -> Tensor:
+    """Return a tensor as float32, or as float64 where it is that already."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
 def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     r"""Cross-entropy of the discriminator, :math:`-\log \sigma(D(x)) - \log(1 - \sigma(D(G(z))))`.
 
@@ -25,7 +30,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         >>> discriminator_loss(torch.zeros(4), torch.zeros(4))
         tensor(1.3863)
     """
-    return F.softplus(-real_logits.float()).mean() + F.softplus(fake_logits.float()).mean()
+    return F.softplus(-full_precision(real_logits)).mean() + F.softplus(full_precision(fake_logits)).mean()
 
 
 def nonsaturating_generator_loss(fake_logits: Tensor) -> Tensor:
@@ -37,7 +42,7 @@ def nonsaturating_generator_loss(fake_logits: Tensor) -> Tensor:
         >>> nonsaturating_generator_loss(torch.zeros(4))
         tensor(0.6931)
     """
-    return F.softplus(-fake_logits.float()).mean()
+    return F.softplus(-full_precision(fake_logits)).mean()
 
 
 def minimax_generator_loss(fake_logits: Tensor) -> Tensor:
@@ -49,7 +54,7 @@ def minimax_generator_loss(fake_logits: Tensor) -> Tensor:
         >>> minimax_generator_loss(torch.zeros(4))
         tensor(-0.6931)
     """
-    return -F.softplus(fake_logits.float()).mean()
+    return -F.softplus(full_precision(fake_logits)).mean()
 
 
 def bernoulli_log_likelihood(logits: Tensor, images: Tensor) -> Tensor:
@@ -69,8 +74,8 @@ def bernoulli_log_likelihood(logits: Tensor, images: Tensor) -> Tensor:
         >>> bernoulli_log_likelihood(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
         tensor([-2.7726])
     """
-    targets = (images.float() + 1) / 2
-    return -F.binary_cross_entropy_with_logits(logits.float(), targets, reduction="none").flatten(1).sum(1)
+    targets = (full_precision(images) + 1) / 2
+    return -F.binary_cross_entropy_with_logits(full_precision(logits), targets, reduction="none").flatten(1).sum(1)
 
 
 def gaussian_log_likelihood(mean: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
@@ -87,8 +92,8 @@ def gaussian_log_likelihood(mean: Tensor, images: Tensor, log_sigma: Tensor) -> 
     Returns:
         Nats for each image, shape ``(N,)``.
     """
-    log_sigma = log_sigma.float()
-    standardized = (images.float() - mean.float()) * torch.exp(-log_sigma)
+    log_sigma = full_precision(log_sigma)
+    standardized = (full_precision(images) - full_precision(mean)) * torch.exp(-log_sigma)
     density = -0.5 * standardized.square() - log_sigma - 0.5 * math.log(2 * math.pi)
     return (density + math.log(LEVEL_WIDTH)).flatten(1).sum(1)
 
@@ -109,5 +114,5 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
         >>> gaussian_kl(torch.ones(1, 2), torch.zeros(1, 2))
         tensor([1.])
     """
-    mean, log_variance = mean.float(), log_variance.float()
+    mean, log_variance = full_precision(mean), full_precision(log_variance)
     return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1)

@@ -70,7 +70,12 @@ def randn(
 
 
 def randn_rows(
-    start: int, num: int, size: int, *key: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+    start: int,
+    num: int,
+    size: int,
+    *key: int,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Draw rows ``start … start + num`` of an endless table of normal numbers, shape ``(num, size)``.
 

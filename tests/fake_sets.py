@@ -33,10 +33,13 @@ def write_cifar10(folder, monkeypatch, per_file=40):
 
     def batch(name):
         data = random.integers(256, size=(per_file, 3072), dtype=np.uint8)
-        return [name, write(name, pickle.dumps({"data": data, "labels": (np.arange(per_file) % 10).tolist()}))]
+        return [
+            name,
+            write(name, pickle.dumps({"data": data, "labels": (np.arange(per_file) % 10).tolist()})),
+        ]
 
     monkeypatch.setattr(source, "train_list", [batch(f"data_batch_{i}") for i in range(1, 6)])
     monkeypatch.setattr(source, "test_list", [batch("test_batch")])
-    names = "airplane automobile bird cat deer dog frog horse ship truck".split()
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     md5 = write(source.meta["filename"], pickle.dumps({"label_names": names}))
     monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5})

@@ -181,10 +181,36 @@ def test_errors_that_are_not_ours_keep_their_traceback(monkeypatch):
 
 
 def test_samples_are_written_as_grid_archive_and_folder(trained, workplace):
-    main(["sample", trained["conditional"], "--labels", "3,1", "--num_samples", "5", "--seed", "1", "--output", "new/s.npz"])
+    main(
+        [
+            "sample",
+            trained["conditional"],
+            "--labels",
+            "3,1",
+            "--num_samples",
+            "5",
+            "--seed",
+            "1",
+            "--output",
+            "new/s.npz",
+        ]
+    )
     archive = np.load("new/s.npz")
     assert archive["labels"].tolist() == [3, 1, 3, 1, 3]
-    main(["sample", trained["conditional"], "--labels", "3,1", "--num_samples", "5", "--seed", "1", "--output", "folder"])
+    main(
+        [
+            "sample",
+            trained["conditional"],
+            "--labels",
+            "3,1",
+            "--num_samples",
+            "5",
+            "--seed",
+            "1",
+            "--output",
+            "folder",
+        ]
+    )
     files = sorted((workplace / "folder").iterdir())
     assert [file.name for file in files] == [f"00000{k}_{label}.png" for k, label in enumerate([3, 1, 3, 1, 3])]
     for file, image in zip(files, archive["images"], strict=True):
@@ -212,7 +238,17 @@ def test_fit_goes_on_from_a_checkpoint(trained, workplace):
 
 
 def test_init_from_starts_from_the_weights_alone(trained, workplace):
-    main([*QUICK, "--init_from", trained["gan"], "--model.generator_lr", "1e-12", "--model.discriminator_lr", "1e-12"])
+    main(
+        [
+            *QUICK,
+            "--init_from",
+            trained["gan"],
+            "--model.generator_lr",
+            "1e-12",
+            "--model.discriminator_lr",
+            "1e-12",
+        ]
+    )
     last = workplace / "runs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 4
     before, after = load(trained["gan"]), load(last)
@@ -222,11 +258,29 @@ def test_init_from_starts_from_the_weights_alone(trained, workplace):
 
 def test_a_network_of_the_users_own_by_class_path(workplace, capsys):
     (workplace / "own_networks.py").write_text(NETWORK)
-    main([*QUICK, "--model.generator.class_path", "own_networks.Flat", "--model.generator.init_args.gain", "2.0"])
+    main(
+        [
+            *QUICK,
+            "--model.generator.class_path",
+            "own_networks.Flat",
+            "--model.generator.init_args.gain",
+            "2.0",
+        ]
+    )
     last = workplace / "runs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
     model = load(last)
     assert type(model.generator).__name__ == "Flat" and model.generator.gain == 2.0
-    command = [sys.executable, "-m", "lightning_gans", "sample", str(last), "--num_samples", "2", "--output", "s.png"]
+    command = [
+        sys.executable,
+        "-m",
+        "lightning_gans",
+        "sample",
+        str(last),
+        "--num_samples",
+        "2",
+        "--output",
+        "s.png",
+    ]
     refused = subprocess.run(command, capture_output=True, text=True)
     assert refused.returncode == 1 and "--import own_networks" in refused.stderr
     subprocess.run([*command, "--import", "own_networks"], check=True)
@@ -244,7 +298,17 @@ def test_vae_predicts_reconstructions_and_conditional_models_sample_the_labels(w
 
 
 def test_disabled_callbacks_leave_nothing(workplace, capsys):
-    main([*QUICK, "--checkpoint.enabled", "false", "--samples.enabled", "false", "--trainer.enable_progress_bar", "false"])
+    main(
+        [
+            *QUICK,
+            "--checkpoint.enabled",
+            "false",
+            "--samples.enabled",
+            "false",
+            "--trainer.enable_progress_bar",
+            "false",
+        ]
+    )
     assert {path.name for path in (workplace / "runs" / "quickstart" / "version_0").iterdir()} == {
         "config.yaml", "hparams.yaml", "metrics.csv"
     }  # fmt: skip
@@ -255,7 +319,9 @@ def test_metrics_are_on_the_axis_of_generator_updates(workplace):
     with open(workplace / "runs" / "quickstart" / "version_0" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
-    assert all(float(row[f"train/{key}"]) is not None for row in rows for key in ("d_loss", "g_loss", "d_real", "d_fake"))
+    assert all(
+        float(row[f"train/{key}"]) is not None for row in rows for key in ("d_loss", "g_loss", "d_real", "d_fake")
+    )
 
 
 def test_help_lists_the_commands_and_version_says_which(capsys):

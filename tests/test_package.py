@@ -37,7 +37,9 @@ def test_the_wheel_holds_the_package_its_types_and_every_recipe(wheel):
 
 def test_the_wheel_works_alone_in_an_empty_folder(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
-    code = "from lightning_gans.cli import main; import lightning_gans; print(lightning_gans.__file__); main(['recipes'])"
+    code = (
+        "from lightning_gans.cli import main; import lightning_gans; print(lightning_gans.__file__); main(['recipes'])"
+    )
     (tmp_path / "empty").mkdir()
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {code}"],

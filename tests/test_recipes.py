@@ -13,7 +13,11 @@ from lightning_gans.models import load
 from .fake_sets import write_cifar10, write_mnist
 
 OVERLAYS = {"fast", "tensorboard", "wandb"}
-SMALL = {"DCGAN": ["--model.width", "4"], "ConditionalGAN": ["--model.width", "4"], "VAE": ["--model.width", "4"]}
+SMALL = {
+    "DCGAN": ["--model.width", "4"],
+    "ConditionalGAN": ["--model.width", "4"],
+    "VAE": ["--model.width", "4"],
+}
 
 
 def content(name):

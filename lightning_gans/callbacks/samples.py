@@ -86,9 +86,7 @@ class SampleGrid(_Pictures):
 
     folder_name = "samples"
 
-    def __init__(
-        self, enabled: bool = True, every_n_epochs: int = 1, num_samples: int = 64, seed: int = 0
-    ) -> None:
+    def __init__(self, enabled: bool = True, every_n_epochs: int = 1, num_samples: int = 64, seed: int = 0) -> None:
         super().__init__(enabled, every_n_epochs)
         check_positive(num_samples=num_samples)
         self.num_samples = num_samples

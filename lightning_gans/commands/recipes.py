@@ -35,9 +35,7 @@ def find(name: str) -> Path:
     if packaged.is_file():
         return packaged
     known = names()
-    raise SettingError(
-        f"{name!r} is neither a file nor a recipe.{nearest(name, known)}\nRecipes: {', '.join(known)}."
-    )
+    raise SettingError(f"{name!r} is neither a file nor a recipe.{nearest(name, known)}\nRecipes: {', '.join(known)}.")
 
 
 def header(path: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +24,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint")
     parser.add_argument("--num_samples", type=int, metavar="N", help="how many (default: 64, or one a label)")
     parser.add_argument(
-        "--output", required=True, help="FILE.png (a grid), FILE.npz (images uint8 NHWC, labels), or a folder of PNG"
+        "--output",
+        required=True,
+        help="FILE.png (a grid), FILE.npz (images uint8 NHWC, labels), or a folder of PNG",
     )
     parser.add_argument("--labels", metavar="3,1,4", help="labels, taken in turn (default: all classes in turn)")
     parser.add_argument("--seed", type=int, help="seed of the noise (default: drawn, and printed)")
     parser.add_argument("--no_ema", action="store_true", help="use the weights, not their moving average")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
     parser.add_argument(
-        "--import", dest="imports", action="append", default=[], metavar="MODULE", help="import your own classes first"
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import your own classes first",
     )
 
 
@@ -66,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
 def _write(output: Path, images: np.ndarray, labels: torch.Tensor | None, columns: int | None) -> None:
     """Write the pictures in the form that the output's name asks for."""
     if output.suffix == ".npz":
-        arrays = {"images": images} if labels is None else {"images": images, "labels": labels.numpy()}
+        arrays: dict[str, Any] = {"images": images} if labels is None else {"images": images, "labels": labels.numpy()}
         with replacing(output) as file:
             np.savez(file, **arrays)
     elif output.suffix == ".png":

@@ -63,9 +63,7 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         check_positive(batch_size=batch_size)
         if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
-            raise SettingError(
-                f"val_size is {val_size}: it must be a number of pictures, or a fraction below 1."
-            )
+            raise SettingError(f"val_size is {val_size}: it must be a number of pictures, or a fraction below 1.")
         if device_resident not in (True, False, "auto"):
             raise SettingError(f"device_resident is {device_resident!r}: it must be True, False or 'auto'.")
         # A few validation pictures on many processes leave some without; Lightning would call that an error.
@@ -131,9 +129,7 @@ class ImageDataModule(LightningDataModule):
         }
         num_rows = len(source) if rows is None else len(rows)
         if self.trainer is not None and getattr(self.trainer, "overfit_batches", 0) > 0:
-            sampler: ShardedBatchSampler = InOrderBatchSampler(
-                num_rows, self.batch_size, drop_last=True, **options
-            )
+            sampler: ShardedBatchSampler = InOrderBatchSampler(num_rows, self.batch_size, drop_last=True, **options)
         else:
             sampler = ShardedBatchSampler(num_rows, self.batch_size, flips=self.horizontal_flip, **options)
         return ResidentLoader(source, sampler, rows)
@@ -185,9 +181,7 @@ class ImageDataModule(LightningDataModule):
                     "and there are no test pictures to validate on: set aside at least 1."
                 )
             return test, None
-        order = torch.randperm(
-            len(train), generator=randomness.generator(self.split_seed, Stream.SPLIT, len(train))
-        )
+        order = torch.randperm(len(train), generator=randomness.generator(self.split_seed, Stream.SPLIT, len(train)))
         # Sorted: the rows of a split then stand in the order of the files.
         chosen = order[:num_val] if split == "val" else order[num_val:]
         return train, chosen.sort().values

@@ -212,9 +212,7 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _check_memory(self, shape: tuple[int, ...]) -> None:
         needed = int(np.prod(shape, dtype=np.int64))
-        memory = (
-            os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
-        )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
         if needed > memory:
             raise SettingError(
                 f"image_size is {shape[-1]}: {shape[0]:,} such pictures take {needed / 2**30:.1f} GiB, but "

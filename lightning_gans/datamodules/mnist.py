@@ -130,9 +130,7 @@ def resize(images: Tensor, size: int) -> Tensor:
         return F.pad(images, (2, 2, 2, 2))
     # In pieces: 60,000 pictures as floats would take gigabytes.
     pieces = [
-        F.interpolate(piece.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-        .round_()
-        .byte()
+        F.interpolate(piece.float(), (size, size), mode="bilinear", antialias=True, align_corners=False).round_().byte()
         for piece in torch.split(images, 4096)
     ]
     return torch.cat(pieces)

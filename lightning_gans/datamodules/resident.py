@@ -27,9 +27,7 @@ class ResidentImages:
             the copy takes less than a quarter of its free memory.
     """
 
-    def __init__(
-        self, images: Tensor, labels: Tensor, *, device_resident: bool | Literal["auto"] = "auto"
-    ) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, *, device_resident: bool | Literal["auto"] = "auto") -> None:
         self.images = images
         self.labels = labels
         self.device_resident = device_resident
@@ -102,9 +100,7 @@ class IndexBatch:
         """Return the batch on the device."""
         device = torch.device(device)
         if device.type != "cpu":
-            device = torch.empty(
-                0, device=device
-            ).device  # with its index: "cuda" shares a copy with "cuda:0"
+            device = torch.empty(0, device=device).device  # with its index: "cuda" shares a copy with "cuda:0"
         return self.source.gather(self.rows, self.flips, device, self.like.dtype)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -126,9 +122,7 @@ class ResidentLoader:
 
     batch_sampler = None  # Lightning asks every object that has a sampler for this one too
 
-    def __init__(
-        self, source: ResidentImages, sampler: ShardedBatchSampler, rows: Tensor | None = None
-    ) -> None:
+    def __init__(self, source: ResidentImages, sampler: ShardedBatchSampler, rows: Tensor | None = None) -> None:
         self.source = source
         self.sampler = sampler
         self.rows = rows

@@ -117,11 +117,7 @@ class ShardedBatchSampler(DistributedSampler[Tensor]):
             raise SettingError(
                 f"One training step takes {self.rows_per_fetch} pictures ({' x '.join(factors)}), but the "
                 f"training split has {self.num_rows}: "
-                + (
-                    f"batch_size may be at most {largest}."
-                    if largest
-                    else "use fewer of these, or more pictures."
-                )
+                + (f"batch_size may be at most {largest}." if largest else "use fewer of these, or more pictures.")
             )
         return fetches
 

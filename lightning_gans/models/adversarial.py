@@ -80,14 +80,14 @@ class AdversarialModule(GenerativeModule):
         return losses.discriminator_loss(self.logits(real, labels), self.logits(fake, labels))
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the discriminator's logits as float32 of shape ``(N,)``."""
+        """Return the discriminator's logits as float32 or better, of shape ``(N,)``."""
         logits = self.discriminator(images) if labels is None else self.discriminator(images, labels)
         if logits.shape not in ((len(images),), (len(images), 1)):
             raise SettingError(
                 f"the discriminator gave the shape {list(logits.shape)} for {len(images)} images: "
                 "it must be (N,) or (N, 1)."
             )
-        return logits.flatten().float()
+        return losses.full_precision(logits.flatten())
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``."""
@@ -130,9 +130,10 @@ class AdversarialModule(GenerativeModule):
         scores: dict[str, Tensor] = {}
 
         def note(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
-            if inputs[0] is real:
+            images = inputs[0] if inputs else None
+            if images is real:
                 scores["d_real"] = logits.detach().float().mean()
-            elif inputs[0] is fake:
+            elif images is fake:
                 scores["d_fake"] = logits.detach().float().mean()
 
         if not self.will_log:

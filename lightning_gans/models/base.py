@@ -28,6 +28,13 @@ bits then depend neither on how many are asked for at once nor on who asks."""
 Schedule = Literal["constant", "linear", "cosine"]
 
 
+def check_sizes(image_shape: Sequence[int], latent_dim: int) -> None:
+    """Raise :class:`SettingError` for sizes of which no network can be made; to be called before one is."""
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise SettingError(f"image_shape is {list(image_shape)}: give [channels, height, width], each 1 or more.")
+    check_positive(latent_dim=latent_dim)
+
+
 class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
     """A model that makes images: what callbacks and commands may know of it.
 
@@ -74,11 +81,13 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         lr_end: float = 0.0,
     ) -> None:
         super().__init__()
-        if len(image_shape) != 3 or min(image_shape) < 1:
-            raise SettingError(f"image_shape is {list(image_shape)}: give [channels, height, width], each 1 or more.")
-        check_positive(latent_dim=latent_dim)
+        check_sizes(image_shape, latent_dim)
         check_choice("lr_schedule", lr_schedule, ("constant", "linear", "cosine"))
-        for name, value in {"num_classes": num_classes, "ema_half_life": ema_half_life, "ema_ramp": ema_ramp}.items():
+        for name, value in {
+            "num_classes": num_classes,
+            "ema_half_life": ema_half_life,
+            "ema_ramp": ema_ramp,
+        }.items():
             if value < 0:
                 raise SettingError(f"{name} is {value}: it must not be negative.")
         if not 0 <= lr_end <= 1:
@@ -90,9 +99,9 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         self.ema_half_life = ema_half_life
         self.ema_ramp = ema_ramp
         self.lr_schedule = lr_schedule
-        self.lr_end = lr_end
+        self.lr_end = float(lr_end)
         seed = randomness.global_seed()
-        self.run_seed = seed if seed is not None else torch.seed() & 0xFFFFFFFF
+        self.run_seed = seed if seed is not None else int(torch.randint(2**32, ()))
         self.images_seen = 0
 
     # --- sampling -----------------------------------------------------------------------------------------
@@ -138,7 +147,13 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         with self._evaluating():
             for block in range(first, stop, SAMPLE_BLOCK):
                 latents = randomness.randn_rows(
-                    block, SAMPLE_BLOCK, self.latent_dim, seed, Stream.SAMPLE, device=self.device, dtype=self.dtype
+                    block,
+                    SAMPLE_BLOCK,
+                    self.latent_dim,
+                    seed,
+                    Stream.SAMPLE,
+                    device=self.device,
+                    dtype=self.dtype,
                 )
                 low, high = max(block, start), min(block + SAMPLE_BLOCK, stop)
                 block_labels = None
@@ -238,13 +253,17 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         with unsynchronized(strategy):
             self.manual_backward(loss, inputs=parameters)
         average_over_processes(strategy, parameters, self._statistics() if counted else [])
+        scaler = getattr(strategy.precision_plugin, "scaler", None) if len(optimizers) > 1 else None
+        scale = scaler.get_scale() if scaler is not None else 1.0
         for optimizer in optimizers:
+            if scaler is not None:  # each step may change the scale; the gradients still have the first one
+                scaler.update(scale)
             if counted and optimizer is optimizers[-1]:
                 optimizer.step()
             else:
                 strategy.optimizer_step(optimizer.optimizer, lambda: None)
-        # Under autocast the low-precision copies of the weights are cached until the end of the step; the
-        # next forward has to see the weights that have just changed.
+        # An autocast that caches the low-precision copies of the weights (Lightning's own does not) keeps them
+        # until the end of the step; the next forward has to see the weights that have just changed.
         torch.clear_autocast_cache()
 
     def _statistics(self) -> list[Tensor]:
@@ -318,8 +337,14 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
 
     def log_scalars(self, **scalars: Tensor) -> None:
         """Log under ``train/``; to be called on the logger's own rhythm, as a scalar costs 0.2 ms."""
-        self.log("step", float(self.trainer.global_step))  # the loggers' axis: updates made, as in file names
-        self.log_dict({f"train/{name}": value.detach() for name, value in scalars.items()}, prog_bar=True)
+        values = {f"train/{name}": value.detach() for name, value in scalars.items()}
+        self.log_dict(values, prog_bar=True, logger=False)
+        # To the loggers without Lightning, whose axis can be set by logging a "step" only; that number would
+        # then stay for the names of all checkpoints until the next.
+        numbers = {name: value.item() for name, value in values.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(numbers, self.trainer.global_step)
+            logger.save()
 
     # --- optimizers ---------------------------------------------------------------------------------------
 
@@ -332,7 +357,8 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         needs them unscaled before, so ``16-mixed`` takes the plain one.
         """
         fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
-        return Adam(parameters, lr=lr, betas=betas, weight_decay=weight_decay, fused=fused)
+        # Plain numbers, as the optimizer's state enters checkpoints: NumPy's would not load again.
+        return Adam(parameters, float(lr), (float(betas[0]), float(betas[1])), 1e-8, float(weight_decay), fused=fused)
 
     def scheduled(self, *optimizers: Optimizer) -> tuple[list[Optimizer], list[LambdaLR]]:
         """Return the optimizers and the schedules of their learning rates, as Lightning takes them."""
@@ -370,6 +396,10 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
     def on_fit_start(self) -> None:
         """Give every process the first one's seed."""
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
+
+    def on_train_start(self) -> None:
+        """Let the loggers' axis count the updates made, as file names do: Lightning's is one behind."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step + 1
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the model again from the file alone."""

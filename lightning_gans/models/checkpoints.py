@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import importlib
 import inspect
+import numbers
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,8 @@ _Parameters = Mapping[str, inspect.Parameter]
 
 class NotesArguments:
     """Keeps what the constructor was given. A class of its own, as jsonargparse takes the signature of a
-    class that defines ``__new__`` itself from there, and would not see the constructor's."""
+    class that defines ``__new__`` itself from there, and would not see the constructor's.
+    """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         """Note the arguments of the class that is constructed, before any constructor changes them."""
@@ -150,6 +152,7 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
             f"{cls.__name__}.load_from_checkpoint(path, {missing[0]}=…)."
         )
     model: Model = cls(**_arguments_to_pass(cls, about["arguments"]) | overrides)
+    _check_fit(model, checkpoint["state_dict"], path)
     model.load_state_dict(checkpoint["state_dict"])
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
     if map_location is not None and not callable(map_location) and not isinstance(map_location, dict):
@@ -170,6 +173,13 @@ def load_weights(model: GenerativeModule, path: Any) -> None:
         if name.startswith(averages) and name not in weights:
             weights[name] = weights.get(name.replace("_ema.", ".", 1), own[name])
     weights = {name: value for name, value in weights.items() if name in own or not name.startswith(averages)}
+    _check_fit(model, weights, path)
+    model.load_state_dict(weights)
+
+
+def _check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Any) -> None:
+    """Raise :class:`DataError` for the first weight that is missing, unknown, or of another shape."""
+    own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):
         side = "lacks" if name in own else "has, and the model has not,"
         raise DataError(f"{path} does not fit the model: it {side} the weight {name!r}.")
@@ -179,7 +189,6 @@ def load_weights(model: GenerativeModule, path: Any) -> None:
                 f"{path} does not fit the model: {name!r} is {list(weights[name].shape)} in the checkpoint "
                 f"and {list(value.shape)} in the model."
             )
-    model.load_state_dict(weights)
 
 
 def find_class(name: str) -> type:
@@ -192,7 +201,7 @@ def find_class(name: str) -> type:
     for cut in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:cut])
         if module_name not in sys.modules:
-            if not any(name == ours or name.startswith(f"{ours}.") for ours in _OURS):
+            if "__main__" in parts or not any(name.startswith(f"{ours}.") for ours in _OURS):
                 continue
             try:
                 importlib.import_module(module_name)
@@ -214,6 +223,8 @@ def plain(value: Any) -> Any:
         return value.value
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # NumPy's scalars too
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -227,7 +238,7 @@ def _is_plain(value: Any) -> bool:
         return all(_is_plain(item) for item in value.values())
     if isinstance(value, (list, tuple)):
         return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str, enum.Enum, Path))
+    return value is None or isinstance(value, (numbers.Real, str, enum.Enum, Path))
 
 
 def _own_parameters(cls: type) -> _Parameters:

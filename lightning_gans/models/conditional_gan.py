@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_gans.errors import check_choice, check_positive
 from lightning_gans.models.adversarial import AdversarialModule
+from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 
 
@@ -50,6 +51,7 @@ class ConditionalGAN(AdversarialModule):
     ) -> None:
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_positive(num_classes=num_classes)
+        check_sizes(image_shape, latent_dim)
         if architecture == "mlp":
             generator = generator or MLPGenerator(image_shape, latent_dim, generator_dims, num_classes)
             discriminator = discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes)

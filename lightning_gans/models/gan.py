@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from lightning_gans.models.adversarial import AdversarialModule
+from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import MLPDiscriminator, MLPGenerator
 
 
@@ -41,6 +42,7 @@ class GAN(AdversarialModule):
         dropout: float = 0.3,
         **options: Any,
     ) -> None:
+        check_sizes(image_shape, latent_dim)
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,

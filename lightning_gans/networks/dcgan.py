@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import SettingError
 from lightning_gans.networks.conditioning import with_labels
 
 
@@ -96,9 +96,7 @@ class DCGANGenerator(nn.Module):
         num_classes: Number of labels; 0 makes it unconditional.
     """
 
-    def __init__(
-        self, image_shape: Sequence[int], latent_dim: int, width: int = 64, num_classes: int = 0
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 64, num_classes: int = 0) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.layers = upsampling(image_shape, latent_dim + num_classes, width)

@@ -85,9 +85,7 @@ class ConvEncoder(nn.Module):
         num_classes: Number of labels; 0 makes it unconditional.
     """
 
-    def __init__(
-        self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.layers = downsampling(image_shape, image_shape[0] + num_classes, 2 * latent_dim, width)
@@ -108,9 +106,7 @@ class ConvDecoder(nn.Module):
         num_classes: Number of labels; 0 makes it unconditional.
     """
 
-    def __init__(
-        self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.layers = upsampling(image_shape, latent_dim + num_classes, width)

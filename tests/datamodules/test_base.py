@@ -224,9 +224,7 @@ def test_resume_under_another_global_seed(make_trainer, tmp_path):
     whole, stopped, resumed = Trainee(), Trainee(), Trainee()
     make_trainer().fit(whole, datamodule=Numbered(40))
     with pytest.raises(SystemExit):
-        make_trainer(callbacks=[SaveAndStop(checkpoint, "batch end", 3)]).fit(
-            stopped, datamodule=Numbered(40)
-        )
+        make_trainer(callbacks=[SaveAndStop(checkpoint, "batch end", 3)]).fit(stopped, datamodule=Numbered(40))
     pl.seed_everything(2, verbose=False)
     make_trainer().fit(resumed, datamodule=Numbered(40), ckpt_path=checkpoint)
     assert stopped.seen + resumed.seen == whole.seen
@@ -281,9 +279,7 @@ def test_two_processes_see_what_one_sees(make_trainer, tmp_path, how, request):
         "PYTHONPATH": f"{request.config.rootpath}:{request.path.parent.parent}",
     }
     subprocess.run([sys.executable, script, how, tmp_path / "seen"], check=True, env=environment, timeout=120)
-    (seen0, evaluated0), (seen1, evaluated1) = (
-        json.loads((tmp_path / f"seen.{r}").read_text()) for r in (0, 1)
-    )
+    (seen0, evaluated0), (seen1, evaluated1) = (json.loads((tmp_path / f"seen.{r}").read_text()) for r in (0, 1))
     model, data = Trainee(), Numbered(40, val_size=9, num_test=1, batch_size=4)
     make_trainer(max_epochs=2).fit(model, datamodule=data)
     assert [a + b for a, b in zip(seen0, seen1, strict=True)] == model.seen

@@ -209,9 +209,7 @@ def test_labels_stay_with_their_pictures_when_some_are_skipped(classes):
 
 
 def test_folders_that_will_not_do(tmp_path, classes):
-    with pytest.raises(
-        DataError, match=r"nowhere is no folder: name that of your pictures with --data.data_dir"
-    ):
+    with pytest.raises(DataError, match=r"nowhere is no folder: name that of your pictures with --data.data_dir"):
         make(tmp_path / "nowhere").prepare_data()
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty holds no pictures. Files count that end in .*\.png"):

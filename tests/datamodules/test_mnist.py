@@ -178,9 +178,7 @@ def test_digits_are_not_mirrored():
 DATA = os.environ.get("LIGHTNING_GANS_DATA", "")
 
 
-@pytest.mark.skipif(
-    not (Path(DATA) / "MNIST" / "raw").is_dir(), reason="LIGHTNING_GANS_DATA has no MNIST/raw"
-)
+@pytest.mark.skipif(not (Path(DATA) / "MNIST" / "raw").is_dir(), reason="LIGHTNING_GANS_DATA has no MNIST/raw")
 def test_the_real_set(monkeypatch, offline):
     monkeypatch.undo()  # the real checksums
     data = MNISTDataModule(DATA)

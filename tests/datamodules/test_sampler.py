@@ -19,9 +19,7 @@ def test_an_epoch_has_each_row_at_most_once_and_leaves_out_the_rest():
 
 def test_order_depends_on_seed_and_epoch_alone():
     def order(seed, epoch):
-        return torch.cat(
-            [fetch.rows for fetch in epoch_of(ShardedBatchSampler(64, 8, seed=lambda: seed), epoch)]
-        )
+        return torch.cat([fetch.rows for fetch in epoch_of(ShardedBatchSampler(64, 8, seed=lambda: seed), epoch)])
 
     torch.manual_seed(1)
     first = order(0, 0)
@@ -46,9 +44,7 @@ def test_seed_is_that_of_seed_everything_asked_late(monkeypatch):
 def test_processes_see_part_for_part_what_one_sees(parts, world):
     one = ShardedBatchSampler(200, 8, parts=parts, flips=True, seed=lambda: 3, num_replicas=1, rank=0)
     shards = [
-        ShardedBatchSampler(
-            200, 8 // world, parts=parts, flips=True, seed=lambda: 3, num_replicas=world, rank=rank
-        )
+        ShardedBatchSampler(200, 8 // world, parts=parts, flips=True, seed=lambda: 3, num_replicas=world, rank=rank)
         for rank in range(world)
     ]
     whole = epoch_of(one, 2)
@@ -97,9 +93,7 @@ def test_evaluation_sees_every_row_exactly_once(num_rows, world):
     samplers = [InOrderBatchSampler(num_rows, 4, num_replicas=world, rank=rank) for rank in range(world)]
     batches = [list(sampler) for sampler in samplers]
     assert [len(sampler) for sampler in samplers] == [len(found) for found in batches]
-    assert sorted(torch.cat([batch for found in batches for batch in found]).tolist()) == list(
-        range(num_rows)
-    )
+    assert sorted(torch.cat([batch for found in batches for batch in found]).tolist()) == list(range(num_rows))
     lengths = [len(found) for found in batches]
     assert max(lengths) - min(lengths) <= 1
     last = [len(found[-1]) if len(found) == max(lengths) else 0 for found in batches]

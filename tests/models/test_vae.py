@@ -1,0 +1,332 @@
+import math
+
+import pytest
+import torch
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.precision import MixedPrecision
+from torch import nn
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from lightning_gans import VAE, SettingError, randomness
+from lightning_gans.randomness import Stream
+from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, placed, same, tiny, weights
+
+LEVEL = math.log(2 / 255)
+
+
+def fit(trainer, model, batches):
+    trainer.fit(model, loader(batches))
+    return model
+
+
+# --- the bound --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_terms_of_the_bound_by_hand(likelihood):
+    model, (images, _) = tiny(VAE, likelihood=likelihood, sigma=0.3), make_batches(1)[0]
+    noise = torch.randn(8, LATENT_DIM)
+    mean, log_variance = model.encode(images, ema=False)
+    scale = log_variance.exp().sqrt()
+    pixels = model.decoder(mean + noise * scale)
+    if likelihood == "bernoulli":
+        x = (images + 1) / 2
+        p = pixels.sigmoid()
+        wanted = (x * p.log() + (1 - x) * (1 - p).log()).flatten(1).sum(1)
+    else:
+        wanted = (Normal(pixels, 0.3).log_prob(images) + LEVEL).flatten(1).sum(1)
+    reconstruction, kl = model.bound_terms(images, noise, ema=False)
+    torch.testing.assert_close(reconstruction, wanted)
+    prior = Normal(torch.zeros_like(mean), torch.ones_like(scale))
+    torch.testing.assert_close(kl, kl_divergence(Normal(mean, scale), prior).sum(1))
+
+
+class LinearEncoder(nn.Module):
+    """The posterior N(slope x, variance) of one pixel."""
+
+    def __init__(self, slope, variance):
+        super().__init__()
+        self.slope = nn.Parameter(torch.tensor(slope))
+        self.log_variance = nn.Parameter(torch.tensor(variance).log())
+
+    def forward(self, images):
+        mean = self.slope * images.flatten(1)
+        return mean, self.log_variance.expand_as(mean)
+
+
+class LinearDecoder(nn.Module):
+    """One pixel with the mean weight times the latent."""
+
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(weight))
+
+    def forward(self, latents):
+        return (self.weight * latents).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_bound_meets_the_evidence_at_the_true_posterior_alone(exact):
+    weight, sigma = 0.7, 0.4
+    precision = 1 + weight**2 / sigma**2
+    slope, variance = weight / sigma**2 / precision, 1 / precision
+    if not exact:
+        slope, variance = slope + 0.2, variance * 1.5
+    model = VAE(
+        (1, 1, 1),
+        latent_dim=1,
+        encoder=LinearEncoder(slope, variance),
+        decoder=LinearDecoder(weight),
+        likelihood="gaussian",
+        sigma=sigma,
+    )
+    images = torch.tensor([-0.8, 0.1, 0.6]).view(3, 1, 1, 1)
+    # The bound is quadratic in the noise, so the mean over +1 and -1 is its expectation.
+    elbo = torch.stack([torch.sub(*model.bound_terms(images, noise * torch.ones(3, 1))) for noise in (1, -1)]).mean(0)
+    evidence = Normal(0.0, math.sqrt(weight**2 + sigma**2)).log_prob(images.flatten()) + LEVEL
+    if exact:
+        torch.testing.assert_close(elbo, evidence)
+    else:
+        assert (elbo < evidence - 1e-3).all()
+
+
+def test_the_bound_is_below_the_evidence_found_by_integration():
+    model = tiny(VAE, latent_dim=1).eval()
+    images = torch.where(make_batches(1)[0][0] > 0, 1.0, -1.0)
+    with torch.no_grad():
+        grid = torch.linspace(-8, 8, 2001).view(-1, 1)
+        pixels = Independent(Bernoulli(logits=model.decoder(grid).unsqueeze(1)), 3)
+        joint = pixels.log_prob((images + 1) / 2) + Normal(0.0, 1.0).log_prob(grid)
+        evidence = joint.logsumexp(0) + math.log(16 / 2000)
+        noise = torch.randn(8 * 500, 1)
+        many = images.repeat_interleave(500, 0)
+        elbo = torch.sub(*model.bound_terms(many, noise)).view(8, 500).mean(1)
+    assert (elbo < evidence + 0.02).all()
+    assert (elbo > evidence - 10).all()
+
+
+def test_likelihoods_are_float32_under_autocast():
+    model, (images, _) = tiny(VAE), make_batches(1)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = model.bound_terms(images, torch.randn(8, LATENT_DIM))
+    assert [term.dtype for term in terms] == [torch.float32] * 2
+
+
+# --- the update -------------------------------------------------------------------------------------------
+
+
+class Watched(VAE):
+    """Notes the weights of both networks before and after each update."""
+
+    def update(self, loss, *optimizers, counted=False):
+        before = weights(self.encoder), weights(self.decoder)
+        super().update(loss, *optimizers, counted=counted)
+        self.__dict__.setdefault("notes", []).append(
+            (counted, same(before[0], self.encoder), same(before[1], self.decoder))
+        )
+
+
+@pytest.mark.parametrize("encoder_steps", [1, 3])
+def test_the_encoder_goes_ahead_and_the_last_update_is_joint(make_trainer, encoder_steps):
+    model, calls = tiny(Watched, encoder_steps=encoder_steps), []
+    model.encoder.register_forward_hook(lambda *_: calls.append("encoder"))
+    model.decoder.register_forward_hook(lambda *_: calls.append("decoder"))
+    hooked = []
+    model.on_before_optimizer_step = hooked.append
+    fit(make_trainer(), model, make_batches(2, 2 * encoder_steps))
+    ahead = [(False, False, True)] * (encoder_steps - 1)
+    assert model.notes == [*ahead, (True, False, False)] * 2
+    assert calls == ["encoder", "decoder"] * (2 * encoder_steps)
+    assert len(hooked) == 2 * (encoder_steps + 1)
+
+
+@pytest.mark.parametrize("encoder_steps", [1, 2])
+def test_three_steps_equal_a_hand_written_loop(make_trainer, encoder_steps):
+    def make():
+        torch.manual_seed(0)
+        options = {"likelihood": "gaussian", "beta": 0.5, "encoder_lr": 0.01, "decoder_lr": 0.02}
+        return tiny(VAE, encoder_steps=encoder_steps, **options).double()
+
+    model, by_hand = make(), make()
+    batches = make_batches(3, 4 * encoder_steps)
+    fit(make_trainer(), model, batches)
+
+    encoder = torch.optim.Adam(by_hand.encoder.parameters(), lr=0.01, betas=(0.9, 0.999))
+    decoder = torch.optim.Adam([*by_hand.decoder.parameters(), by_hand.log_sigma], lr=0.02, betas=(0.9, 0.999))
+    for step, (images, _) in enumerate(batches):
+        parts = images.double().split(4)
+        for part, x in enumerate(parts):
+            noise = randomness.randn((4, LATENT_DIM), model.run_seed, Stream.POSTERIOR, step, part).double()
+            mean, log_variance = by_hand.encoder(x)
+            posterior = Normal(mean, (log_variance / 2).exp())
+            pixels = Normal(by_hand.decoder(posterior.mean + posterior.stddev * noise), by_hand.log_sigma.exp())
+            kl = kl_divergence(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean)))
+            loss = (0.5 * kl.sum(1) - pixels.log_prob(x).flatten(1).sum(1)).mean()
+            by_hand.zero_grad()
+            loss.backward()
+            encoder.step()
+            if part == len(parts) - 1:
+                decoder.step()
+
+    trained = dict(model.named_parameters())
+    for name, value in by_hand.named_parameters():
+        if "_ema." not in name:
+            torch.testing.assert_close(trained[name], value, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("growth_interval", [1, 1000])
+def test_float16_unscales_both_networks_by_the_scale_of_the_backward_pass(make_trainer, growth_interval):
+    norms = []
+
+    def note(optimizer):
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+
+    def trained(**options):
+        torch.manual_seed(0)
+        norms.clear()
+        model = tiny(VAE)
+        model.run_seed, model.on_before_optimizer_step = 5, note
+        fit(make_trainer(**options), model, make_batches(3))
+        return list(norms)
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**4, growth_interval=growth_interval)
+    wanted = trained()
+    assert trained(plugins=[MixedPrecision("16-mixed", "cpu", scaler)]) == pytest.approx(wanted, rel=0.05)
+    assert len(wanted) == 6
+
+
+def test_sigma_is_fixed_or_learned(make_trainer):
+    fixed = fit(make_trainer(), tiny(VAE, likelihood="gaussian", sigma=0.25), make_batches(2))
+    assert fixed.log_sigma.exp().item() == pytest.approx(0.25)
+    assert not fixed.log_sigma.requires_grad
+    learned = fit(make_trainer(), tiny(VAE, likelihood="gaussian", decoder_lr=0.1), make_batches(2))
+    assert learned.log_sigma.item() < 0
+
+
+# --- what is measured -------------------------------------------------------------------------------------
+
+
+def measured_by_hand(model, batches, stage_key=Stream.POSTERIOR):
+    sums, count = torch.zeros(3, dtype=torch.float64), 0
+    for index, (images, labels) in enumerate(batches):
+        noise = randomness.randn((len(images), LATENT_DIM), model.run_seed, stage_key, index, 0)
+        given = labels if model.num_classes else None
+        with torch.no_grad():
+            reconstruction, kl = model.eval().bound_terms(images, noise, given)
+        sums += torch.stack([(reconstruction - kl).sum(), reconstruction.sum(), kl.sum()]).double()
+        count += len(images)
+    return (sums / count).tolist()
+
+
+@pytest.mark.parametrize("stage", ["val", "test"])
+@pytest.mark.parametrize("num_classes", [0, NUM_CLASSES])
+def test_the_bound_is_the_mean_over_images_of_uneven_batches(make_trainer, stage, num_classes):
+    model = tiny(VAE, num_classes=num_classes)
+    batches = [*make_batches(2, 8), *make_batches(1, 3, seed=1)]
+    trainer = make_trainer()
+    run = trainer.validate if stage == "val" else trainer.test
+    for _ in range(2):
+        run(model, loader(batches), verbose=False)
+        logged = [trainer.callback_metrics[f"{stage}/{name}"].item() for name in ("elbo", "reconstruction", "kl")]
+        assert logged == pytest.approx(measured_by_hand(model, batches), rel=1e-5)
+
+
+def test_the_bound_is_measured_in_full_precision_by_a_model_in_bfloat16(make_trainer):
+    model = tiny(VAE)
+    batches = make_batches(40, 8)
+    trainer = make_trainer(precision="bf16-true")
+    trainer.validate(model, loader(batches), verbose=False)
+    found = trainer.callback_metrics["val/elbo"].item()
+    assert found == pytest.approx(measured_by_hand(tiny_like(model), batches)[0], rel=0.005)
+
+
+def tiny_like(model):
+    again = tiny(VAE)
+    again.load_state_dict(model.state_dict())
+    again.run_seed = model.run_seed
+    return again
+
+
+def test_validation_is_logged_at_the_step_it_was_made_at(make_trainer, tmp_path):
+    logger = CSVLogger(tmp_path, "logs", version=0)
+    trainer = make_trainer(logger=logger, log_every_n_steps=1, max_epochs=2)
+    trainer.fit(tiny(VAE), loader(make_batches(3)), loader(make_batches(1)))
+    header, *rows = (tmp_path / "logs/version_0/metrics.csv").read_text().splitlines()
+    columns = header.split(",")
+    rows = [dict(zip(columns, row.split(","), strict=True)) for row in rows]
+    assert [row["step"] for row in rows if row["val/elbo"]] == ["3", "6"]
+    assert [row["step"] for row in rows if row["train/elbo"]] == ["1", "2", "3", "4", "5", "6"]
+
+
+def test_what_is_logged_in_training_is_not_weighted_by_beta(make_trainer):
+    trainer = make_trainer(log_every_n_steps=1)
+    model = tiny(VAE, beta=0.0)
+    model.run_seed = 3
+    batches = make_batches(1)
+    noise = placed(model).noise(8, 0, Stream.POSTERIOR)
+    reconstruction, kl = (term.mean().item() for term in model.bound_terms(batches[0][0], noise, ema=False))
+    fit(trainer, model, batches)
+    logged = {name: trainer.callback_metrics[f"train/{name}"].item() for name in ("elbo", "reconstruction", "kl")}
+    assert logged == pytest.approx({"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}, rel=1e-5)
+
+
+# --- images -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"likelihood": "gaussian"}, {"architecture": "conv", "width": 4}])
+@pytest.mark.parametrize("num_classes", [0, NUM_CLASSES])
+def test_reconstructions_are_images_in_range(options, num_classes):
+    model, (images, labels) = tiny(VAE, num_classes=num_classes, **options).train(), make_batches(1)[0]
+    with torch.no_grad():
+        for weight in model.decoder_ema.parameters():
+            weight *= 20
+    labels = labels if num_classes else None
+    found = model.reconstruct(images, labels)
+    assert found.shape == images.shape
+    assert found.abs().max() <= 1
+    assert model.training
+    torch.testing.assert_close(model.reconstruct(images[:3], None if labels is None else labels[:3]), found[:3])
+
+
+def test_samples_are_the_decoders_mean():
+    model = tiny(VAE, ema_half_life=0).eval()
+    noise = randomness.randn_rows(0, 3, LATENT_DIM, 5, Stream.SAMPLE)
+    torch.testing.assert_close(model.sample(3, seed=5), model.decoder(noise).sigmoid() * 2 - 1)
+
+
+def test_prediction_gives_reconstructions(make_trainer):
+    model, batches = tiny(VAE), make_batches(2)
+    found = make_trainer().predict(model, loader(batches))
+    for images, (batch, _) in zip(found, batches, strict=True):
+        assert images.equal(model.reconstruct(batch))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("architecture", "resnet"),
+        ("likelihood", "poisson"),
+        ("sigma", 0.0),
+        ("beta", -1.0),
+        ("encoder_lr", 0.0),
+        ("decoder_lr", -1.0),
+        ("encoder_steps", 0),
+        ("num_classes", -1),
+    ],
+)
+def test_settings_out_of_range_are_refused(setting, value):
+    with pytest.raises(SettingError, match=setting):
+        tiny(VAE, **{setting: value})
+
+
+def test_conditional_models_need_labels(make_trainer):
+    images = [images for images, _ in make_batches(1)]
+    with pytest.raises(SettingError, match="the data has no labels"):
+        make_trainer().validate(tiny(VAE, num_classes=NUM_CLASSES), loader(images), verbose=False)
+
+
+def test_an_image_of_the_conv_architecture_has_to_be_a_power_of_two():
+    with pytest.raises(SettingError, match="image_shape"):
+        tiny(VAE, architecture="conv", image_shape=(1, 10, 10))
+    assert tiny(VAE, architecture="conv", width=2).sample(2, seed=0).shape == (2, *SHAPE)
