@@ -224,7 +224,6 @@ class _TrainingCLI(LightningCLI):
         init_from = self._get(self.config, "init_from")
         if init_from is not None:
             self.model.load_weights(init_from)
-        self._started = time.monotonic()
 
     def before_validate(self) -> None:
         """Refuse what cannot work before anything is loaded."""
@@ -247,26 +246,38 @@ class _TrainingCLI(LightningCLI):
                 f"{classes} classes: set --model.num_classes {classes}."
             )
 
-    def after_fit(self) -> None:
+    def fit(self, **kwargs: Any) -> None:
+        """Train; Lightning leaves by ``sys.exit`` after Ctrl-C, and then too the user learns how to go on."""
+        started = time.monotonic()
+        try:
+            self.trainer.fit(**kwargs)
+        except SystemExit:
+            self._report(started, more="")
+            raise
+        self._report(started, more=self._longer())
+
+    def _report(self, started: float, more: str) -> None:
         """Say where everything is, and what to do next."""
         trainer = self.trainer
         if not trainer.is_global_zero or self._get(self.config, "trainer").fast_dev_run:
             return
-        minutes = (time.monotonic() - self._started) / 60
+        minutes = (time.monotonic() - started) / 60
         print(f"\n{trainer.global_step:,} updates, {self.model.images_seen:,} images, {minutes:.1f} minutes")
-        checkpoint = self.callbacks["checkpoint"]
-        folder = checkpoint.dirpath if checkpoint.enabled else None
-        last = _shown(Path(folder) / "last.ckpt") if folder else None
-        best = _shown(Path(folder) / "best.ckpt") if folder and checkpoint.monitor else None
-        log = Path(trainer.log_dir) / "metrics.csv" if trainer.loggers and trainer.log_dir else None
-        places = {"last checkpoint": last, "best checkpoint": best, "samples": self.callbacks["samples"].last_path,
-                  "reconstructions": self.callbacks["reconstructions"].last_path, "losses": log}  # fmt: skip
-        for what, place in places.items():
-            if place is not None:
-                print(f"  {what:16} {_shown(place)}")
+        folder = Path(self.callbacks["checkpoint"].dirpath or ".")
+        places = {
+            "last checkpoint": folder / "last.ckpt",
+            "best checkpoint": folder / "best.ckpt",
+            "samples": self.callbacks["samples"].last_path,
+            "reconstructions": self.callbacks["reconstructions"].last_path,
+            "losses": Path(trainer.log_dir or ".") / "metrics.csv",
+        }
+        found = {what: _shown(path) for what, path in places.items() if path is not None and path.is_file()}
+        for what, path in found.items():
+            print(f"  {what:16} {path}")
+        last = found.get("last checkpoint")
         if last is not None:
             print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
-            print(f"Go on:   {PROGRAM} fit {shlex.join(self.words[1:])} --ckpt_path {last} {self._longer()}")
+            print(f"Go on:   {PROGRAM} fit {shlex.join(self.words[1:])} --ckpt_path {last} {more}".rstrip())
 
     def _longer(self) -> str:
         """Return the flag that gives a finished run room to go on."""

@@ -35,7 +35,7 @@ def mix(*key: int) -> int:
     """Hash integers into one 32-bit seed (MurmurHash3's rounds, Appleby 2011).
 
     torch's CPU generator reads only the low 32 bits of a seed, so the mixing has to end in 32 bits.
-    Integers of any size count whole, in 32-bit words.
+    Integers of any size count whole, in 32-bit words, and so does their sign.
 
     Example:
         >>> mix(0, 1) == mix(0, 1), mix(0, 1) == mix(1, 0), mix(5) == mix(5 + 2**32)
@@ -44,13 +44,15 @@ def mix(*key: int) -> int:
     state = len(key)
     for value in key:
         value = int(value)
+        if value < 0:  # -1 and 2³² - 1 have the same bits
+            state, value = state ^ 0x9E3779B9, ~value
         while True:
             word = (value & _MASK) * 0xCC9E2D51 & _MASK
             word = ((word << 15 | word >> 17) * 0x1B873593) & _MASK
             state ^= word
             state = ((state << 13 | state >> 19) * 5 + 0xE6546B64) & _MASK
             value >>= 32
-            if value in (0, -1):
+            if value == 0:
                 break
     state = (state ^ state >> 16) * 0x85EBCA6B & _MASK
     state = (state ^ state >> 13) * 0xC2B2AE35 & _MASK

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
+import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lightning_gans.errors import check_choice, check_positive
@@ -16,7 +18,7 @@ class Checkpoint(ModelCheckpoint):
         enabled: The command line leaves the callback out where this is False.
         monitor: Key of the score, such as ``val/elbo``; None saves the last checkpoint only.
         mode: ``min`` if lower is better, ``max`` if higher is.
-        every_n_epochs: How often to save.
+        every_n_epochs: How often to save; ``last.ckpt`` is always saved at the end.
         dirpath: The folder; by default ``checkpoints`` in the run's folder.
     """
 
@@ -32,12 +34,22 @@ class Checkpoint(ModelCheckpoint):
         check_positive(**{"checkpoint.every_n_epochs": every_n_epochs})
         super().__init__(
             dirpath=dirpath,
-            filename="last" if monitor is None else "best",
+            filename="best",
             monitor=monitor,
             mode=mode,
-            save_top_k=1,
-            save_last=None if monitor is None else True,
+            save_top_k=0 if monitor is None else 1,
             every_n_epochs=every_n_epochs,
             enable_version_counter=False,
         )
         self.enabled = enabled
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save ``last.ckpt`` whatever the score: Lightning's own follows it only when the best one changes."""
+        super().on_train_epoch_end(trainer, pl_module)
+        epochs, steps = trainer.current_epoch + 1, trainer.global_step
+        at_the_end = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
+        if self.dirpath is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if at_the_end or epochs % (self.every_n_epochs or 1) == 0:
+            self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
+            trainer.save_checkpoint(self.last_model_path)

@@ -28,7 +28,7 @@ class ProgressBar(RichProgressBar):
         super().on_train_epoch_start(trainer, pl_module)
         self._epoch = (time.monotonic(), getattr(pl_module, "images_seen", 0))
 
-    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """Return what is shown, newly read if the last reading is old."""
         now = time.monotonic()
         if now - self._read_at >= _INTERVAL:

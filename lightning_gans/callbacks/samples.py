@@ -49,7 +49,7 @@ class _Pictures(Callback):
         """Make the picture, or None where there is nothing to show."""
         raise NotImplementedError
 
-    def draw(self, trainer: pl.Trainer, model: Any) -> None:
+    def draw(self, trainer: Any, model: Any) -> None:
         """Make the picture on the first process, save it, and send it to the loggers."""
         step = trainer.global_step
         if trainer.sanity_checking or not trainer.is_global_zero or trainer.fast_dev_run or step == self._drawn_at:
@@ -64,8 +64,8 @@ class _Pictures(Callback):
             if hasattr(logger, "log_image"):
                 caption = f"step {step}"
                 logger.log_image(key=self.folder_name, images=[image], caption=[caption], step=step)
-            elif hasattr(logger.experiment, "add_image"):
-                logger.experiment.add_image(self.folder_name, np.asarray(image), step, dataformats="HWC")
+            elif callable(add_image := getattr(getattr(logger, "experiment", None), "add_image", None)):
+                add_image(self.folder_name, np.asarray(image), step, dataformats="HWC")
 
     def due(self, trainer: pl.Trainer) -> bool:
         """Whether the epoch that ends is one to make a picture of."""
@@ -92,7 +92,7 @@ class SampleGrid(_Pictures):
         self.num_samples = num_samples
         self.seed = seed
 
-    def picture(self, trainer: pl.Trainer, model: GenerativeModule) -> Image.Image:
+    def picture(self, trainer: Any, model: GenerativeModule) -> Image.Image:
         """Lay out samples, by class where the model has classes."""
         title = f"{type(model).__name__}, step {trainer.global_step}, seed {self.seed}"
         if model.num_classes == 0:
@@ -100,7 +100,7 @@ class SampleGrid(_Pictures):
             return grid(samples, columns=max(1, round(self.num_samples**0.5)), title=title)
         classes, columns = range(min(model.num_classes, _MOST_CLASSES)), 10
         rows = [model.sample(labels=[label] * columns, seed=self.seed) for label in classes]
-        names = getattr(trainer.datamodule, "class_names", None) or range(model.num_classes)  # type: ignore[attr-defined]
+        names = getattr(trainer.datamodule, "class_names", None) or range(model.num_classes)
         return grid(torch.cat(rows), columns=columns, title=title, row_labels=[str(names[k]) for k in classes])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -167,8 +167,10 @@ class Reconstructions(_Pictures):
         columns = min(16, len(images))
         rows: list[Tensor] = []
         names: list[str] = []
-        for start in range(0, len(images) - len(images) % columns, columns):
-            rows += [images[start : start + columns].float(), reconstructions[start : start + columns]]
+        for start in range(0, len(images), columns):
+            for part in (images[start : start + columns].float(), reconstructions[start : start + columns]):
+                white = torch.ones_like(part[:1]).expand(columns - len(part), -1, -1, -1)
+                rows += [part, white]
             names += ["image", "model"]
         title = f"{type(model).__name__}, step {trainer.global_step}"
         return grid(torch.cat(rows), columns=columns, title=title, row_labels=names)

@@ -91,12 +91,14 @@ class AdversarialModule(GenerativeModule):
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``."""
-        return self.generator(noise) if labels is None else self.generator(noise, labels)
+        images: Tensor = self.generator(noise) if labels is None else self.generator(noise, labels)
+        return images
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         generator = self.averaged("generator", ema)
-        return generator(latents) if labels is None else generator(latents, labels)
+        images: Tensor = generator(latents) if labels is None else generator(latents, labels)
+        return images
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the discriminator ``d_steps`` times and the generator once.
@@ -104,7 +106,8 @@ class AdversarialModule(GenerativeModule):
         The images that the last discriminator update judged serve the generator's update too: one forward
         pass through the generator for each batch.
         """
-        generator_optimizer, discriminator_optimizer = self.optimizers()
+        optimizers: Any = self.optimizers()
+        generator_optimizer, discriminator_optimizer = optimizers
         parts, logging = self.batch_parts(batch), self.will_log
         with self.step_randomness():
             for part, (real, labels) in enumerate(parts):

@@ -153,8 +153,7 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
                     seed,
                     Stream.SAMPLE,
                     device=self.device,
-                    dtype=self.dtype,
-                )
+                ).to(self.dtype)
                 low, high = max(block, start), min(block + SAMPLE_BLOCK, stop)
                 block_labels = None
                 if all_labels is not None:
@@ -208,7 +207,7 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         if self.ema_half_life == 0:
             return
         half_life = max(min(self.ema_half_life, self.ema_ramp * self.images_seen), 1e-8)
-        average = get_ema_multi_avg_fn(0.5 ** (batch_images / half_life))
+        average = get_ema_multi_avg_fn(0.5 ** (batch_images / half_life))  # type: ignore[no-untyped-call]
         for name in self.averaged_networks:
             ema, network = getattr(self, f"{name}_ema"), getattr(self, name)
             average(list(ema.parameters()), list(network.parameters()), None)
@@ -254,10 +253,13 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
             self.manual_backward(loss, inputs=parameters)
         average_over_processes(strategy, parameters, self._statistics() if counted else [])
         scaler = getattr(strategy.precision_plugin, "scaler", None) if len(optimizers) > 1 else None
-        scale = scaler.get_scale() if scaler is not None else 1.0
+        scale = 1.0 if scaler is None else scaler.get_scale()
         for optimizer in optimizers:
-            if scaler is not None:  # each step may change the scale; the gradients still have the first one
-                scaler.update(scale)
+            if scaler is not None and (changed := scaler.get_scale()) != scale:
+                # The step before has changed float16's scale; these gradients have that of their backward pass.
+                for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                    if parameter.grad is not None:
+                        parameter.grad *= changed / scale
             if counted and optimizer is optimizers[-1]:
                 optimizer.step()
             else:
@@ -325,14 +327,16 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
         batch_images = num_images * self.trainer.world_size
         self.images_seen += batch_images
         self.update_ema(batch_images)
-        schedulers = self.lr_schedulers() or []
+        schedulers: Any = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             scheduler.step()
+        # The axis of what Lightning hands to the loggers, validation included; its own is one behind.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
 
     @property
     def will_log(self) -> bool:
         """Whether the logger writes down the update under way; to be asked before its counted step."""
-        every = self.trainer.log_every_n_steps
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def log_scalars(self, **scalars: Tensor) -> None:
@@ -396,10 +400,6 @@ class GenerativeModule(checkpoints.NotesArguments, pl.LightningModule):
     def on_fit_start(self) -> None:
         """Give every process the first one's seed."""
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
-
-    def on_train_start(self) -> None:
-        """Let the loggers' axis count the updates made, as file names do: Lightning's is one behind."""
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step + 1
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what makes the model again from the file alone."""

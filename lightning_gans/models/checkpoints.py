@@ -34,8 +34,10 @@ _Parameters = Mapping[str, inspect.Parameter]
 
 
 class NotesArguments:
-    """Keeps what the constructor was given. A class of its own, as jsonargparse takes the signature of a
-    class that defines ``__new__`` itself from there, and would not see the constructor's.
+    """Keeps what the constructor was given.
+
+    A class of its own, as jsonargparse takes the signature of a class that defines ``__new__`` itself from
+    there, and would not see the constructor's.
     """
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
@@ -223,7 +225,9 @@ def plain(value: Any) -> Any:
         return value.value
     if isinstance(value, Path):
         return str(value)
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):  # NumPy's scalars too
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Real):  # NumPy's scalars too
         return int(value) if isinstance(value, numbers.Integral) else float(value)
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -119,7 +119,7 @@ class VAE(GenerativeModule):
     def reconstruct(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Encode images and decode the posterior's mean; images and result in [-1, 1], ``(N, C, H, W)``."""
         with self._evaluating():
-            images = images.to(self.device, self.dtype)
+            images = images.to(self.device).to(self.dtype)
             mean, _ = self.encode(images, labels, ema=ema)
             return self.decode(mean, labels, ema=ema).float()
 
@@ -149,7 +149,8 @@ class VAE(GenerativeModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the encoder ``encoder_steps`` times, the last time together with the decoder."""
-        encoder_optimizer, decoder_optimizer = self.optimizers()
+        optimizers: Any = self.optimizers()
+        encoder_optimizer, decoder_optimizer = optimizers
         parts, logging = self.batch_parts(batch), self.will_log
         with self.step_randomness():
             for part, (images, labels) in enumerate(parts):
@@ -202,5 +203,7 @@ class VAE(GenerativeModule):
         )
         reconstruction, kl = self.bound_terms(images, noise.to(images.dtype), labels)
         for name, values in {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}.items():
-            means[name].update(values)
-            self.log(f"{stage}/{name}", means[name], on_step=False, on_epoch=True)
+            mean = cast(MeanMetric, means[name])
+            mean.set_dtype(torch.float32)  # a model in bfloat16 has made it bfloat16, which cannot count to 300
+            mean.update(values)
+            self.log(f"{stage}/{name}", mean, on_step=False, on_epoch=True)

@@ -12,9 +12,6 @@ from lightning_gans.errors import SettingError
 def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
     """Append the one-hot labels to vectors as features, or to images as constant planes.
 
-    Beside a vector of F features the one is worth sqrt(F), the length of a standard normal vector: drowned
-    in the noise, the label would take a generator many steps to find.
-
     Args:
         inputs: Shape ``(N, F)`` or ``(N, C, H, W)``.
         labels: int64, shape ``(N,)``, in [0, num_classes); None if and only if ``num_classes`` is 0.
@@ -32,7 +29,5 @@ def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tens
     if labels is None:
         return inputs
     one_hot = F.one_hot(labels, num_classes).to(inputs.dtype)
-    if inputs.dim() == 2:
-        one_hot = one_hot * inputs.shape[1] ** 0.5
     planes = one_hot.reshape(one_hot.shape + (1,) * (inputs.dim() - 2)).expand(-1, -1, *inputs.shape[2:])
     return torch.cat([inputs, planes], dim=1)

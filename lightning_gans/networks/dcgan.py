@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.networks.conditioning import with_labels
 
 
@@ -52,6 +52,7 @@ def initialize(module: nn.Module) -> None:
 
 def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.Sequential:
     """Stack transposed convolutions from a vector to an image, without an output activation."""
+    check_positive(width=width)
     side, doublings = levels(image_shape)
     channels = width * 2 ** (doublings - 1)
     layers: list[nn.Module] = [
@@ -71,19 +72,32 @@ def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.S
     return nn.Sequential(*layers)
 
 
-def downsampling(image_shape: Sequence[int], in_channels: int, out_features: int, width: int) -> nn.Sequential:
-    """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper."""
-    side, doublings = levels(image_shape)
-    layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-    for _ in range(doublings - 1):
-        layers += [
-            nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(width * 2),
-            nn.LeakyReLU(0.2),
-        ]
-        width *= 2
-    layers += [nn.Flatten(), nn.Linear(width * side**2, out_features)]
-    return nn.Sequential(*layers)
+class Downsampling(nn.Module):
+    """Convolutions from an image to a vector, with the labels beside the input of each layer.
+
+    No BatchNorm on the first convolution, as in the paper.
+    """
+
+    def __init__(self, image_shape: Sequence[int], out_features: int, width: int, num_classes: int) -> None:
+        super().__init__()
+        check_positive(width=width)
+        side, doublings = levels(image_shape)
+        self.num_classes = num_classes
+        convolution = nn.Conv2d(image_shape[0] + num_classes, width, 4, stride=2, padding=1)
+        self.blocks = nn.ModuleList([nn.Sequential(convolution, nn.LeakyReLU(0.2))])
+        for _ in range(doublings - 1):
+            convolution = nn.Conv2d(width + num_classes, width * 2, 4, stride=2, padding=1, bias=False)
+            self.blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(width * 2), nn.LeakyReLU(0.2)))
+            width *= 2
+        self.output = nn.Linear(width * side**2 + num_classes, out_features)
+
+    def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Map images ``(N, C, H, W)`` to vectors ``(N, out_features)``."""
+        hidden = images
+        for block in self.blocks:
+            hidden = block(with_labels(hidden, labels, self.num_classes))
+        vectors: Tensor = self.output(with_labels(hidden.flatten(1), labels, self.num_classes))
+        return vectors
 
 
 class DCGANGenerator(nn.Module):
@@ -119,11 +133,10 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], width: int = 64, num_classes: int = 0) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.layers = downsampling(image_shape, image_shape[0] + num_classes, 1, width)
+        self.layers = Downsampling(image_shape, 1, width, num_classes)
         initialize(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""
-        logits: Tensor = self.layers(with_labels(images, labels, self.num_classes))
+        logits: Tensor = self.layers(images, labels)
         return logits

@@ -7,13 +7,20 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lightning_gans.errors import SettingError
 from lightning_gans.networks.conditioning import with_labels
 
 
 def hidden_layers(
     in_features: int, hidden_dims: Sequence[int], *, batch_norm: bool = False, dropout: float = 0.0
 ) -> nn.Sequential:
-    """Stack linear layers, each followed by BatchNorm (optional), LeakyReLU(0.2) and dropout (optional)."""
+    """Stack linear layers, each followed by BatchNorm (optional), LeakyReLU(0.2) and dropout (optional).
+
+    Raises:
+        SettingError: There is no layer, or a width below 1.
+    """
+    if len(hidden_dims) == 0 or min(hidden_dims) < 1:
+        raise SettingError(f"hidden_dims is {list(hidden_dims)}: give the width of at least one layer, each 1 or more.")
     layers: list[nn.Module] = []
     for out_features in hidden_dims:
         layers.append(nn.Linear(in_features, out_features, bias=not batch_norm))
@@ -52,7 +59,8 @@ class MLPGenerator(nn.Module):
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
         hidden = self.hidden(with_labels(noise, labels, self.num_classes))
-        return self.output(hidden).tanh().unflatten(1, self.image_shape)
+        images: Tensor = self.output(hidden).tanh().unflatten(1, self.image_shape)
+        return images
 
 
 class MLPDiscriminator(nn.Module):

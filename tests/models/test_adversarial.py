@@ -1,4 +1,5 @@
 import copy
+import itertools
 from dataclasses import dataclass
 
 import pytest
@@ -117,7 +118,7 @@ def test_global_step_counts_updates_of_the_network_that_makes_images(make_traine
     fit(trainer, model, make_batches(6, 6))
     assert trainer.global_step == 4
     assert [step for step, _ in versions] == [1, 2, 3, 4]
-    assert not any(a.equal(b) for (_, a), (_, b) in zip(versions, versions[1:], strict=False))
+    assert not any(a.equal(b) for (_, a), (_, b) in itertools.pairwise(versions))
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
         "step=2.ckpt",
         "step=4.ckpt",
@@ -136,6 +137,13 @@ def test_scores_are_logged_on_the_loggers_rhythm(make_trainer, tmp_path):
         *(f"train/{x}" for x in ("d_loss", "g_loss", "d_real", "d_fake")),
     }
     assert [row.split(",")[header.split(",").index("step")] for row in rows] == ["2", "4"]
+
+
+def test_checkpoints_between_two_logged_steps_are_named_by_their_own(make_trainer, tmp_path):
+    names = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=2)
+    options = {"callbacks": [names], "logger": CSVLogger(tmp_path), "enable_checkpointing": True}
+    fit(make_trainer(log_every_n_steps=3, **options), tiny(GAN), make_batches(4))
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step=2.ckpt", "step=4.ckpt"]
 
 
 def test_logged_logits_are_those_the_discriminator_gave(make_trainer):

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
@@ -249,14 +250,23 @@ def tiny_like(model):
 
 
 def test_validation_is_logged_at_the_step_it_was_made_at(make_trainer, tmp_path):
-    logger = CSVLogger(tmp_path, "logs", version=0)
-    trainer = make_trainer(logger=logger, log_every_n_steps=1, max_epochs=2)
-    trainer.fit(tiny(VAE), loader(make_batches(3)), loader(make_batches(1)))
-    header, *rows = (tmp_path / "logs/version_0/metrics.csv").read_text().splitlines()
-    columns = header.split(",")
-    rows = [dict(zip(columns, row.split(","), strict=True)) for row in rows]
-    assert [row["step"] for row in rows if row["val/elbo"]] == ["3", "6"]
-    assert [row["step"] for row in rows if row["train/elbo"]] == ["1", "2", "3", "4", "5", "6"]
+    """Also after a resume from a checkpoint in mid-epoch."""
+
+    def steps(version, path=None, **options):
+        logger = CSVLogger(tmp_path, "logs", version=version)
+        trainer = make_trainer(logger=logger, log_every_n_steps=1, **options)
+        trainer.fit(tiny(VAE), loader(make_batches(4)), loader(make_batches(1)), ckpt_path=path)
+        header, *rows = (tmp_path / f"logs/version_{version}/metrics.csv").read_text().splitlines()
+        rows = [dict(zip(header.split(","), row.split(","), strict=True)) for row in rows]
+        return [[row["step"] for row in rows if row[f"{stage}/elbo"]] for stage in ("train", "val")]
+
+    middle = ModelCheckpoint(tmp_path, "middle", every_n_train_steps=3, save_top_k=1)
+    whole = steps(0, max_epochs=2, callbacks=[middle], enable_checkpointing=True)
+    assert whole == [["1", "2", "3", "4", "5", "6", "7", "8"], ["4", "8"]]
+    assert steps(1, tmp_path / "middle.ckpt", max_epochs=3) == [
+        [str(step) for step in range(7, 13)],
+        ["8", "12"],
+    ]
 
 
 def test_what_is_logged_in_training_is_not_weighted_by_beta(make_trainer):

@@ -1,0 +1,26 @@
+import pytest
+
+from lightning_gans import DCGAN, SettingError
+from tests.toys import loader, make_batches, tiny
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_images_of_the_usual_sizes_train(make_trainer, shape):
+    model = tiny(DCGAN, image_shape=shape, width=2)
+    make_trainer().fit(model, loader(make_batches(2, 4, shape)))
+    assert model.sample(2, seed=0).shape == (2, *shape)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("image_shape", (1, 30, 30)),
+        ("image_shape", (28, 28)),
+        ("image_shape", (1, 28, 32)),
+        ("latent_dim", -1),
+        ("width", 0),
+    ],
+)
+def test_sizes_out_of_range_are_refused(setting, value):
+    with pytest.raises(SettingError, match=setting):
+        tiny(DCGAN, **{setting: value})

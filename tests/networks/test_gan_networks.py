@@ -1,0 +1,111 @@
+import pytest
+import torch
+from torch import nn
+
+from lightning_gans import SettingError
+from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from lightning_gans.networks.dcgan import initialize, levels
+
+PAIRS = {
+    "mlp": (
+        lambda shape, classes: MLPGenerator(shape, 5, [6], classes),
+        lambda shape, classes: MLPDiscriminator(shape, [6], num_classes=classes),
+    ),
+    "dcgan": (
+        lambda shape, classes: DCGANGenerator(shape, 5, 2, classes),
+        lambda shape, classes: DCGANDiscriminator(shape, 2, classes),
+    ),
+}
+
+
+@pytest.mark.parametrize("size", [28, 32, 64])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("classes", [0, 4])
+@pytest.mark.parametrize("kind", PAIRS)
+def test_shapes(kind, classes, channels, size):
+    shape = (channels, size, size)
+    make_generator, make_discriminator = PAIRS[kind]
+    labels = () if classes == 0 else (torch.tensor([1, 3]),)
+    images = make_generator(shape, classes)(torch.randn(2, 5), *labels)
+    assert images.shape == (2, *shape)
+    assert images.abs().max() <= 1
+    assert make_discriminator(shape, classes)(images, *labels).shape == (2, 1)
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_the_label_changes_the_output(kind):
+    make_generator, make_discriminator = PAIRS[kind]
+    generator, discriminator = make_generator((1, 28, 28), 3).eval(), make_discriminator((1, 28, 28), 3).eval()
+    noise, first, second = torch.randn(4, 5), torch.zeros(4, dtype=torch.long), torch.ones(4, dtype=torch.long)
+    images = generator(noise, first)
+    assert not images.equal(generator(noise, second))
+    assert not discriminator(images, first).equal(discriminator(images, second))
+
+
+@pytest.mark.parametrize("kind", PAIRS)
+def test_labels_have_to_fit(kind):
+    make_generator, make_discriminator = PAIRS[kind]
+    labels = torch.zeros(2, dtype=torch.long)
+    for classes, given in ((0, (labels,)), (3, ())):
+        with pytest.raises(SettingError, match="num_classes"):
+            make_generator((1, 28, 28), classes)(torch.randn(2, 5), *given)
+        with pytest.raises(SettingError, match="num_classes"):
+            make_discriminator((1, 28, 28), classes)(torch.zeros(2, 1, 28, 28), *given)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [(8, (4, 1)), (14, (7, 1)), (28, (7, 2)), (32, (4, 3)), (64, (4, 4)), (224, (7, 5))]
+)
+def test_levels(size, wanted):
+    assert levels((1, size, size)) == wanted
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 32), (1, 4, 4), (1, 7, 7), (1, 30, 30), (3, 1, 1), (3, 96, 96)])
+def test_other_sizes_are_refused(shape):
+    for make in PAIRS["dcgan"]:
+        with pytest.raises(SettingError, match="image_shape"):
+            make(shape, 0)
+
+
+def test_weights_are_drawn_as_in_the_paper():
+    torch.manual_seed(0)
+    for network in (DCGANGenerator((3, 32, 32), 100, 16), DCGANDiscriminator((3, 32, 32), 16)):
+        initialize(network)
+        kinds = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+        kernels = [layer for layer in network.modules() if isinstance(layer, kinds)]
+        for layer in kernels:
+            deviation = 4 * 0.02 / layer.weight.numel() ** 0.5
+            assert abs(layer.weight.mean()) < deviation
+            assert abs(layer.weight.std() - 0.02) < deviation
+            assert layer.bias is None or not layer.bias.any()
+        norms = [layer for layer in network.modules() if isinstance(layer, nn.BatchNorm2d)]
+        scales = torch.cat([layer.weight for layer in norms])
+        assert norms
+        assert abs(scales.mean() - 1) < 4 * 0.02 / len(scales) ** 0.5
+        assert abs(scales.std() - 0.02) < 4 * 0.02 / len(scales) ** 0.5
+        assert not any(layer.bias.any() for layer in norms)
+
+
+def test_there_is_no_batchnorm_at_the_image():
+    def layers(network):
+        return [layer for layer in network.modules() if not list(layer.children())]
+
+    generator, discriminator = layers(DCGANGenerator((1, 28, 28), 5, 2)), layers(DCGANDiscriminator((1, 28, 28), 2))
+    assert isinstance(generator[-1], nn.ConvTranspose2d)
+    assert isinstance(discriminator[0], nn.Conv2d)
+    assert isinstance(discriminator[1], nn.LeakyReLU)
+
+
+@pytest.mark.parametrize("dims", [[], [0], [4, -1]])
+def test_hidden_layers_have_to_be_there(dims):
+    with pytest.raises(SettingError, match="hidden_dims"):
+        MLPGenerator((1, 8, 8), 5, dims)
+    with pytest.raises(SettingError, match="hidden_dims"):
+        MLPDiscriminator((1, 8, 8), dims)
+
+
+def test_dropout_is_for_training_alone():
+    network, images = MLPDiscriminator((1, 8, 8), [32], dropout=0.5), torch.randn(4, 1, 8, 8)
+    assert not network(images).equal(network(images))
+    network.eval()
+    assert network(images).equal(network(images))

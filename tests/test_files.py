@@ -1,0 +1,76 @@
+import os
+
+import pytest
+
+from lightning_gans import DataError
+from lightning_gans.files import check_writable, make_folder, replacing
+
+
+def test_a_file_is_written_and_its_folders_made(tmp_path):
+    path = tmp_path / "a" / "b" / "file.bin"
+    with replacing(path) as file:
+        file.write(b"new")
+        assert not path.exists()
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in path.parent.iterdir()] == ["file.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(error), replacing(path) as file:
+        file.write(b"half of the n")
+        file.flush()
+        raise error
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_the_old_file_is_replaced_at_the_end_alone(tmp_path):
+    path = tmp_path / "file.bin"
+    path.write_bytes(b"old")
+    with replacing(path) as file:
+        file.write(b"new")
+        file.flush()
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+def test_nothing_is_left_where_the_name_cannot_be_taken(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError), replacing(tmp_path / "folder") as file:
+        file.write(b"new")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_writable_name_is_given_back_with_its_folder_made(tmp_path):
+    path = tmp_path / "a" / "b" / "file.png"
+    assert check_writable(str(path)) == path
+    assert path.parent.is_dir()
+    assert not path.exists()
+
+
+def test_a_folder_is_no_name_of_a_file(tmp_path):
+    with pytest.raises(DataError, match="is a folder: give the name of a file in it"):
+        check_writable(tmp_path)
+
+
+def test_a_file_in_the_way_is_named(tmp_path):
+    blocking = tmp_path / "file"
+    blocking.touch()
+    for path in (blocking, blocking / "a" / "b"):
+        with pytest.raises(DataError, match=f"cannot be made: {blocking} is a file"):
+            make_folder(path)
+    with pytest.raises(DataError, match="is a file, not a folder"):
+        check_writable(blocking / "a" / "x.png")
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataError, match="cannot be written to"):
+        make_folder(tmp_path / "a")
+
+
+def test_a_folder_that_is_there_is_fine(tmp_path):
+    assert make_folder(make_folder(tmp_path / "a")) == tmp_path / "a"

@@ -1,0 +1,110 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
+
+from lightning_gans import losses
+
+LOGITS = torch.tensor([-30.0, -2.0, 0.0, 0.5, 30.0], dtype=torch.float64)
+ADVERSARIAL = {
+    "real": lambda x: losses.discriminator_loss(x, torch.full_like(x, -1e4)),
+    "fake": lambda x: losses.discriminator_loss(torch.full_like(x, 1e4), x),
+    "nonsaturating": losses.nonsaturating_generator_loss,
+    "minimax": losses.minimax_generator_loss,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "closed_form", "gradient"),
+    [
+        ("real", lambda x: -x.sigmoid().log(), lambda x: x.sigmoid() - 1),
+        ("fake", lambda x: -(-x).sigmoid().log(), lambda x: x.sigmoid()),
+        ("nonsaturating", lambda x: -x.sigmoid().log(), lambda x: x.sigmoid() - 1),
+        ("minimax", lambda x: (-x).sigmoid().log(), lambda x: -x.sigmoid()),
+    ],
+)
+def test_adversarial_losses_and_their_gradients(name, closed_form, gradient):
+    logits = LOGITS.clone().requires_grad_()
+    loss = ADVERSARIAL[name](logits)
+    torch.testing.assert_close(loss, closed_form(LOGITS).mean())
+    (found,) = torch.autograd.grad(loss, logits)
+    torch.testing.assert_close(found, gradient(LOGITS) / len(LOGITS))
+
+
+def test_where_the_discriminator_wins_the_minimax_loss_saturates_and_the_other_does_not():
+    def gradient(loss):
+        logits = torch.tensor([-20.0], requires_grad=True)
+        return torch.autograd.grad(loss(logits), logits)[0].item()
+
+    assert gradient(losses.nonsaturating_generator_loss) == pytest.approx(-1)
+    assert -1e-8 < gradient(losses.minimax_generator_loss) < 0
+
+
+@pytest.mark.parametrize("loss", ADVERSARIAL.values(), ids=ADVERSARIAL)
+def test_extreme_logits_stay_finite(loss):
+    logits = torch.tensor([-1e4, 1e4], requires_grad=True)
+    loss(logits).backward()
+    assert loss(logits).isfinite()
+    assert logits.grad.isfinite().all()
+
+
+def test_bernoulli_likelihood():
+    logits = torch.randn(3, 2, 4, 4)
+    images = torch.where(torch.rand(3, 2, 4, 4) > 0.5, 1.0, -1.0)
+    wanted = Independent(Bernoulli(logits=logits), 3).log_prob((images + 1) / 2)
+    torch.testing.assert_close(losses.bernoulli_log_likelihood(logits, images), wanted)
+
+
+def test_bernoulli_likelihood_of_grey_pixels_is_the_cross_entropy():
+    logits, images = torch.randn(3, 1, 4, 4), torch.rand(3, 1, 4, 4) * 2 - 1
+    x, p = (images + 1) / 2, logits.sigmoid()
+    wanted = (x * p.log() + (1 - x) * (1 - p).log()).sum((1, 2, 3))
+    torch.testing.assert_close(losses.bernoulli_log_likelihood(logits, images), wanted)
+
+
+@pytest.mark.parametrize("shape", [(), (2, 1, 1), (3, 2, 4, 4)])
+def test_gaussian_likelihood(shape):
+    mean, images = torch.randn(3, 2, 4, 4), torch.rand(3, 2, 4, 4) * 2 - 1
+    log_sigma = torch.randn(shape) * 0.3
+    density = Normal(mean, log_sigma.exp().expand_as(mean)).log_prob(images)
+    wanted = (density + math.log(2 / 255)).sum((1, 2, 3))
+    torch.testing.assert_close(losses.gaussian_log_likelihood(mean, images, log_sigma), wanted)
+
+
+def test_gaussian_probabilities_of_all_levels_sum_to_one():
+    levels = torch.linspace(-1, 1, 256).view(256, 1, 1, 1)
+    probabilities = losses.gaussian_log_likelihood(torch.zeros(256, 1, 1, 1), levels, torch.tensor(0.1).log()).exp()
+    assert probabilities.sum().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_best_sigma_is_the_mean_squared_error():
+    mean, images = torch.randn(1, 1, 8, 8), torch.randn(1, 1, 8, 8)
+    log_sigma = (0.5 * (mean - images).square().mean().log()).requires_grad_()
+    losses.gaussian_log_likelihood(mean, images, log_sigma).sum().backward()
+    assert abs(log_sigma.grad) < 1e-4
+
+
+def test_kl():
+    mean, log_variance = torch.randn(5, 3), torch.randn(5, 3)
+    prior = Normal(torch.zeros(5, 3), torch.ones(5, 3))
+    wanted = kl_divergence(Normal(mean, (log_variance / 2).exp()), prior).sum(1)
+    torch.testing.assert_close(losses.gaussian_kl(mean, log_variance), wanted)
+    assert not losses.gaussian_kl(torch.zeros(2, 3), torch.zeros(2, 3)).any()
+    assert (wanted > 0).all()
+
+
+@pytest.mark.parametrize("given", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_results_are_float32_or_better(given):
+    wanted = torch.float64 if given == torch.float64 else torch.float32
+    flat, images = torch.zeros(4, dtype=given), torch.zeros(4, 1, 2, 2, dtype=given)
+    with torch.autocast("cpu", torch.bfloat16):
+        results = [
+            losses.discriminator_loss(flat, flat),
+            losses.nonsaturating_generator_loss(flat),
+            losses.minimax_generator_loss(flat),
+            losses.bernoulli_log_likelihood(images, images),
+            losses.gaussian_log_likelihood(images, images, torch.zeros((), dtype=given)),
+            losses.gaussian_kl(images.flatten(1), images.flatten(1)),
+        ]
+    assert {result.dtype for result in results} == {wanted}
