@@ -112,7 +112,7 @@ class _CommandParser(argparse.ArgumentParser):
         raise SettingError(f"{message}.{nearest(wrong[1], known) if wrong else ''}\nSee {self.prog} --help.")
 
 
-class _RecipeAction(ActionConfigFile):  # type: ignore[misc]
+class _RecipeAction(ActionConfigFile):
     """``-c``: a path, or the name of a recipe that comes with the package."""
 
     @staticmethod

@@ -142,8 +142,10 @@ def test_scores_are_logged_on_the_loggers_rhythm(make_trainer, tmp_path):
 def test_checkpoints_between_two_logged_steps_are_named_by_their_own(make_trainer, tmp_path):
     names = ModelCheckpoint(tmp_path / "checkpoints", "{step}", save_top_k=-1, every_n_train_steps=2)
     options = {"callbacks": [names], "logger": CSVLogger(tmp_path), "enable_checkpointing": True}
-    fit(make_trainer(log_every_n_steps=3, **options), tiny(GAN), make_batches(4))
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step=2.ckpt", "step=4.ckpt"]
+    trainer = make_trainer(max_epochs=2, log_every_n_steps=3, **options)
+    trainer.fit(tiny(GAN), loader(make_batches(3)), loader(make_batches(1)))
+    found = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert found == ["step=2.ckpt", "step=4.ckpt", "step=6.ckpt"]
 
 
 def test_logged_logits_are_those_the_discriminator_gave(make_trainer):

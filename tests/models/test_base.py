@@ -3,6 +3,7 @@ import torch
 from pytorch_lightning import Callback
 
 from lightning_gans import GAN, VAE, ConditionalGAN, SettingError, randomness
+from lightning_gans.models.base import SAMPLE_BLOCK
 from tests.toys import (
     LATENT_DIM,
     MODELS,
@@ -48,7 +49,17 @@ def test_a_picture_depends_on_the_seed_and_its_index_alone(model):
     many = model.sample(103, seed=7)
     for start, count in ((0, 3), (47, 7), (50, 50), (101, 2), (99, 1)):
         assert model.sample(count, seed=7, start=start).equal(many[start : start + count])
+    assert len(many.unique(dim=0)) == 103
     assert not model.sample(3, seed=8).equal(many[:3])
+
+
+def test_networks_always_see_whole_blocks(model):
+    """What else is in a batch changes the last bits of a picture on some devices."""
+    sizes = []
+    network = model.averaged("decoder" if isinstance(model, VAE) else "generator")
+    network.register_forward_hook(lambda module, inputs, images: sizes.append(len(images)))
+    model.sample(3, seed=7, start=48)
+    assert sizes == [SAMPLE_BLOCK, SAMPLE_BLOCK]
 
 
 def test_a_picture_depends_on_its_own_label_alone():
