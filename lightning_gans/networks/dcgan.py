@@ -40,14 +40,14 @@ def levels(image_shape: Sequence[int]) -> tuple[int, int]:
 def initialize(module: nn.Module) -> None:
     """Draw weights as Radford et al. did: N(0, 0.02²), BatchNorm's scale N(1, 0.02²), biases zero."""
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
         elif isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
         else:
             continue
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        if isinstance(bias := getattr(layer, "bias", None), nn.Parameter):
+            nn.init.zeros_(bias)
 
 
 def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.Sequential:
@@ -72,32 +72,23 @@ def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.S
     return nn.Sequential(*layers)
 
 
-class Downsampling(nn.Module):
-    """Convolutions from an image to a vector, with the labels beside the input of each layer.
+def downsampling(image_shape: Sequence[int], in_channels: int, width: int) -> tuple[nn.Sequential, int]:
+    """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper.
 
-    No BatchNorm on the first convolution, as in the paper.
+    Returns:
+        The layers, and the length of the vector.
     """
-
-    def __init__(self, image_shape: Sequence[int], out_features: int, width: int, num_classes: int) -> None:
-        super().__init__()
-        check_positive(width=width)
-        side, doublings = levels(image_shape)
-        self.num_classes = num_classes
-        convolution = nn.Conv2d(image_shape[0] + num_classes, width, 4, stride=2, padding=1)
-        self.blocks = nn.ModuleList([nn.Sequential(convolution, nn.LeakyReLU(0.2))])
-        for _ in range(doublings - 1):
-            convolution = nn.Conv2d(width + num_classes, width * 2, 4, stride=2, padding=1, bias=False)
-            self.blocks.append(nn.Sequential(convolution, nn.BatchNorm2d(width * 2), nn.LeakyReLU(0.2)))
-            width *= 2
-        self.output = nn.Linear(width * side**2 + num_classes, out_features)
-
-    def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Map images ``(N, C, H, W)`` to vectors ``(N, out_features)``."""
-        hidden = images
-        for block in self.blocks:
-            hidden = block(with_labels(hidden, labels, self.num_classes))
-        vectors: Tensor = self.output(with_labels(hidden.flatten(1), labels, self.num_classes))
-        return vectors
+    side, doublings = levels(image_shape)
+    check_positive(width=width)
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+    for _ in range(doublings - 1):
+        layers += [
+            nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(width * 2),
+            nn.LeakyReLU(0.2),
+        ]
+        width *= 2
+    return nn.Sequential(*layers, nn.Flatten()), width * side**2
 
 
 class DCGANGenerator(nn.Module):
@@ -125,6 +116,9 @@ class DCGANGenerator(nn.Module):
 class DCGANDiscriminator(nn.Module):
     """Images through strided convolutions with BatchNorm and LeakyReLU to one logit each.
 
+    A label enters twice: beside the image, and as a weight on the last features (Miyato & Koyama 2018,
+    arXiv:1802.05637). The first alone is too far from the features that tell one class from another.
+
     Args:
         image_shape: ``(C, H, W)`` of the images judged; see :func:`levels` for the sizes.
         width: Channels at half the image's size.
@@ -133,10 +127,16 @@ class DCGANDiscriminator(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], width: int = 64, num_classes: int = 0) -> None:
         super().__init__()
-        self.layers = Downsampling(image_shape, 1, width, num_classes)
+        self.num_classes = num_classes
+        self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width)
+        self.output = nn.Linear(num_features, 1)
+        self.projection = nn.Embedding(num_classes, num_features) if num_classes > 0 else None
         initialize(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""
-        logits: Tensor = self.layers(images, labels)
+        features = self.layers(with_labels(images, labels, self.num_classes))
+        logits: Tensor = self.output(features)
+        if self.projection is not None:
+            logits = logits + (self.projection(labels) * features).sum(1, keepdim=True)
         return logits

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lightning_gans.networks.conditioning import with_labels
-from lightning_gans.networks.dcgan import Downsampling, upsampling
+from lightning_gans.networks.dcgan import downsampling, upsampling
 from lightning_gans.networks.mlp import hidden_layers
 
 
@@ -87,11 +87,14 @@ class ConvEncoder(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0) -> None:
         super().__init__()
-        self.layers = Downsampling(image_shape, 2 * latent_dim, width, num_classes)
+        self.num_classes = num_classes
+        self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width)
+        self.output = nn.Linear(num_features, 2 * latent_dim)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to means and log-variances, ``(N, latent_dim)`` each."""
-        mean, log_variance = self.layers(images, labels).chunk(2, dim=1)
+        features = self.layers(with_labels(images, labels, self.num_classes))
+        mean, log_variance = self.output(features).chunk(2, dim=1)
         return mean, log_variance
 
 
