@@ -134,10 +134,9 @@ class AdversarialModule(GenerativeModule):
 
         def note(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
             images = inputs[0] if inputs else None
-            if images is real:
-                scores["d_real"] = logits.detach().float().mean()
-            elif images is fake:
-                scores["d_fake"] = logits.detach().float().mean()
+            name = "d_real" if images is real else "d_fake" if images is fake else None
+            if name is not None and name not in scores:  # the first call: the same images may be judged again
+                scores[name] = logits.detach().float().mean()
 
         if not self.will_log:
             yield scores

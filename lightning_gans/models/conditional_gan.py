@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from lightning_gans.errors import check_choice, check_positive
+from lightning_gans import losses
+from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
@@ -27,6 +29,9 @@ class ConditionalGAN(AdversarialModule):
         discriminator_dims: Widths of the hidden layers of the ``mlp`` discriminator.
         dropout: Probability of dropping a hidden unit of the ``mlp`` discriminator.
         width: Channels of the ``conv`` networks at half the image's size; each halving doubles them.
+        mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
+            a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
+            the paper's loss. The discriminator learns much faster what the label means.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
     Example:
@@ -47,10 +52,16 @@ class ConditionalGAN(AdversarialModule):
         discriminator_dims: Sequence[int] = (1024, 512, 256),
         dropout: float = 0.3,
         width: int = 64,
+        mismatch_weight: float = 0.0,
         **options: Any,
     ) -> None:
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_positive(num_classes=num_classes)
+        if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes < 2):
+            raise SettingError(
+                f"mismatch_weight is {mismatch_weight} with num_classes {num_classes}: "
+                "it is a share, from 0 to below 1, and needs two classes."
+            )
         check_sizes(image_shape, latent_dim)
         if architecture == "mlp":
             generator = generator or MLPGenerator(image_shape, latent_dim, generator_dims, num_classes)
@@ -66,3 +77,21 @@ class ConditionalGAN(AdversarialModule):
             discriminator=discriminator,
             **options,
         )
+        self.mismatch_weight = mismatch_weight
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the loss on real and fake images, and on real images with wrong labels."""
+        if self.mismatch_weight == 0 or labels is None:
+            return super().discriminator_loss(real, fake, labels)
+        real_logits, fake_logits = self.logits(real, labels), self.logits(fake, labels)
+        wrong_logits = self.logits(real, self._wrong(labels))
+        return (
+            losses.discriminator_loss(real_logits, fake_logits) * (1 - self.mismatch_weight)
+            + losses.discriminator_loss(real_logits, wrong_logits) * self.mismatch_weight
+        )
+
+    def _wrong(self, labels: Tensor) -> Tensor:
+        """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
+        first = self.global_rank * len(labels) + self.trainer.global_step
+        turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
+        return (labels + 1 + turn) % self.num_classes

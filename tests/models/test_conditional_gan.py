@@ -1,5 +1,8 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
+import torch.nn.functional as F
 
 from lightning_gans import ConditionalGAN, SettingError
 from tests.toys import NUM_CLASSES, loader, make_batches, tiny
@@ -51,3 +54,38 @@ def test_prediction_gives_samples_of_the_batchs_labels(make_trainer):
 def test_settings_out_of_range_are_refused(architecture, setting, value):
     with pytest.raises(SettingError, match=setting):
         tiny(ConditionalGAN, **{"architecture": architecture, setting: value})
+
+
+def test_mismatch_weight_divides_the_loss_between_fakes_and_wrong_labels(monkeypatch):
+    model = ConditionalGAN(generator_dims=[8], discriminator_dims=[8], mismatch_weight=0.25).eval()
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=3))
+    monkeypatch.setattr(type(model), "global_rank", 2)
+    real, fake = torch.randn(2, 6, 1, 28, 28)
+    labels = torch.tensor([0, 1, 2, 9, 9, 5])
+    wrong = model._wrong(labels)
+    assert wrong.tolist() == [(label + 1 + (2 * 6 + 3 + k) % 9) % 10 for k, label in enumerate(labels.tolist())]
+    assert not (wrong == labels).any()
+    on_real, on_fake, on_wrong = (
+        model.discriminator(images, given) for images, given in ((real, labels), (fake, labels), (real, wrong))
+    )
+    expected = F.softplus(-on_real).mean() + 0.75 * F.softplus(on_fake).mean() + 0.25 * F.softplus(on_wrong).mean()
+    torch.testing.assert_close(model.discriminator_loss(real, fake, labels), expected)
+
+
+def test_wrong_labels_are_all_others_in_turn_and_the_same_on_any_number_of_processes(monkeypatch):
+    model = ConditionalGAN(num_classes=4, generator_dims=[8], discriminator_dims=[8], mismatch_weight=0.5)
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=1))
+    labels = torch.arange(12) % 4
+    monkeypatch.setattr(type(model), "global_rank", 0)
+    one = model._wrong(labels)
+    first = model._wrong(labels[:6])
+    monkeypatch.setattr(type(model), "global_rank", 1)
+    assert torch.cat([first, model._wrong(labels[6:])]).equal(one)
+    for label in range(4):
+        assert set(one[labels == label].tolist()) == set(range(4)) - {label}
+
+
+@pytest.mark.parametrize("weight", [-0.1, 1.0])
+def test_a_mismatch_weight_out_of_range_is_named(weight):
+    with pytest.raises(SettingError, match="mismatch_weight"):
+        ConditionalGAN(mismatch_weight=weight)
