@@ -1,0 +1,195 @@
+"""One update: what it takes from a batch, how it goes backward and steps, and what it leaves behind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_gans import randomness
+from lightning_gans.errors import SettingError
+from lightning_gans.models.distributed import average_over_processes, unsynchronized
+from lightning_gans.randomness import Stream
+
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class UpdatingModule(pl.LightningModule):
+    """The parts that a ``training_step`` with manual optimization is put together from."""
+
+    image_shape: tuple[int, ...]
+    latent_dim: int
+    num_classes: int
+    lr_schedule: Schedule
+    lr_end: float
+
+    averaged_networks: tuple[str, ...] = ()
+    """Names of the networks of which a moving average is kept, under the same name with ``_ema``."""
+
+    batches_per_step: int = 1
+    """How many batches one training step takes; the data module fetches them at once."""
+
+    run_seed: int
+    """Seed of every random number of the run: ``seed_everything``'s, else drawn once; kept in checkpoints."""
+
+    images_seen: int
+    """Images that the updates have seen so far, on all processes; kept in checkpoints."""
+
+    def update_ema(self, batch_images: int) -> None:
+        """Move the averages towards the weights, after a step on so many images."""
+        raise NotImplementedError
+
+    def update(self, loss: Tensor, *optimizers: Any, counted: bool = False) -> None:
+        """Zero the gradients, go backward and step: the only place where this is done.
+
+        Only the optimizers' own parameters get gradients. With several processes these are averaged in one
+        message; in a counted update BatchNorm's statistics ride along, so that processes never differ.
+
+        Args:
+            loss: The scalar to go down.
+            *optimizers: As ``self.optimizers()`` gives them; they step in this order.
+            counted: Whether ``trainer.global_step`` counts the last one's step. It counts the updates of the
+                network that makes the images; all others step through the strategy, which is what an
+                optimizer's own ``step`` does apart from the counting (precision plugins and hooks included).
+        """
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        parameters = [p for group in groups for p in group["params"] if p.requires_grad]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        strategy = self.trainer.strategy
+        with unsynchronized(strategy):
+            self.manual_backward(loss, inputs=parameters)
+        average_over_processes(strategy, parameters, self._statistics() if counted else [])
+        scaler = getattr(strategy.precision_plugin, "scaler", None) if len(optimizers) > 1 else None
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        for optimizer in optimizers:
+            if scaler is not None and (changed := scaler.get_scale()) != scale:
+                # The step before has changed float16's scale; these gradients have that of their backward pass.
+                for parameter in (p for group in optimizer.param_groups for p in group["params"]):
+                    if parameter.grad is not None:
+                        parameter.grad *= changed / scale
+            if counted and optimizer is optimizers[-1]:
+                optimizer.step()
+            else:
+                strategy.optimizer_step(optimizer.optimizer, lambda: None)
+        # An autocast that caches the low-precision copies of the weights (Lightning's own does not) keeps them
+        # until the end of the step; the next forward has to see the weights that have just changed.
+        torch.clear_autocast_cache()
+
+    def _statistics(self) -> list[Tensor]:
+        """Return the floating-point buffers that training changes, which the averages only copy."""
+        averages = tuple(f"{name}_ema." for name in self.averaged_networks)
+        return [b for name, b in self.named_buffers() if b.is_floating_point() and not name.startswith(averages)]
+
+    def images_and_labels(self, batch: Any) -> tuple[Tensor, Tensor | None]:
+        """Return a batch's images, and its labels in a conditional model.
+
+        Raises:
+            SettingError: The images are not of ``image_shape``, or labels are missing.
+        """
+        images, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise SettingError(
+                f"image_shape is {list(self.image_shape)}, but the data's images are {list(images.shape[1:])}: "
+                f"set --model.image_shape '{list(images.shape[1:])}', or other data."
+            )
+        if self.num_classes > 0 and labels is None:
+            raise SettingError(f"num_classes is {self.num_classes}, but the data has no labels: set it to 0.")
+        return images.to(self.dtype), labels if self.num_classes > 0 else None
+
+    def batch_parts(self, batch: Any) -> list[tuple[Tensor, Tensor | None]]:
+        """Split what was fetched into ``batches_per_step`` equal batches of images and labels.
+
+        Raises:
+            SettingError: As :meth:`images_and_labels`, or the number of images does not divide.
+        """
+        images, labels = self.images_and_labels(batch)
+        count = self.batches_per_step
+        if len(images) % count:
+            raise SettingError(
+                f"one step takes {count} batches, and the loader gave {len(images)} images, which do not divide: "
+                f"use a batch_size that is a multiple of {count}, and drop_last=True."
+            )
+        if labels is None:
+            return [(part, None) for part in images.chunk(count)]
+        return list(zip(images.chunk(count), labels.chunk(count), strict=True))
+
+    def noise(self, num: int, part: int, stream: Stream = Stream.NOISE) -> Tensor:
+        """Draw this process's rows of the noise that the whole world draws at this step, ``(num, latent_dim)``."""
+        rows = randomness.randn(
+            (self.trainer.world_size * num, self.latent_dim),
+            *(self.run_seed, stream, self.trainer.global_step, part),
+            device=self.device,
+        )
+        return rows[self.global_rank * num :][:num].to(self.dtype)
+
+    @contextmanager
+    def step_randomness(self) -> Iterator[None]:
+        """Make what draws from the global stream in a step (dropout) a function of the step and the rank."""
+        key = (self.run_seed, Stream.LAYERS, self.trainer.global_step, self.global_rank)
+        with randomness.default_generator_seeded(self.device, *key):
+            yield
+
+    def end_of_step(self, num_images: int) -> None:
+        """Count the images, and move the averages and the schedules on; to be called last in a step."""
+        batch_images = num_images * self.trainer.world_size
+        self.images_seen += batch_images
+        self.update_ema(batch_images)
+        schedulers: Any = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()
+        # The axis of what Lightning hands to the loggers, validation included; its own is one behind.
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+
+    @property
+    def will_log(self) -> bool:
+        """Whether the logger writes down the update under way; to be asked before its counted step."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
+
+    def log_scalars(self, **scalars: Tensor) -> None:
+        """Log under ``train/``; to be called on the logger's own rhythm, as a scalar costs 0.2 ms."""
+        values = {f"train/{name}": value.detach() for name, value in scalars.items()}
+        self.log_dict(values, prog_bar=True, logger=False)
+        # To the loggers without Lightning, whose axis can be set by logging a "step" only; that number would
+        # then stay for the names of all checkpoints until the next.
+        numbers = {name: value.item() for name, value in values.items()}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(numbers, self.trainer.global_step)
+            logger.save()
+
+    def adam(
+        self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
+    ) -> Optimizer:
+        """Make Adam for one network's parameters, fused where the device has it.
+
+        Lightning leaves the unscaling of float16 gradients to a fused optimizer, after every hook; clipping
+        needs them unscaled before, so ``16-mixed`` takes the plain one.
+        """
+        fused = self.device.type in ("cpu", "cuda") and self.trainer.precision != "16-mixed"
+        # Plain numbers, as the optimizer's state enters checkpoints: NumPy's would not load again.
+        return Adam(parameters, float(lr), (float(betas[0]), float(betas[1])), 1e-8, float(weight_decay), fused=fused)
+
+    def scheduled(self, *optimizers: Optimizer) -> tuple[list[Optimizer], list[LambdaLR]]:
+        """Return the optimizers and the schedules of their learning rates, as Lightning takes them."""
+        if self.lr_schedule == "constant":
+            return list(optimizers), []
+        total = self.trainer.estimated_stepping_batches
+        if not math.isfinite(total):
+            raise SettingError(
+                f"lr_schedule is {self.lr_schedule!r}, which needs an end: set --trainer.max_epochs or max_steps."
+            )
+
+        def factor(step: int) -> float:
+            done = min(step / total, 1.0)
+            left = 1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+            return self.lr_end + (1 - self.lr_end) * left
+
+        return list(optimizers), [LambdaLR(optimizer, factor) for optimizer in optimizers]
