@@ -4,7 +4,7 @@ The 1,797 digits are 8x8; the data module shows them at 28x28. Samples are compa
 Each sample takes the class of its nearest real digit. It is close if its distance to that one is below the
 99th percentile of the distances of real digits to their own nearest neighbours.
 
-    lightning-gans sample runs/NAME/version_0/checkpoints/best.ckpt --num_samples 1000 --output s.npz
+    lightning-gans sample runs/NAME/version_0/checkpoints/last.ckpt --num_samples 1000 --output s.npz
     python benchmarks/digits_score.py s.npz --json score.json
 
 The npz holds ``images``, uint8 ``(N, 28, 28)``, ``(N, 28, 28, 1)`` or ``(N, 1, 28, 28)``. Exit codes: 0 if in

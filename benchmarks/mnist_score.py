@@ -4,7 +4,7 @@ The features are those of a small MNIST classifier (the scorer), which is traine
 on 2 cores). Its scale is its own, so a distance is read as a ratio to that of a plain reference GAN, which is
 trained here too (1 minute a seed) and cached beside it. On a busy machine, OMP_NUM_THREADS=1 is faster.
 
-    lightning-gans sample runs/NAME/version_0/checkpoints/best.ckpt --num_samples 10000 --output s.npz
+    lightning-gans sample runs/NAME/version_0/checkpoints/last.ckpt --num_samples 10000 --output s.npz
     python benchmarks/mnist_score.py s.npz --json score.json
     python benchmarks/mnist_score.py s.npz --scorer other.pt --scorer_seed 1 --reference_seeds 0 1 2 --floor
 

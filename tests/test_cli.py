@@ -16,11 +16,11 @@ from lightning_gans.models import load
 
 from .fake_sets import write_mnist
 
-QUICK = ["fit", "-c", "quickstart", "-c", "fast", "--model.width", "4"]
+QUICK = ["fit", "-c", "quickstart", "-c", "fast", "--model", "DCGAN", "--model.width", "4"]
 NETWORK = """
 import torch
 class Flat(torch.nn.Module):
-    def __init__(self, latent_dim=64, gain=1.0):
+    def __init__(self, latent_dim=16, gain=1.0):
         super().__init__()
         self.gain = gain
         self.linear = torch.nn.Linear(latent_dim, 784)
@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         main(QUICK)
-        main([*QUICK[:5], "--model", "ConditionalGAN", "--model.generator_dims", "[8]"])
+        main([*QUICK[:5], "--model.width", "4"])
     runs = folder / "runs" / "quickstart"
     return {
         "gan": str(runs / "version_0" / "checkpoints" / "last.ckpt"),
@@ -91,7 +91,10 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(args, words
         (("latent_dim:", "latent_dimm:"), ["latent_dimm", "Did you mean 'latent_dim'?"]),
         (("trainer:", "trainr:"), ["trainr"]),
         (("max_epochs:", "max_epoch:"), ["max_epoch", "Did you mean 'max_epochs'?"]),
-        (("class_path: DCGAN", "class_path: DCGN"), ["model is 'DCGN'", "Did you mean 'DCGAN'?"]),
+        (
+            ("class_path: ConditionalGAN", "class_path: ConditionalGN"),
+            ["'ConditionalGN'", "Did you mean 'ConditionalGAN'?"],
+        ),
         (("latent_dim: ", "latent_dim: [3, "), ["typo.yaml"]),
     ],
 )
