@@ -296,7 +296,8 @@ def test_reconstructions_are_images_in_range(options, num_classes):
     assert found.shape == images.shape
     assert found.abs().max() <= 1
     assert model.training
-    torch.testing.assert_close(model.reconstruct(images[:3], None if labels is None else labels[:3]), found[:3])
+    alone = model.reconstruct(images[:3], None if labels is None else labels[:3])
+    torch.testing.assert_close(alone, found[:3], atol=1e-3, rtol=0)  # rounding, through weights 20 times too large
 
 
 def test_samples_are_the_decoders_mean():
