@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-from lightning_gans.callbacks import Checkpoint, ProgressBar, Reconstructions, SampleGrid
+from lightning_gans.callbacks import Checkpoint, GenerativeMetrics, ProgressBar, Reconstructions, SampleGrid
 from lightning_gans.datamodules import (
     CIFAR10DataModule,
     CIFAR100DataModule,
@@ -27,6 +27,7 @@ __all__ = [
     "DataError",
     "DigitsDataModule",
     "FashionMNISTDataModule",
+    "GenerativeMetrics",
     "GenerativeModule",
     "ImageDataModule",
     "ImageFolderDataModule",

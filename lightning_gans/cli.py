@@ -24,7 +24,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
 import lightning_gans
-from lightning_gans.callbacks import Checkpoint, ProgressBar, Reconstructions, SampleGrid
+from lightning_gans.callbacks import Checkpoint, GenerativeMetrics, ProgressBar, Reconstructions, SampleGrid
 from lightning_gans.commands import recipes
 from lightning_gans.datamodules import ImageDataModule
 from lightning_gans.errors import LightningGansError, SettingError, nearest
@@ -39,10 +39,16 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "reconstruct the test split (VAE), or sample its labels (conditional models)",
     "sample": "write pictures from a checkpoint",
+    "compare": "lay scores of one protocol side by side",
     "recipes": "list the recipes, or print one",
 }
-_OURS = ("sample", "recipes")
-_CALLBACKS = {"samples": SampleGrid, "reconstructions": Reconstructions, "checkpoint": Checkpoint}
+_OURS = ("sample", "compare", "recipes")
+_CALLBACKS = {
+    "metrics": GenerativeMetrics,
+    "samples": SampleGrid,
+    "reconstructions": Reconstructions,
+    "checkpoint": Checkpoint,
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -269,15 +275,26 @@ class _TrainingCLI(LightningCLI):
             "best checkpoint": folder / "best.ckpt",
             "samples": self.callbacks["samples"].last_path,
             "reconstructions": self.callbacks["reconstructions"].last_path,
+            "scores": self.callbacks["metrics"].last_path,
             "losses": Path(trainer.log_dir or ".") / "metrics.csv",
         }
         found = {what: _shown(path) for what, path in places.items() if path is not None and path.is_file()}
+        scores = self._scores_of_checkpoints()
         for what, path in found.items():
-            print(f"  {what:16} {path}")
+            print(f"  {what:16} {path}{scores.get(what, '')}")
         last = found.get("last checkpoint")
         if last is not None:
             print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
             print(f"Go on:   {PROGRAM} fit {shlex.join(self.words[1:])} --ckpt_path {last} {more}".rstrip())
+
+    def _scores_of_checkpoints(self) -> dict[str, str]:
+        """Return the monitored score of the last and of the best checkpoint, for reading."""
+        checkpoint = self.callbacks["checkpoint"]
+        last, best = self.trainer.callback_metrics.get(checkpoint.monitor or ""), checkpoint.best_model_score
+        values = {"last checkpoint": last, "best checkpoint": best}
+        return {
+            what: f"   {checkpoint.monitor} {float(value):.4g}" for what, value in values.items() if value is not None
+        }
 
     def _longer(self) -> str:
         """Return the flag that gives a finished run room to go on."""

@@ -7,6 +7,7 @@ number of processes, before and after a resume, because nothing is carried from 
 from __future__ import annotations
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
@@ -29,6 +30,7 @@ class Stream(IntEnum):
     POSTERIOR = 7
     LABELS = 8
     INIT = 9
+    BINARIZE = 10
 
 
 def mix(*key: int) -> int:
@@ -89,6 +91,30 @@ def randn_rows(
     for row in range(num):
         torch.randn(size, generator=source.manual_seed(mix(*key, start + row)), out=rows[row])
     return rows.to(device=device, dtype=dtype)
+
+
+def rand_at(rows: Tensor, size: int, *key: int) -> Tensor:
+    """Draw the given rows of an endless table of numbers uniform in [0, 1), shape ``(len(rows), size)``, on the CPU.
+
+    Row k depends on (key, k) alone, as in :func:`randn_rows`.
+    """
+    source = torch.Generator()
+    drawn = torch.empty(len(rows), size)
+    for place, row in zip(drawn, rows.tolist(), strict=True):
+        torch.rand(size, generator=source.manual_seed(mix(*key, row)), out=place)
+    return drawn
+
+
+def randn_for(items: Tensor, size: int, *key: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw a row of normal numbers for each item, shape ``(N, size)``, that depends on (key, the item's bits) alone.
+
+    For numbers that belong to an image whichever batch or process it comes in; equal items get equal rows.
+    """
+    source = torch.Generator()
+    rows = torch.empty(len(items), size)
+    for row, item in zip(rows, items.detach().cpu().float().flatten(1).numpy(), strict=True):
+        torch.randn(size, generator=source.manual_seed(mix(*key, zlib.crc32(item.tobytes()))), out=row)
+    return rows.to(device)
 
 
 @contextmanager

@@ -2,12 +2,23 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
+from lightning_gans.metrics import inception
+
 
 @pytest.fixture(autouse=True)
 def same_numbers_each_time(monkeypatch):
     """Networks start from the same weights in every test, and no test leaves a seed to the next."""
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_files_of_this_machine(monkeypatch, tmp_path_factory):
+    """Features of real images are kept for one test only, and the Inception weights are nowhere."""
+    places = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(places / "lightning_gans"))
+    monkeypatch.setenv("TORCH_HOME", str(places / "torch"))
+    monkeypatch.setattr(inception, "_unreachable", lambda url: "no network in tests")
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
-"""Callbacks: pictures of a run, its checkpoints, and its progress."""
+"""Callbacks: scores and pictures of a run, its checkpoints, and its progress."""
 
 from lightning_gans.callbacks.checkpoint import Checkpoint
+from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.progress import ProgressBar
 from lightning_gans.callbacks.samples import Reconstructions, SampleGrid
 
-__all__ = ["Checkpoint", "ProgressBar", "Reconstructions", "SampleGrid"]
+__all__ = ["Checkpoint", "GenerativeMetrics", "ProgressBar", "Reconstructions", "SampleGrid"]

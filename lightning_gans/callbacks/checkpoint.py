@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.metrics.scores import METRICS
+
+_SCORES = {f"val/{name}" for name in METRICS}
 
 
 class Checkpoint(ModelCheckpoint):
@@ -16,7 +21,8 @@ class Checkpoint(ModelCheckpoint):
 
     Args:
         enabled: The command line leaves the callback out where this is False.
-        monitor: Key of the score, such as ``val/elbo``; None saves the last checkpoint only.
+        monitor: Key of the score, such as ``val/fid``; None saves the last checkpoint only, as does a score
+            of samples where these are not scored.
         mode: ``min`` if lower is better, ``max`` if higher is.
         every_n_epochs: How often to save; ``last.ckpt`` is always saved at the end.
         dirpath: The folder; by default ``checkpoints`` in the run's folder.
@@ -43,12 +49,30 @@ class Checkpoint(ModelCheckpoint):
         )
         self.enabled = enabled
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
+        """Go without the score if nothing here will measure it."""
+        super().setup(trainer, pl_module, stage)
+        scored = any(isinstance(callback, GenerativeMetrics) and callback.active for callback in trainer.callbacks)
+        if stage == "fit" and self.monitor in _SCORES and not scored:
+            rank_zero_info(f"{self.monitor} is not measured: only the last checkpoint is saved, not the best.")
+            self.monitor, self.save_top_k = None, 0
+
+    def on_validation_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Save ``best.ckpt`` if the score has improved."""
+        if self._is_scored(trainer):
+            super().on_validation_end(trainer, pl_module)
+
+    def _is_scored(self, trainer: Any) -> bool:
+        """Whether there is a score to go by; those of samples come with some validations only."""
+        return self.monitor not in _SCORES or self.monitor in trainer.callback_metrics
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Save ``last.ckpt`` whatever the score: Lightning's own follows it only when the best one changes."""
-        super().on_train_epoch_end(trainer, pl_module)
+        if self._is_scored(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
         epochs, steps = trainer.current_epoch + 1, trainer.global_step
         at_the_end = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
-        if self.dirpath is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self.dirpath is None or trainer.fast_dev_run:
             return
         if at_the_end or epochs % (self.every_n_epochs or 1) == 0:
             self.last_model_path = os.path.join(self.dirpath, "last.ckpt")

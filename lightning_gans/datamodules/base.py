@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -17,13 +17,14 @@ from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.randomness import Stream
 
 Split = Literal["train", "val", "test"]
+Binarization = Literal["none", "static", "dynamic"]
 
 
 class ImageDataModule(LightningDataModule):
     """Pictures in memory, as batches ``(images, labels)``.
 
     images: float32 ``(N, C, H, W)`` in [-1, 1]; labels: int64 ``(N,)``. A subclass sets ``image_shape``,
-    ``class_names`` and, where mirrored pictures are as good, ``horizontal_flip``, and implements
+    ``class_names`` and, where they have a meaning, ``horizontal_flip`` and ``binarization``, and implements
     :meth:`load_images`; one that downloads overrides ``prepare_data``.
 
     The validation split is a fixed choice from the training pictures: it depends on ``split_seed`` and their
@@ -73,6 +74,7 @@ class ImageDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.device_resident = device_resident
         self.horizontal_flip = False
+        self.binarization: Binarization = "none"
         self._sets: dict[str, ResidentImages | None] = {}
 
     @property
@@ -132,7 +134,7 @@ class ImageDataModule(LightningDataModule):
             sampler: ShardedBatchSampler = InOrderBatchSampler(num_rows, self.batch_size, drop_last=True, **options)
         else:
             sampler = ShardedBatchSampler(num_rows, self.batch_size, flips=self.horizontal_flip, **options)
-        return ResidentLoader(source, sampler, rows)
+        return ResidentLoader(source, sampler, rows, self._binarize_by(sampler, source, training=True))
 
     def val_dataloader(self) -> ResidentLoader:
         """Return the validation pictures, each exactly once over all processes."""
@@ -149,7 +151,19 @@ class ImageDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> ResidentLoader:
         source, rows = self._split(split)
         num_rows = len(source) if rows is None else len(rows)
-        return ResidentLoader(source, InOrderBatchSampler(num_rows, self.batch_size, **self._place()), rows)
+        sampler = InOrderBatchSampler(num_rows, self.batch_size, **self._place())
+        return ResidentLoader(source, sampler, rows, self._binarize_by(sampler, source, training=False))
+
+    def _binarize_by(
+        self, sampler: ShardedBatchSampler, source: ResidentImages, training: bool
+    ) -> Callable[[], tuple[int, ...]] | None:
+        """Return what gives an epoch's key: a new one each time only for training with ``dynamic``."""
+        if self.binarization == "none":
+            return None
+        of_test = int(source is self._sets.get("test"))
+        if training and self.binarization == "dynamic":
+            return lambda: (self._run_seed(), Stream.BINARIZE, 1, sampler.epoch)
+        return lambda: (0, Stream.BINARIZE, 0, of_test)
 
     def _set(self, split: Split) -> ResidentImages | None:
         """Load a stored split once; train and val share the tensor that they are chosen from."""

@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision import datasets
 
-from lightning_gans.datamodules.base import ImageDataModule, Split
+from lightning_gans.datamodules.base import Binarization, ImageDataModule, Split
 from lightning_gans.datamodules.downloads import RemoteFile, check_md5, damaged, download
-from lightning_gans.errors import DataError, check_positive
+from lightning_gans.errors import DataError, check_choice, check_positive
 
 
 class MNISTDataModule(ImageDataModule):
@@ -31,6 +31,10 @@ class MNISTDataModule(ImageDataModule):
         image_size: Height and width. 32 pads with black; others resize, bilinearly and antialiased.
         val_size: As in :class:`ImageDataModule`.
         download: Download missing files.
+        binarization: Draw each pixel black or white, with its grey level as the probability, as likelihoods of
+            black and white digits need: ``static`` once and for all (by a seed of its own: not the file of
+            Larochelle & Murray 2011), ``dynamic`` anew in each epoch of training, validation and test as with
+            ``static``. :meth:`images` stays grey.
         **options: As in :class:`ImageDataModule`.
 
     Raises:
@@ -46,10 +50,13 @@ class MNISTDataModule(ImageDataModule):
         image_size: int = 28,
         val_size: int | float = 5000,
         download: bool = True,
+        binarization: Binarization = "none",
         **options: Any,
     ) -> None:
         super().__init__(val_size=val_size, **options)
         check_positive(image_size=image_size)
+        check_choice("binarization", binarization, ("none", "static", "dynamic"))
+        self.binarization = binarization
         self.image_shape = (1, image_size, image_size)
         self.download = download
         self._folder = Path(data_dir).expanduser() / self._source.__name__ / "raw"

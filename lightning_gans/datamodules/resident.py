@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from lightning_gans import randomness
 from lightning_gans.datamodules.sampler import ShardedBatchSampler
 
 # On a GPU, ``device_resident="auto"`` leaves at least three quarters of what is free to the model.
@@ -37,9 +38,19 @@ class ResidentImages:
         return len(self.images)
 
     def gather(
-        self, rows: Tensor, flips: Tensor | None, device: torch.device, dtype: torch.dtype
+        self,
+        rows: Tensor,
+        flips: Tensor | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        binarize: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return rows as a batch on the device: images ``(n, C, H, W)`` in [-1, 1], labels int64 ``(n,)``."""
+        """Return rows as a batch on the device: images ``(n, C, H, W)`` in [-1, 1], labels int64 ``(n,)``.
+
+        With a key in ``binarize`` each pixel is drawn to be -1 or 1, where its grey level is the probability of
+        1; the draw is a function of the key, the row and the pixel.
+        """
+        numbers = rows
         copy = self._copy_on(device)
         images, labels = (self.images, self.labels) if copy is None else copy
         rows = rows.to(images.device, non_blocking=True)
@@ -48,6 +59,9 @@ class ResidentImages:
         if flips is not None:
             mirrored = flips.to(device, non_blocking=True)[:, None, None, None]
             images = torch.where(mirrored, images.flip(-1), images)
+        if binarize is not None:
+            thresholds = randomness.rand_at(numbers, images[0].numel(), *binarize).to(device).view(images.shape)
+            return (images.float().div_(255) > thresholds).to(dtype).mul_(2).sub_(1), labels
         # In float32 whatever the dtype, so that it is rounded once.
         return images.float().div_(127.5).sub_(1).to(dtype), labels
 
@@ -95,13 +109,14 @@ class IndexBatch:
     rows: Tensor
     flips: Tensor | None = None
     like: Tensor = _FLOAT32
+    binarize: tuple[int, ...] | None = None
 
     def to(self, device: torch.device | str | int, **_: Any) -> tuple[Tensor, Tensor]:
         """Return the batch on the device."""
         device = torch.device(device)
         if device.type != "cpu":
             device = torch.empty(0, device=device).device  # with its index: "cuda" shares a copy with "cuda:0"
-        return self.source.gather(self.rows, self.flips, device, self.like.dtype)
+        return self.source.gather(self.rows, self.flips, device, self.like.dtype, self.binarize)
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.to(self.source.images.device))
@@ -118,21 +133,30 @@ class ResidentLoader:
         source: The pictures.
         sampler: Yields places in ``rows``.
         rows: The rows of the source that the split has, int64; all if None.
+        binarize: Returns the key that an epoch's images are binarized by; None leaves them grey.
     """
 
     batch_sampler = None  # Lightning asks every object that has a sampler for this one too
 
-    def __init__(self, source: ResidentImages, sampler: ShardedBatchSampler, rows: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        source: ResidentImages,
+        sampler: ShardedBatchSampler,
+        rows: Tensor | None = None,
+        binarize: Callable[[], tuple[int, ...]] | None = None,
+    ) -> None:
         self.source = source
         self.sampler = sampler
         self.rows = rows
+        self.binarize = binarize
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[IndexBatch]:
+        key = None if self.binarize is None else self.binarize()
         for rows, flips in self.sampler.fetches():
-            yield IndexBatch(self.source, rows if self.rows is None else self.rows[rows], flips)
+            yield IndexBatch(self.source, rows if self.rows is None else self.rows[rows], flips, binarize=key)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the place in the epoch."""

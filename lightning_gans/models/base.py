@@ -85,6 +85,7 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         seed = randomness.global_seed()
         self.run_seed = seed if seed is not None else int(torch.randint(2**32, ()))
         self.images_seen = 0
+        self.weights_step = 0
 
     # --- sampling -----------------------------------------------------------------------------------------
 
@@ -239,6 +240,7 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         """Take the run's seed and its count of images from the checkpoint."""
         description = checkpoints.description(checkpoint)
         self.run_seed, self.images_seen = description["run_seed"], description["images_seen"]
+        self.weights_step = checkpoint["global_step"]
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -157,6 +157,7 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
     _check_fit(model, checkpoint["state_dict"], path)
     model.load_state_dict(checkpoint["state_dict"])
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
+    model.weights_step = checkpoint.get("global_step", 0)
     if map_location is not None and not callable(map_location) and not isinstance(map_location, dict):
         model.to(map_location)
     return model.eval()

@@ -42,6 +42,9 @@ class UpdatingModule(pl.LightningModule):
     images_seen: int
     """Images that the updates have seen so far, on all processes; kept in checkpoints."""
 
+    weights_step: int
+    """Value of ``trainer.global_step`` that the weights belong to, also after they were loaded."""
+
     def update_ema(self, batch_images: int) -> None:
         """Move the averages towards the weights, after a step on so many images."""
         raise NotImplementedError
@@ -141,6 +144,7 @@ class UpdatingModule(pl.LightningModule):
         """Count the images, and move the averages and the schedules on; to be called last in a step."""
         batch_images = num_images * self.trainer.world_size
         self.images_seen += batch_images
+        self.weights_step = self.trainer.global_step
         self.update_ema(batch_images)
         schedulers: Any = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, cast
 
@@ -101,8 +101,10 @@ class VAE(GenerativeModule):
         self.weight_decay = weight_decay
         self.encoder_steps = self.batches_per_step = encoder_steps
         self.create_ema()
-        means = {"elbo": MeanMetric(), "reconstruction": MeanMetric(), "kl": MeanMetric()}
-        self.val_means, self.test_means = nn.ModuleDict(means), nn.ModuleDict(copy.deepcopy(means))
+        names = ["elbo", "reconstruction", "kl"]
+        if likelihood == "gaussian":  # the likelihood of 8-bit levels
+            names.append("bits_per_dim")
+        self.val_means, self.test_means = (nn.ModuleDict({name: MeanMetric() for name in names}) for _ in range(2))
 
     def encode(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to the posterior's means and log-variances, ``(N, latent_dim)`` each."""
@@ -140,12 +142,48 @@ class VAE(GenerativeModule):
         """
         mean, log_variance = self.encode(images, labels, ema=ema)
         latents = mean + noise * (0.5 * log_variance).exp()
-        pixels = self._pixels(latents, labels, ema)
-        if self.likelihood == "bernoulli":
-            reconstruction = bernoulli_log_likelihood(pixels, images)
-        else:
-            reconstruction = gaussian_log_likelihood(pixels, images, self.log_sigma)
-        return reconstruction, gaussian_kl(mean, log_variance)
+        return self._log_likelihood(latents, images, labels, ema), gaussian_kl(mean, log_variance)
+
+    @torch.no_grad()
+    def bound(
+        self,
+        images: Tensor,
+        iw_samples: int = 1,
+        labels: Tensor | None = None,
+        *,
+        seed: int = 0,
+        ema: bool = True,
+    ) -> Tensor:
+        r"""Return the importance-weighted bound on each image's log-likelihood.
+
+        :math:`\log \frac1K \sum_k p(x, z_k) / q(z_k | x)`, which rises towards :math:`\log p(x)` with K; for K = 1
+        it is an estimate of the ELBO (Burda et al. 2015, https://arxiv.org/abs/1509.00519). An image's latents
+        depend on the seed and on the image alone, not on the batch or the process that it comes in.
+
+        Args:
+            images: Values in [-1, 1], shape ``(N, C, H, W)``.
+            iw_samples: K.
+            labels: One for each image, in a conditional model.
+            seed: Seed of the latents.
+            ema: Whether to use the moving averages of the weights, where the model has them.
+
+        Returns:
+            Nats, float32 ``(N,)``.
+        """
+        check_positive(iw_samples=iw_samples)
+        with self._evaluating():
+            images = images.to(self.device).to(self.dtype)
+            labels = None if labels is None else labels.to(self.device)
+            noise = self._noise_for(images, iw_samples, seed)
+            mean, log_variance = (part.float() for part in self.encode(images, labels, ema=ema))
+            total = torch.full((len(images),), -torch.inf, device=self.device)
+            for sample in noise.unbind(1):
+                latents = mean + sample * (0.5 * log_variance).exp()
+                likelihood = self._log_likelihood(latents.to(images.dtype), images, labels, ema)
+                # log p(z) - log q(z|x), in which the normalising constants cancel
+                ratio = 0.5 * (sample.square() + log_variance - latents.square()).sum(1)
+                total = torch.logaddexp(total, likelihood + ratio)
+        return total - math.log(iw_samples)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the encoder ``encoder_steps`` times, the last time together with the decoder."""
@@ -168,11 +206,11 @@ class VAE(GenerativeModule):
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure the bound on held-out images."""
-        self._measure(batch, batch_idx, self.val_means, "val")
+        self._measure(batch, self.val_means, "val")
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Measure the bound on test images."""
-        self._measure(batch, batch_idx, self.test_means, "test")
+        self._measure(batch, self.test_means, "test")
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the reconstructions of a batch, ``(N, C, H, W)`` in [-1, 1]."""
@@ -193,16 +231,27 @@ class VAE(GenerativeModule):
         pixels: Tensor = decoder(latents) if labels is None else decoder(latents, labels)
         return pixels
 
-    def _measure(self, batch: Any, batch_idx: int, means: nn.ModuleDict, stage: str) -> None:
-        """Add a batch to the means of the bound and of its terms, weighted by its number of images."""
+    def _log_likelihood(self, latents: Tensor, images: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
+        """Return the log-likelihood of each image under its latents, nats ``(N,)``."""
+        pixels = self._pixels(latents, labels, ema)
+        if self.likelihood == "bernoulli":
+            return bernoulli_log_likelihood(pixels, images)
+        return gaussian_log_likelihood(pixels, images, self.log_sigma)
+
+    def _noise_for(self, images: Tensor, num: int, seed: int) -> Tensor:
+        """Draw the numbers that become an image's latents, which belong to the image, ``(N, num, latent_dim)``."""
+        rows = randomness.randn_for(images, num * self.latent_dim, seed, Stream.POSTERIOR, device=self.device)
+        return rows.view(len(images), num, self.latent_dim)
+
+    def _measure(self, batch: Any, means: nn.ModuleDict, stage: str) -> None:
+        """Add a batch to the means of the bound and of its terms, each image with the same weight."""
         images, labels = self.images_and_labels(batch)
-        noise = randomness.randn(
-            (len(images), self.latent_dim),
-            *(self.run_seed, Stream.POSTERIOR, batch_idx, self.global_rank),
-            device=self.device,
-        )
-        reconstruction, kl = self.bound_terms(images, noise.to(images.dtype), labels)
-        for name, values in {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}.items():
+        noise = self._noise_for(images, 1, self.run_seed)[:, 0].to(images.dtype)
+        reconstruction, kl = self.bound_terms(images, noise, labels)
+        measured = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
+        if "bits_per_dim" in means:
+            measured["bits_per_dim"] = -measured["elbo"] / (math.log(2) * math.prod(self.image_shape))
+        for name, values in measured.items():
             mean = cast(MeanMetric, means[name])
             mean.set_dtype(torch.float32)  # a model in bfloat16 has made it bfloat16, which cannot count to 300
             mean.update(values)

@@ -208,10 +208,10 @@ def test_sigma_is_fixed_or_learned(make_trainer):
 # --- what is measured -------------------------------------------------------------------------------------
 
 
-def measured_by_hand(model, batches, stage_key=Stream.POSTERIOR):
+def measured_by_hand(model, batches):
     sums, count = torch.zeros(3, dtype=torch.float64), 0
-    for index, (images, labels) in enumerate(batches):
-        noise = randomness.randn((len(images), LATENT_DIM), model.run_seed, stage_key, index, 0)
+    for images, labels in batches:
+        noise = randomness.randn_for(images, LATENT_DIM, model.run_seed, Stream.POSTERIOR)
         given = labels if model.num_classes else None
         with torch.no_grad():
             reconstruction, kl = model.eval().bound_terms(images, noise, given)

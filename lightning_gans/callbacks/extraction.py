@@ -1,0 +1,211 @@
+"""Images to features, shared out among the processes, and the real images' features kept on disk."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data.distributed import DistributedSampler
+
+from lightning_gans.callbacks.gathering import everywhere, gather_rows, on_first_process, shard
+from lightning_gans.errors import DataError
+from lightning_gans.metrics.cache import Cache, fingerprint
+from lightning_gans.metrics.extractors import Extractor
+from lightning_gans.metrics.scores import FeatureSet, Reference, Settings, score, subsample
+from lightning_gans.pictures import to_uint8
+
+BLOCK = 250
+"""Images that go through the generator and the extractor together, by their global index."""
+
+_VERSION = 1  # of what is kept on disk; raise it when the same key would give other numbers
+
+
+def extract(
+    trainer: Any, extractor: Extractor, num: int, images: Callable[[int, int], Tensor]
+) -> tuple[FeatureSet, dict[str, float]]:
+    """Extract the features of ``num`` images, each on one process.
+
+    Args:
+        trainer: Gives the processes.
+        extractor: On the device of this process.
+        num: How many images there are.
+        images: ``images(start, stop)`` gives these, uint8 ``(stop - start, C, H, W)``.
+
+    Returns:
+        The features of all in their order on the first process, nothing on the others; and the seconds that
+        ``generation`` (making the images) and ``features`` took on this one.
+    """
+    place = shard(num, BLOCK, trainer.global_rank, trainer.world_size)
+    seconds = {"generation": 0.0, "features": 0.0}
+
+    def work() -> list[tuple[Tensor, Tensor | None]]:
+        found = []
+        for start in range(place.start, place.stop, BLOCK):
+            began = time.monotonic()
+            block = images(start, min(start + BLOCK, place.stop)).to(trainer.strategy.root_device)
+            between = time.monotonic()
+            found.append(extractor.extract(block))
+            seconds["generation"] += between - began
+            seconds["features"] += time.monotonic() - between
+        return found
+
+    return _gathered(trainer, everywhere(trainer, work)), seconds
+
+
+def _gathered(trainer: Any, found: list[tuple[Tensor, Tensor | None]]) -> FeatureSet:
+    """Bring the processes' features and logits together; a process that had no image knows no shapes."""
+    widths = None
+    if found:
+        features, logits = found[0]
+        widths = features.shape[1], None if logits is None else logits.shape[1]
+    num_features, num_logits = trainer.strategy.broadcast(widths)
+    mine = torch.cat([torch.empty(0, num_features), *(features for features, _ in found)])
+    all_features, all_logits = gather_rows(trainer, mine), None
+    if num_logits is not None:
+        seen = [logits for _, logits in found if logits is not None]
+        all_logits = gather_rows(trainer, torch.cat([torch.empty(0, num_logits), *seen]))
+    return FeatureSet(torch.empty(0, num_features) if all_features is None else all_features, all_logits)
+
+
+class RealImages:
+    """The real images' features, from a data module of ours, and the floor that they give.
+
+    Args:
+        trainer: Gives the processes and the data module.
+        extractor: On the device of this process.
+        cache: Where the features are kept.
+        settings: The numbers that the metrics take.
+    """
+
+    def __init__(self, trainer: Any, extractor: Extractor, cache: Cache, settings: Settings) -> None:
+        self.trainer = trainer
+        self.extractor = extractor
+        self.cache = cache
+        self.settings = settings
+
+    def reference(self, split: str) -> tuple[Reference, dict[str, Any]]:
+        """Return the reference (whole on the first process only), and what a protocol says of it."""
+        data = self.trainer.datamodule
+        images, labels = data.images(split)
+        key = {"data": fingerprint(images, labels), **self.extractor.describe(), "version": _VERSION}
+
+        def look() -> FeatureSet | None:
+            stored = self.cache.load("features", key)
+            return None if stored is None else FeatureSet(torch.from_numpy(stored["features"]), labels=labels)
+
+        found = look() if self.trainer.is_global_zero else None
+        # The others only need to know whether it is there.
+        if not self.trainer.strategy.broadcast(found is not None):
+            found, _ = extract(self.trainer, self.extractor, len(images), lambda start, stop: images[start:stop])
+            found.labels = labels
+            if self.trainer.is_global_zero:
+                self.cache.save("features", key, {"features": found.features.numpy()})
+        reference = Reference(found or FeatureSet(torch.empty(0, 0)), self.settings, self.cache, key)
+        about = {"data": type(data).__name__, "split": split, "data_sha256": key["data"], "num_real": len(images)}
+        return reference, about
+
+    def floor(self, split: str, reference: Reference, num: int, metrics: Sequence[str]) -> dict[str, Any] | None:
+        """Score real images of another split as if they were samples: what a perfect model would get.
+
+        Args:
+            split: The split that the reference was made of.
+            reference: The real images.
+            num: At most so many images are taken.
+            metrics: Which scores.
+
+        Returns:
+            The scores, the split they come from and the number of images; None where there is no other split.
+        """
+        data = self.trainer.datamodule
+        images, labels = data.images(split)
+        same = fingerprint(images, labels)
+        for other in ("test", "val") if split == "train" else ("train",):
+            images, labels = data.images(other)
+            if len(images) > 1 and fingerprint(images, labels) != same:
+                break
+        else:
+            return None
+        images = subsample(images, num)
+        # Only where both sets were drawn alike do labels of one class compare; a floor is for the whole set.
+        metrics = [name for name in metrics if name not in ("label_accuracy", "fid_class")]
+        key = {
+            "reference": same,
+            "floor": fingerprint(images),
+            **self.extractor.describe(),
+            **self.settings.fitted(len(reference.images), len(images)),
+            "metrics": metrics,
+            "version": _VERSION,
+        }
+        stored = on_first_process(self.trainer, lambda: _loaded(self.cache, key))
+        if stored is None:
+            real, _ = extract(self.trainer, self.extractor, len(images), lambda start, stop: images[start:stop])
+            device = self.trainer.strategy.root_device
+            stored = on_first_process(self.trainer, lambda: score(real, reference, metrics, device)[0])
+            if self.trainer.is_global_zero:
+                self.cache.save("floor", key, {"scores": np.array(json.dumps(stored))})
+        return {"split": other, "num_images": len(images), "scores": stored}
+
+
+def _loaded(cache: Cache, key: dict[str, Any]) -> dict[str, float] | None:
+    stored = cache.load("floor", key)
+    scores: dict[str, float] | None = None if stored is None else json.loads(str(stored["scores"]))
+    return scores
+
+
+def reference_from_loader(
+    trainer: Any, model: Any, extractor: Extractor, loader: Any, cache: Cache, settings: Settings
+) -> tuple[Reference, dict[str, Any]]:
+    """Return a reference of the images of a loader of the user's own; nothing of it is kept on disk."""
+    if loader is None:
+        raise DataError("there are no real images to compare with: give the trainer a data module, or a loader.")
+    pieces, kinds = [], []
+
+    def work() -> list[tuple[Tensor, Tensor | None]]:
+        for batch in loader:
+            batch = trainer.strategy.batch_to_device(batch)
+            images, labels = model.images_and_labels(batch)
+            pieces.append(to_uint8(images).permute(0, 3, 1, 2).cpu())
+            if labels is not None:
+                kinds.append(labels.cpu())
+        device = trainer.strategy.root_device
+        return (
+            [extractor.extract(block.to(device)) for block in torch.split(torch.cat(pieces), BLOCK)] if pieces else []
+        )
+
+    found = _gathered(trainer, everywhere(trainer, work))
+    labels = None
+    if model.num_classes > 0:
+        labels = gather_rows(trainer, torch.cat([torch.empty(0, dtype=torch.long), *kinds]))
+    order = _dataset_order(trainer, loader)
+    if trainer.is_global_zero and order is not None:
+        found.features = found.features[order]
+        labels = None if labels is None else labels[order]
+    found.labels = labels
+    digest = on_first_process(trainer, lambda: fingerprint(found.features))
+    num_real = on_first_process(trainer, lambda: len(found))
+    about = {"data": "loader", "split": "loader", "data_sha256": digest, "num_real": num_real}
+    key = {"features": digest, **extractor.describe(), "version": _VERSION}
+    return Reference(found, settings, cache, key), about
+
+
+def _dataset_order(trainer: Any, loader: Any) -> Tensor | None:
+    """Return where each image of the data set lies in the processes' rows, one after the other.
+
+    The sampler that Lightning gives a loader deals the images out in turn, and repeats the first ones so that
+    every process has as many: these must not count twice.
+    """
+    if trainer.world_size == 1:
+        return None
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, DistributedSampler) or sampler.shuffle or sampler.drop_last:
+        return None
+    num, world_size = len(loader.dataset), trainer.world_size
+    each = -(-num // world_size)
+    index = torch.arange(num)
+    order: Tensor = index % world_size * each + index // world_size
+    return order

@@ -1,0 +1,327 @@
+"""Scores of a model's samples, at the end of validation and of test, on any number of processes."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torchmetrics
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_gans.callbacks.extraction import RealImages, extract, reference_from_loader
+from lightning_gans.callbacks.gathering import everywhere, on_first_process
+from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
+from lightning_gans.metrics.cache import Cache
+from lightning_gans.metrics.extractors import Extractor, make_extractor
+from lightning_gans.metrics.protocol import table, write_scores
+from lightning_gans.metrics.scores import METRICS, Reference, Settings, score
+from lightning_gans.models.base import GenerativeModule
+from lightning_gans.pictures import to_uint8
+
+_LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
+
+Stage = Literal["val", "test"]
+
+
+class GenerativeMetrics(Callback):
+    """FID, Inception Score, KID, precision, recall, density and coverage of a model's samples.
+
+    At the end of validation and of test each image is generated once and shown to the extractor once, and all
+    metrics are computed from what it saw. Sample i is the same picture on any number of processes, each real
+    image counts once, and the scores are the same numbers. They are logged as ``val/fid`` and so on, and
+    written with the protocol they were made under to ``metrics/step=XXXXXXX.json`` in the run's folder.
+    Conditional models get ``fid_class/0`` … and, where the extractor knows the data's classes,
+    ``label_accuracy``.
+
+    The real images are the data module's ``images(split)``, whatever ``limit_val_batches`` says; without one,
+    those of the validation or test loader. Features of a data module's images are kept on disk, by the content
+    of the images and by the extractor, and not computed again.
+
+    Args:
+        enabled: The command line leaves the callback out where this is False.
+        metrics: Which of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
+            ``coverage``, ``label_accuracy``, ``fid_class``; None is all, an empty list none.
+        num_samples: How many images to generate.
+        extractor: ``mnist`` (the package's own, for grey images), ``inception`` (for published protocols), a
+            network of your own, or ``auto``: ``mnist`` for grey images, else ``inception`` where its weights
+            can be had, else a warning and no scores.
+        weights_path: The file of the ``inception`` weights, for machines without network.
+        split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in
+            published FIDs, and ``test`` in test.
+        every_n_epochs: How often within a fit; the last epoch always counts.
+        num_repeats: Score so many sets of samples, of the seeds ``seed``, ``seed + 1``, …: the scores are
+            their means, and the standard deviations are written beside.
+        floor: Whether to score real images of another split in the place of samples, once: what a perfect
+            model would get.
+        seed: Seed of the samples.
+        ema: Whether the samples come from the moving average of the weights.
+        iw_samples: For models with a likelihood: samples of the importance-weighted bound ``iw_bound``; 0
+            leaves it out.
+        precision_recall_k: Neighbour that defines the manifolds of precision and recall.
+        density_coverage_k: Neighbour that defines density and coverage.
+        neighbour_images: Precision, recall, density and coverage take at most so many images of each set: a
+            choice that depends on their number alone.
+        cache_dir: Where features of real images are kept; None is ``$LIGHTNING_GANS_CACHE``, else
+            ``lightning_gans`` in the user's cache folder.
+
+    Raises:
+        SettingError: A setting is out of its range, or the extractor does not fit the images.
+        DataError: The extractor's weights are missing: before the first step.
+    """
+
+    def __init__(
+        self,
+        enabled: bool = True,
+        metrics: Sequence[str] | None = None,
+        num_samples: int = 10_000,
+        extractor: str | nn.Module = "auto",
+        weights_path: str | None = None,
+        split: Literal["train", "val", "test"] | None = None,
+        every_n_epochs: int = 1,
+        num_repeats: int = 1,
+        floor: bool = True,
+        seed: int = 0,
+        ema: bool = True,
+        iw_samples: int = 0,
+        precision_recall_k: int = 3,
+        density_coverage_k: int = 5,
+        neighbour_images: int = 10_000,
+        cache_dir: str | None = None,
+    ) -> None:
+        for name in metrics or ():
+            check_choice("metrics.metrics", name, METRICS)
+        if split is not None:
+            check_choice("metrics.split", split, ("train", "val", "test"))
+        positive = {
+            "every_n_epochs": every_n_epochs,
+            "num_repeats": num_repeats,
+            "precision_recall_k": precision_recall_k,
+            "density_coverage_k": density_coverage_k,
+            "neighbour_images": neighbour_images,
+        }
+        check_positive(**{f"metrics.{name}": value for name, value in positive.items()})
+        if num_samples < 2:
+            raise SettingError(f"metrics.num_samples is {num_samples}: it must be 2 or more.")
+        if iw_samples < 0:
+            raise SettingError(f"metrics.iw_samples is {iw_samples}: it must not be negative.")
+        self.enabled = enabled
+        self.metrics = list(METRICS if metrics is None else metrics)
+        self.num_samples = num_samples
+        self.extractor = extractor
+        self.weights_path = weights_path
+        self.split = split
+        self.every_n_epochs = every_n_epochs
+        self.num_repeats = num_repeats
+        self.floor = floor
+        self.seed = seed
+        self.ema = ema
+        self.iw_samples = iw_samples
+        self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
+        self.cache = Cache(cache_dir)
+        self.last_path: Path | None = None
+        self._extractor: Extractor | None = None
+        self._real: dict[Stage, tuple[Reference, dict[str, Any], dict[str, Any] | None]] = {}
+        self._bound = MeanMetric()
+
+    @property
+    def active(self) -> bool:
+        """Whether samples are scored: something was asked for, and there is an extractor to do it with."""
+        return bool(self.metrics) and self._extractor is not None
+
+    # --- when ---------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Get the extractor before the first step, so that a missing file costs no training."""
+        if not isinstance(pl_module, GenerativeModule):
+            raise SettingError(f"GenerativeMetrics needs a GenerativeModule, not a {type(pl_module).__name__}.")
+        self._real.clear()
+        if not self.metrics or stage == "predict" or self._extractor is not None:
+            return
+
+        def make() -> Extractor:
+            return make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
+
+        try:
+            # The first process may have to download a file; the others then find it there.
+            if trainer.world_size > 1:
+                on_first_process(trainer, lambda: bool(make()))
+            self._extractor = everywhere(trainer, make)
+        except DataError as error:
+            if self.extractor != "auto" or self.weights_path is not None:
+                raise
+            rank_zero_warn(f"The samples will not be scored: {error}")
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a new mean of the bound."""
+        self._bound = MeanMetric().to(pl_module.device)
+        self._bound.set_dtype(torch.float64)
+
+    def on_validation_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Add a batch to the mean of the importance-weighted bound."""
+        if self.iw_samples and hasattr(pl_module, "bound") and self._due(trainer):
+            images, labels = pl_module.images_and_labels(batch)
+            self._bound.update(pl_module.bound(images, self.iw_samples, labels, seed=self.seed, ema=self.ema).double())
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Score the samples."""
+        if self._due(trainer):
+            self._evaluate(trainer, pl_module, "val")
+
+    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin a new mean of the bound."""
+        self.on_validation_epoch_start(trainer, pl_module)
+
+    def on_test_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Add a batch to the mean of the importance-weighted bound."""
+        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Score the samples."""
+        if self._due(trainer):
+            self._evaluate(trainer, pl_module, "test")
+
+    def _due(self, trainer: Any) -> bool:
+        """Whether this validation is one to score: outside a fit every one is."""
+        if trainer.sanity_checking or trainer.fast_dev_run:
+            return False
+        epochs = trainer.current_epoch + 1
+        return bool(
+            trainer.state.fn != TrainerFn.FITTING
+            or epochs % self.every_n_epochs == 0
+            or epochs == trainer.max_epochs
+            or trainer.should_stop
+            or trainer.global_step == trainer.max_steps
+        )
+
+    # --- the evaluation -----------------------------------------------------------------------------------
+
+    def _evaluate(self, trainer: Any, model: GenerativeModule, stage: Stage) -> None:
+        """Score the samples on all processes together, log the scores and write them down."""
+        record: dict[str, Any] = {"scores": {}, "protocol": {}}
+        if self.active:
+            record |= self._score(trainer, model, stage)
+        if self.iw_samples and hasattr(model, "bound"):
+            record["scores"]["iw_bound"] = float(self._bound.compute())
+        scores = record["scores"]
+        model.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
+        # What the model itself has logged of its likelihood is measured on the same images.
+        likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _LIKELIHOODS}
+        likelihoods = {name: float(value) for name, value in likelihoods.items() if value is not None}
+        record["scores"] = scores | likelihoods
+        if not trainer.is_global_zero or not record["scores"]:
+            return
+        if likelihoods:
+            record["protocol"] |= self._likelihood_protocol(trainer, model, stage)
+        about = {"stage": stage, "step": model.weights_step, "model": type(model).__name__}
+        made = {"versions": _versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
+        record = about | record | {"seed": self.seed, "num_repeats": self.num_repeats} | made
+        self.last_path = self._path(trainer, model, stage)
+        write_scores(self.last_path, record)
+        if trainer.state.fn != TrainerFn.FITTING:
+            print(f"\n{table(record)}\n{self.last_path}")
+
+    def _score(self, trainer: Any, model: GenerativeModule, stage: Stage) -> dict[str, Any]:
+        """Return the scores with their protocol, the floor and the seconds; the scores on every process."""
+        assert self._extractor is not None
+        self._extractor.to(model.device)
+        reference, about, floor = self._reference(trainer, model, stage)
+        repeats = [
+            self._score_samples(trainer, model, reference, self.seed + repeat) for repeat in range(self.num_repeats)
+        ]
+        values = {name: np.array([scores[name] for scores, _ in repeats]) for name in repeats[0][0]}
+        record = {
+            "scores": {name: float(value.mean()) for name, value in values.items()},
+            "protocol": self._extractor.describe()
+            | about
+            | {"num_samples": self.num_samples, "ema": self.ema}
+            | self.settings.fitted(about["num_real"], self.num_samples),
+            "floor": floor,
+            "seconds": {name: sum(seconds[name] for _, seconds in repeats) for name in repeats[0][1]},
+        }
+        if self.num_repeats > 1:
+            record["standard_deviations"] = {name: float(value.std(ddof=1)) for name, value in values.items()}
+        return record
+
+    def _score_samples(
+        self, trainer: Any, model: GenerativeModule, reference: Reference, seed: int
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Generate, extract and score one set of samples; the result is the same on every process."""
+        assert self._extractor is not None
+        extractor = self._extractor
+
+        def samples(start: int, stop: int) -> Tensor:
+            images = model.sample(stop - start, seed=seed, start=start, ema=self.ema)
+            if not images.isfinite().all():
+                raise DataError(
+                    f"the samples of step {model.weights_step} are not finite numbers: the model has diverged. "
+                    "Go back to an earlier checkpoint, and lower the learning rates."
+                )
+            return to_uint8(images).permute(0, 3, 1, 2)
+
+        fake, seconds = extract(trainer, extractor, self.num_samples, samples)
+        metrics = list(self.metrics)
+        if model.num_classes > 0:
+            fake.labels = torch.arange(self.num_samples) % model.num_classes
+            if tuple(getattr(trainer.datamodule, "class_names", ())) != extractor.class_names:
+                metrics = [name for name in metrics if name != "label_accuracy"]  # its classes are not the data's
+        scores, times = on_first_process(trainer, lambda: score(fake, reference, metrics, model.device))
+        return scores, seconds | times
+
+    def _reference(
+        self, trainer: Any, model: GenerativeModule, stage: Stage
+    ) -> tuple[Reference, dict[str, Any], dict[str, Any] | None]:
+        """Return the real images' features, what a protocol says of them, and the floor."""
+        if stage not in self._real:
+            assert self._extractor is not None
+            if hasattr(trainer.datamodule, "images"):
+                split = self.split or ("test" if stage == "test" else "train")
+                real = RealImages(trainer, self._extractor, self.cache, self.settings)
+                reference, about = real.reference(split)
+                floor = real.floor(split, reference, self.num_samples, self.metrics) if self.floor else None
+                self._real[stage] = reference, about, floor
+            else:
+                loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+                about_loader = (trainer, model, self._extractor, loader, self.cache, self.settings)
+                self._real[stage] = *reference_from_loader(*about_loader), None
+        return self._real[stage]
+
+    def _likelihood_protocol(self, trainer: Any, model: Any, stage: Stage) -> dict[str, Any]:
+        """Return what has to be known of a likelihood to compare it."""
+        loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+        batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
+        limited = isinstance(batches, list) and hasattr(loaders, "__len__") and sum(batches) < len(loaders)
+        return {
+            "likelihood": getattr(model, "likelihood", None),
+            "likelihood_images": f"{stage} split" + (f", {sum(batches)} batches" if limited else ""),
+            "binarization": getattr(trainer.datamodule, "binarization", "none"),
+            "iw_samples": self.iw_samples,
+        }
+
+    def _path(self, trainer: Any, model: GenerativeModule, stage: Stage) -> Path:
+        """Return where the scores go; those of test do not replace those of validation."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir) / "metrics"
+        path = folder / f"step={model.weights_step:07d}.json"
+        other = {"val": "test", "test": "val"}[stage]
+        return path.with_name(f"{path.stem}-{stage}.json") if other in self._real and path.is_file() else path
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions that a score may depend on."""
+    from lightning_gans import __version__
+
+    libraries = {"torch": torch.__version__, "torchmetrics": torchmetrics.__version__, "numpy": np.__version__}
+    return {"lightning_gans": __version__, **libraries, "python": platform.python_version()}

@@ -1,0 +1,24 @@
+"""Evaluation: extractors, metrics on features, and scores that say how they were made."""
+
+from lightning_gans.metrics.extractors import Extractor, ModuleExtractor, make_extractor
+from lightning_gans.metrics.frechet import FrechetDistance
+from lightning_gans.metrics.inception import InceptionExtractor
+from lightning_gans.metrics.inception_score import InceptionScore
+from lightning_gans.metrics.kernel import KernelDistance
+from lightning_gans.metrics.mnist import MNISTExtractor
+from lightning_gans.metrics.neighbours import DensityCoverage, PrecisionRecall
+from lightning_gans.metrics.protocol import compare
+
+__all__ = [
+    "DensityCoverage",
+    "Extractor",
+    "FrechetDistance",
+    "InceptionExtractor",
+    "InceptionScore",
+    "KernelDistance",
+    "MNISTExtractor",
+    "ModuleExtractor",
+    "PrecisionRecall",
+    "compare",
+    "make_extractor",
+]

@@ -1,0 +1,85 @@
+"""Arrays kept on disk under the hash of what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from lightning_gans.files import replacing
+
+
+def default_folder() -> Path:
+    """Return ``$LIGHTNING_GANS_CACHE``, else ``lightning_gans`` where the system keeps caches."""
+    named = os.environ.get("LIGHTNING_GANS_CACHE")
+    if named:
+        return Path(named).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_gans"
+
+
+def fingerprint(*parts: Any) -> str:
+    """Return the SHA-256 of tensors (their shapes, types and values) and of plain values."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            array = part.detach().cpu().contiguous().numpy()
+            digest.update(f"{array.shape} {array.dtype}".encode())
+            digest.update(array.tobytes())
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+class Cache:
+    """A folder of npz files, each named by the hash of its key.
+
+    A file is written whole or not at all. One that is damaged is left out with a warning, so that it is made
+    again; a folder that cannot be written to costs a warning and no more.
+
+    Args:
+        folder: Where; by default :func:`default_folder`.
+    """
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self.folder = default_folder() if folder is None else Path(folder).expanduser()
+
+    def path(self, kind: str, key: Mapping[str, Any]) -> Path:
+        """Return the file of a key."""
+        return self.folder / f"{kind}-{fingerprint(dict(key))[:40]}.npz"
+
+    def load(self, kind: str, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+        """Return the arrays stored under a key, or None; reading checks the file's own checksums."""
+        path = self.path(kind, key)
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+            if json.loads(str(arrays.pop("key"))) != json.loads(json.dumps(dict(key))):
+                raise ValueError("it was made from something else")
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            warnings.warn(f"{path} is damaged ({error}): computing it again.", stacklevel=2)
+            return None
+        return arrays
+
+    def save(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Store arrays under a key."""
+        path = self.path(kind, key)
+        try:
+            with replacing(path) as file:
+                np.savez(file, key=np.array(json.dumps(dict(key))), **arrays)  # type: ignore[arg-type]
+        except OSError as error:
+            warnings.warn(
+                f"{path} cannot be written ({error.strerror}): the next evaluation computes it again. "
+                "Name another folder with metrics.cache_dir, or in LIGHTNING_GANS_CACHE.",
+                stacklevel=2,
+            )

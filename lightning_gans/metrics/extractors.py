@@ -1,0 +1,167 @@
+"""Networks that turn images into features and class logits, and what has to be said of one beside a score."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.errors import SettingError
+
+
+class Extractor(nn.Module):
+    """A frozen network that is the same for every image it is shown, however many at once.
+
+    ``forward`` maps uint8 images ``(N, C, H, W)`` to features, float32 ``(N, num_features)``, and class
+    logits, float32 ``(N, K)``, or None where it has no classes.
+
+    Attributes:
+        name: What a protocol calls it.
+        num_features: Length of a feature vector; 0 where it shows only with the first images.
+        resize: How images reach its input size, in words.
+        weights_sha256: Hash of its weights.
+        class_names: Names of the classes of its logits, where they are those of a data set.
+        block_size: Images that are shown at once, always, so that their features never depend on it.
+    """
+
+    name: str
+    num_features: int
+    resize: str
+    weights_sha256: str
+    class_names: tuple[str, ...] = ()
+    block_size: int = 250
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a protocol says of it."""
+        return {
+            "extractor": self.name,
+            "weights_sha256": self.weights_sha256,
+            "num_features": self.num_features,
+            "resize": self.resize,
+        }
+
+    @torch.no_grad()
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return features and logits of uint8 images, float32 on the CPU, shown in whole blocks.
+
+        A block that is not full is filled up, so that each image's bits depend on its place in the blocks
+        alone.
+
+        Raises:
+            SettingError: The network gives features of another shape, or numbers that are not finite.
+        """
+        features, logits = [], []
+        with _exact_arithmetic(images.device):
+            for block in torch.split(images, self.block_size):
+                missing = self.block_size - len(block)
+                shown = torch.cat([block, block[:1].expand(missing, -1, -1, -1)]) if missing else block
+                found, classes = self(shown)
+                features.append(self._checked(found, "features")[: len(block)])
+                if classes is not None:
+                    logits.append(self._checked(classes, "logits")[: len(block)])
+        self.num_features = features[0].shape[1]
+        return torch.cat(features), torch.cat(logits) if logits else None
+
+    def _checked(self, values: Tensor, what: str) -> Tensor:
+        if values.shape != (self.block_size, *values.shape[1:2]) or values.shape[1] == 0:
+            raise SettingError(
+                f"the extractor {self.name} gave {what} of the shape {list(values.shape)} for {self.block_size} "
+                f"images: it must be (N, number of {what})."
+            )
+        values = values.float().cpu()
+        if not values.isfinite().all():
+            raise SettingError(f"the extractor {self.name} gave {what} that are not finite.")
+        return values
+
+
+@contextmanager
+def _exact_arithmetic(device: torch.device) -> Iterator[None]:
+    """Compute in true float32 whatever the trainer's precision, by the same algorithm each time."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with (
+            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+            torch.autocast(device.type, enabled=False),
+        ):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+
+
+class ModuleExtractor(Extractor):
+    """A network of the user's own, as an extractor.
+
+    Args:
+        module: Maps float32 images in [-1, 1], ``(N, C, H, W)``, to features ``(N, d)``, or to a pair of
+            features and logits. They are shown as 8-bit images would be: rounded to 256 levels.
+    """
+
+    resize = "none"
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.eval().requires_grad_(False)
+        self.name = f"{type(module).__module__}.{type(module).__qualname__}"
+        self.num_features = 0
+        self.weights_sha256 = hash_weights(module)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return what the network makes of the images."""
+        result = self.module(images.float() / 127.5 - 1)
+        return result if isinstance(result, tuple) else (result, None)
+
+
+def hash_weights(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's parameters and buffers: their names, shapes and bits."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def make_extractor(
+    extractor: str | nn.Module, image_shape: tuple[int, ...], weights_path: str | None = None
+) -> Extractor:
+    """Return the extractor that a setting names.
+
+    Args:
+        extractor: ``mnist``, ``inception``, ``auto`` (``mnist`` for grey images, else ``inception``), or a
+            network of your own.
+        image_shape: ``(C, H, W)`` of the images it will be shown.
+        weights_path: The file of the ``inception`` weights.
+
+    Raises:
+        SettingError: There is no such extractor, or it does not take such images.
+        DataError: Its weights are missing or damaged.
+    """
+    from lightning_gans.metrics.inception import InceptionExtractor
+    from lightning_gans.metrics.mnist import MNISTExtractor
+
+    if isinstance(extractor, Extractor):
+        return extractor
+    if isinstance(extractor, nn.Module):
+        return ModuleExtractor(extractor)
+    if extractor == "auto":
+        extractor = "mnist" if image_shape[0] == 1 else "inception"
+    if extractor == "mnist":
+        if image_shape[0] != 1:
+            raise SettingError(
+                f"metrics.extractor is 'mnist', which takes grey images, but these are {list(image_shape)}: "
+                "use 'inception', or a network of yours."
+            )
+        return MNISTExtractor()
+    if extractor == "inception":
+        if image_shape[0] not in (1, 3):
+            raise SettingError(
+                f"metrics.extractor is 'inception', which takes grey or RGB images, but these are {list(image_shape)}."
+            )
+        return InceptionExtractor(weights_path)
+    raise SettingError(
+        f"metrics.extractor is {extractor!r}: choose from auto, mnist, inception, or give a network by its class_path."
+    )

@@ -1,0 +1,58 @@
+"""The Inception Score of a set of class logits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.metrics.sets import RowsMetric
+
+
+class InceptionScore(RowsMetric):
+    r""":math:`\exp \mathbb{E}_x \mathrm{KL}(p(y|x) \,\|\, p(y))`, between 1 and the number of classes.
+
+    Mean and standard deviation over parts of the images (Salimans et al. 2016, https://arxiv.org/abs/1606.03498),
+    which are shuffled before as torch-fidelity shuffles them.
+
+    Args:
+        num_classes: Number of logits.
+        splits: How many parts.
+        seed: Seed of the shuffling.
+        **options: torchmetrics' own, such as ``sync_on_compute``.
+    """
+
+    higher_is_better = True
+
+    def __init__(self, num_classes: int, splits: int = 10, seed: int = 2020, **options: Any) -> None:
+        check_positive(splits=splits)
+        super().__init__(num_classes, ("logits",), **options)
+        self.splits = splits
+        self.seed = seed
+
+    def update(self, logits: Tensor) -> None:
+        """Add the logits ``(N, num_classes)`` of generated images."""
+        self.add("logits", logits)
+
+    def compute(self) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation over the parts, float64.
+
+        Raises:
+            SettingError: There are fewer images than parts.
+        """
+        logits = self.rows("logits")
+        if len(logits) < self.splits:
+            raise SettingError(f"InceptionScore has {self.splits} splits, but only {len(logits)} images.")
+        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(logits)))
+        log_p = logits[order.to(logits.device)].double().log_softmax(1)
+        scores = []
+        for split in range(self.splits):
+            part = log_p[split * len(log_p) // self.splits : (split + 1) * len(log_p) // self.splits]
+            # The logarithm of the mean, which stays finite where a class has no mass at all.
+            log_mean = part.logsumexp(0) - np.log(len(part))
+            scores.append((part.exp() * (part - log_mean)).sum(1).mean().exp())
+        values = torch.stack(scores)
+        return values.mean(), values.std(correction=0)

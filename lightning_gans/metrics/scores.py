@@ -1,0 +1,241 @@
+"""All scores of a set of generated images, from features that were extracted once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_gans import randomness
+from lightning_gans.metrics.cache import Cache
+from lightning_gans.metrics.frechet import FrechetDistance
+from lightning_gans.metrics.inception_score import InceptionScore
+from lightning_gans.metrics.kernel import KernelDistance
+from lightning_gans.metrics.neighbours import count_inside, nearest_squared_distances
+from lightning_gans.randomness import Stream
+
+METRICS = (
+    "fid",
+    "inception_score",
+    "kid",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "label_accuracy",
+    "fid_class",
+)
+"""What can be asked for, by the key it is logged under; ``fid_class`` is one number for each class."""
+
+_OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")
+_REAL_SUMS = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The numbers that the metrics' definitions leave open.
+
+    Attributes:
+        precision_recall_k: Neighbour that a ball of the manifolds reaches to (Kynkäänniemi et al. 2019).
+        density_coverage_k: The same for density and coverage (Naeem et al. 2020).
+        neighbour_images: The nearest-neighbour metrics take at most so many images of each set.
+        kid_subsets: Pairs of subsets.
+        kid_subset_size: Images in each; all, where there are fewer.
+        inception_score_splits: Parts of the images.
+    """
+
+    precision_recall_k: int = 3
+    density_coverage_k: int = 5
+    neighbour_images: int = 10_000
+    kid_subsets: int = 100
+    kid_subset_size: int = 1000
+    inception_score_splits: int = 10
+
+    def fitted(self, num_real: int, num_fake: int) -> dict[str, int]:
+        """Return the settings as they apply to sets of these sizes."""
+        smaller = min(num_real, num_fake)
+        return asdict(self) | {
+            "neighbour_images_real": min(num_real, self.neighbour_images),
+            "neighbour_images_fake": min(num_fake, self.neighbour_images),
+            "kid_subset_size": min(self.kid_subset_size, smaller),
+            "inception_score_splits": min(self.inception_score_splits, num_fake),
+        }
+
+
+@dataclass
+class FeatureSet:
+    """Features of a set of images, and what else its extractor saw in them.
+
+    Attributes:
+        features: float32 ``(N, d)``.
+        logits: float32 ``(N, K)``, or None.
+        labels: int64 ``(N,)``, what the images should show, or None.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+
+class Reference:
+    """Features of the real images, and what every evaluation against them shares, kept on disk.
+
+    Args:
+        images: The features.
+        settings: The numbers that the metrics take.
+        cache: Where to keep what is computed from them.
+        key: What they were made from.
+    """
+
+    def __init__(self, images: FeatureSet, settings: Settings, cache: Cache, key: Mapping[str, Any]) -> None:
+        self.images = images
+        self.settings = settings
+        self._cache = cache
+        self._key = dict(key)
+        self._sums: dict[str, Tensor] | None = None
+        self._neighbours: Tensor | None = None
+
+    def sums(self, device: torch.device) -> dict[str, Tensor]:
+        """Return the states of a Fréchet distance that has seen the real images."""
+        if self._sums is None:
+            stored = self._cache.load("sums", self._key)
+            if stored is None:
+                metric = FrechetDistance(self.images.features.shape[1], sync_on_compute=False).to(device)
+                metric.update(self.images.features.to(device), real=True)
+                stored = {name: getattr(metric, name).cpu().numpy() for name in _REAL_SUMS}
+                self._cache.save("sums", self._key, stored)
+            self._sums = {name: torch.from_numpy(stored[name]) for name in _REAL_SUMS}
+        return {name: value.clone().to(device) for name, value in self._sums.items()}
+
+    def chosen(self) -> Tensor:
+        """Return the features that the nearest-neighbour metrics take, float32 ``(n, d)``."""
+        return subsample(self.images.features, self.settings.neighbour_images)
+
+    def radii(self, k: int, device: torch.device) -> Tensor:
+        """Return the squared distances to the k-th neighbours of :meth:`chosen`, float64 ``(n,)``."""
+        if self._neighbours is None:
+            most = max(self.settings.precision_recall_k, self.settings.density_coverage_k)
+            key = self._key | {"neighbour_images": self.settings.neighbour_images, "k": most}
+            stored = self._cache.load("neighbours", key)
+            if stored is None:
+                nearest = nearest_squared_distances(self.chosen().double().to(device), most)
+                stored = {"squared_distances": nearest.cpu().numpy()}
+                self._cache.save("neighbours", key, stored)
+            self._neighbours = torch.from_numpy(stored["squared_distances"])
+        return self._neighbours[:, k - 1].to(device)
+
+
+def subsample(rows: Tensor, most: int) -> Tensor:
+    """Return all rows, or a choice of so many that depends on their number alone."""
+    if len(rows) <= most:
+        return rows
+    order = torch.randperm(len(rows), generator=randomness.generator(0, Stream.SPLIT, len(rows)))
+    return rows[order[:most].sort().values]
+
+
+def score(
+    fake: FeatureSet, reference: Reference, metrics: Sequence[str], device: torch.device | str = "cpu"
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Compute the metrics asked for, in float64.
+
+    Args:
+        fake: Features of generated images.
+        reference: Features of the real ones.
+        metrics: Names out of :data:`METRICS`; those for which logits or labels are missing are left out.
+        device: Where to compute.
+
+    Returns:
+        The scores by the key they are logged under, and the seconds that the nearest neighbours
+        (``neighbours``) and everything else (``metrics``) took.
+
+    Raises:
+        SettingError: There are too few images.
+    """
+    device = torch.device(device)
+    if device.type not in ("cpu", "cuda"):
+        device = torch.device("cpu")  # the others have no float64
+    real, settings = reference.images, reference.settings
+    fitted = settings.fitted(len(real), len(fake))
+    width = real.features.shape[1]
+    scores: dict[str, float] = {}
+    started = time.monotonic()
+    if "fid" in metrics:
+        fid = FrechetDistance(width, sync_on_compute=False).to(device)
+        for name, value in reference.sums(device).items():
+            setattr(fid, name, value)
+        fid.update(fake.features.to(device), real=False)
+        scores["fid"] = float(fid.compute())
+    if "kid" in metrics:
+        size = fitted["kid_subset_size"]
+        kid = KernelDistance(width, settings.kid_subsets, size, sync_on_compute=False).to(device)
+        kid.update(real.features.to(device), real=True)
+        kid.update(fake.features.to(device), real=False)
+        scores["kid"], scores["kid_std"] = map(float, kid.compute())
+    if "inception_score" in metrics and fake.logits is not None:
+        splits = fitted["inception_score_splits"]
+        inception_score = InceptionScore(fake.logits.shape[1], splits, sync_on_compute=False)
+        inception_score.update(fake.logits)
+        scores["inception_score"] = float(inception_score.compute()[0])
+    if "label_accuracy" in metrics and fake.logits is not None and fake.labels is not None:
+        accuracy = MulticlassAccuracy(fake.logits.shape[1], average="micro", sync_on_compute=False)
+        accuracy.update(fake.logits, fake.labels)
+        scores["label_accuracy"] = float(accuracy.compute())
+    if "fid_class" in metrics and fake.labels is not None and real.labels is not None:
+        scores |= _class_distances(fake, real, device)
+    seconds = {"metrics": time.monotonic() - started}
+    if any(name in metrics for name in _OF_NEIGHBOURS):
+        started = time.monotonic()
+        found = _neighbour_scores(fake, reference, device)
+        scores |= {name: value for name, value in found.items() if name in metrics}
+        seconds["neighbours"] = time.monotonic() - started
+    return scores, seconds
+
+
+def _class_distances(fake: FeatureSet, real: FeatureSet, device: torch.device) -> dict[str, float]:
+    """Return a Fréchet distance for each class; one without two images of each kind is left out, and said so."""
+    assert fake.labels is not None and real.labels is not None
+    scores = {}
+    missing = []
+    for label in range(int(max(fake.labels.max(), real.labels.max())) + 1):
+        fakes, reals = fake.features[fake.labels == label], real.features[real.labels == label]
+        if min(len(fakes), len(reals)) < 2:
+            missing.append(label)
+            continue
+        metric = FrechetDistance(real.features.shape[1], sync_on_compute=False).to(device)
+        metric.update(reals.to(device), real=True)
+        metric.update(fakes.to(device), real=False)
+        scores[f"fid_class/{label}"] = float(metric.compute())
+    if missing:
+        names = ", ".join(map(str, missing))
+        rank_zero_warn(f"fid_class is left out for {names}: fewer than 2 real or generated images of the class.")
+    return scores
+
+
+def _neighbour_scores(fake: FeatureSet, reference: Reference, device: torch.device) -> dict[str, float]:
+    """Return precision, recall, density and coverage from one pass over the distances between the sets."""
+    settings = reference.settings
+    fakes = subsample(fake.features, settings.neighbour_images).double().to(device)
+    closed, opened = settings.precision_recall_k, settings.density_coverage_k
+    inside = count_inside(
+        reference.chosen().double().to(device),
+        fakes,
+        reference.radii(closed, device),
+        reference.radii(opened, device),
+        nearest_squared_distances(fakes, closed)[:, -1],
+    )
+    scores = {
+        "precision": inside.precision(),
+        "recall": inside.recall(),
+        "density": inside.density(opened),
+        "coverage": inside.coverage(),
+    }
+    return {name: float(value) for name, value in scores.items()}
