@@ -92,7 +92,7 @@ class RealImages:
         """Return the reference (whole on the first process only), and what a protocol says of it."""
         data = self.trainer.datamodule
         images, labels = data.images(split)
-        key = {"data": fingerprint(images, labels), **self.extractor.describe(), "version": _VERSION}
+        key = {"data": fingerprint(images, labels), **self.extractor.identity(), "version": _VERSION}
 
         def look() -> FeatureSet | None:
             stored = self.cache.load("features", key)
@@ -136,7 +136,7 @@ class RealImages:
         key = {
             "reference": same,
             "floor": fingerprint(images),
-            **self.extractor.describe(),
+            **self.extractor.identity(),
             **self.settings.fitted(len(reference.images), len(images)),
             "metrics": metrics,
             "version": _VERSION,
@@ -189,7 +189,7 @@ def reference_from_loader(
     digest = on_first_process(trainer, lambda: fingerprint(found.features))
     num_real = on_first_process(trainer, lambda: len(found))
     about = {"data": "loader", "split": "loader", "data_sha256": digest, "num_real": num_real}
-    key = {"features": digest, **extractor.describe(), "version": _VERSION}
+    key = {"features": digest, **extractor.identity(), "version": _VERSION}
     return Reference(found, settings, cache, key), about
 
 

@@ -132,6 +132,8 @@ class GenerativeMetrics(Callback):
         self._extractor: Extractor | None = None
         self._real: dict[Stage, tuple[Reference, dict[str, Any], dict[str, Any] | None]] = {}
         self._bound = MeanMetric()
+        self._folder = Path()
+        self._written: dict[Path, Stage] = {}
 
     @property
     def active(self) -> bool:
@@ -145,6 +147,7 @@ class GenerativeMetrics(Callback):
         if not isinstance(pl_module, GenerativeModule):
             raise SettingError(f"GenerativeMetrics needs a GenerativeModule, not a {type(pl_module).__name__}.")
         self._real.clear()
+        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "metrics"  # asked by all processes together
         if not self.metrics or stage == "predict" or self._extractor is not None:
             return
 
@@ -229,7 +232,7 @@ class GenerativeMetrics(Callback):
         about = {"stage": stage, "step": model.weights_step, "model": type(model).__name__}
         made = {"versions": _versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
         record = about | record | {"seed": self.seed, "num_repeats": self.num_repeats} | made
-        self.last_path = self._path(trainer, model, stage)
+        self.last_path = self._path(model, stage)
         write_scores(self.last_path, record)
         if trainer.state.fn != TrainerFn.FITTING:
             print(f"\n{table(record)}\n{self.last_path}")
@@ -245,7 +248,7 @@ class GenerativeMetrics(Callback):
         values = {name: np.array([scores[name] for scores, _ in repeats]) for name in repeats[0][0]}
         record = {
             "scores": {name: float(value.mean()) for name, value in values.items()},
-            "protocol": self._extractor.describe()
+            "protocol": self._extractor.describe()  # after the first images, when it is known whole
             | about
             | {"num_samples": self.num_samples, "ema": self.ema}
             | self.settings.fitted(about["num_real"], self.num_samples),
@@ -311,12 +314,12 @@ class GenerativeMetrics(Callback):
             "iw_samples": self.iw_samples,
         }
 
-    def _path(self, trainer: Any, model: GenerativeModule, stage: Stage) -> Path:
+    def _path(self, model: GenerativeModule, stage: Stage) -> Path:
         """Return where the scores go; those of test do not replace those of validation."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir) / "metrics"
-        path = folder / f"step={model.weights_step:07d}.json"
-        other = {"val": "test", "test": "val"}[stage]
-        return path.with_name(f"{path.stem}-{stage}.json") if other in self._real and path.is_file() else path
+        path = self._folder / f"step={model.weights_step:07d}.json"
+        if self._written.setdefault(path, stage) != stage:
+            path = path.with_name(f"{path.stem}-{stage}.json")
+        return path
 
 
 def _versions() -> dict[str, str]:

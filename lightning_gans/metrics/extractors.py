@@ -35,14 +35,13 @@ class Extractor(nn.Module):
     class_names: tuple[str, ...] = ()
     block_size: int = 250
 
+    def identity(self) -> dict[str, str]:
+        """Return what makes two extractors the same."""
+        return {"extractor": self.name, "weights_sha256": self.weights_sha256, "resize": self.resize}
+
     def describe(self) -> dict[str, Any]:
-        """Return what a protocol says of it."""
-        return {
-            "extractor": self.name,
-            "weights_sha256": self.weights_sha256,
-            "num_features": self.num_features,
-            "resize": self.resize,
-        }
+        """Return what a protocol says of it, once it has seen images."""
+        return {**self.identity(), "num_features": self.num_features}
 
     @torch.no_grad()
     def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
