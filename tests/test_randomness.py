@@ -87,3 +87,20 @@ def test_the_global_seed_is_that_of_seed_everything(monkeypatch):
     assert randomness.global_seed() is None
     monkeypatch.setenv("PL_GLOBAL_SEED", "12")
     assert randomness.global_seed() == 12
+
+
+def test_numbers_for_an_item_follow_it_into_any_batch():
+    items = torch.rand(6, 3, 4)
+    rows = randomness.randn_for(items, 5, 1, 2)
+    order = torch.tensor([4, 0, 5])
+    assert randomness.randn_for(items[order], 5, 1, 2).equal(rows[order])
+    assert not randomness.randn_for(items, 5, 1, 3).equal(rows)
+    assert len(rows.unique(dim=0)) == 6
+    many = randomness.randn_for(torch.rand(2000, 2), 8, 0)
+    assert abs(many.mean()) < 0.03 and abs(many.std() - 1) < 0.03
+
+
+def test_rows_of_uniform_numbers_are_found_by_their_place():
+    table = randomness.rand_at(torch.arange(9), 5, 1, 2)
+    assert randomness.rand_at(torch.tensor([7, 2]), 5, 1, 2).equal(table[[7, 2]])
+    assert table.min() >= 0 and table.max() < 1 and len(table.unique()) == 45

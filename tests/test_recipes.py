@@ -41,6 +41,15 @@ def workplace(tmp_path, monkeypatch):
     return tmp_path
 
 
+def validated(run):
+    """Return the names of what validation has logged in a run."""
+    path = run / "metrics.csv"
+    if not path.exists():
+        return []  # nothing was logged
+    with open(path) as file:
+        return sorted(name for name in csv.DictReader(file).fieldnames if name.startswith("val/"))
+
+
 @pytest.mark.parametrize("name", sorted(set(recipes.names()) - OVERLAYS))
 def test_every_recipe_trains_validates_and_samples(name, workplace, capsys):
     main(["fit", "-c", name, "-c", "fast", *small(name)])
@@ -63,7 +72,17 @@ def test_every_recipe_trains_validates_and_samples(name, workplace, capsys):
     channels, height, width = model.image_shape
     assert archive["images"].shape == (3, height, width, channels) and archive["images"].dtype == np.uint8
     assert ("labels" in archive) == (model.num_classes > 0)
+    capsys.readouterr()
     main(["validate", "-c", name, "-c", "fast", *small(name), "--ckpt_path", str(checkpoint)])
+    assert validated(workplace / "runs" / name / "version_1") == validated(run)
+    scored = {"val/fid", "val/recall"} <= set(validated(run))
+    assert scored == (model.image_shape[0] == 1 and name != "vae_binary_mnist")  # colour needs Inception's weights
+    if validated(run):
+        step = "step=0000004.json"
+        assert (run / "metrics" / step).is_file() and (
+            workplace / "runs" / name / "version_1" / "metrics" / step
+        ).is_file()
+        assert "100 samples (EMA weights of step 4" in capsys.readouterr().out or not scored
 
 
 @pytest.mark.parametrize("name", sorted(recipes.names()))

@@ -18,7 +18,7 @@ from lightning_gans.metrics.extractors import Extractor
 
 FILE_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
 _HASH_PREFIX = FILE_NAME.rsplit("-", 1)[1].removesuffix(".pth")
-_PATIENCE = 6.0  # seconds until a host that does not answer counts as offline
+_PATIENCE = 3.0  # seconds until a server that does not answer counts as out of reach
 
 
 class InceptionExtractor(Extractor):
@@ -96,7 +96,7 @@ def find_weights(weights_path: str | Path | None = None) -> Path:
     failure = _unreachable(URL_INCEPTION_V3)
     if failure is None:
         try:
-            with urllib.request.urlopen(URL_INCEPTION_V3, timeout=_PATIENCE) as response:
+            with urllib.request.urlopen(URL_INCEPTION_V3, timeout=30) as response:
                 content = response.read()
             if not hashlib.sha256(content).hexdigest().startswith(_HASH_PREFIX):
                 raise OSError("what came is not the file that was asked for")

@@ -71,7 +71,7 @@ class Extractor(nn.Module):
         self.logits, self.shown, self.calls = logits, 0, 0
 
     def forward(self, images):
-        assert images.dtype == torch.float32 and -1 <= images.min() and images.max() <= 1
+        assert images.dtype == torch.float32 and images.min() >= -1 and images.max() <= 1
         self.shown += len(images)
         self.calls += 1
         seen = images.flatten(1) @ self.weight.T
@@ -199,7 +199,7 @@ def test_real_images_come_from_the_loader_where_there_is_no_data_module(make_tra
     trainer.validate(model, loader(batches), verbose=False)
     extractor, metric = Extractor(), FrechetDistance(6)
     for images, real in [(torch.cat([images for images, _ in batches]), True), (model.sample(100, seed=0), False)]:
-        metric.update(extractor((to_uint8(images).permute(0, 3, 1, 2) / 127.5 - 1))[0], real=real)
+        metric.update(extractor(to_uint8(images).permute(0, 3, 1, 2) / 127.5 - 1)[0], real=real)
     assert trainer.callback_metrics["val/fid"].item() == pytest.approx(metric.compute().item(), rel=1e-5)
 
 
@@ -392,7 +392,7 @@ def test_a_missing_class_is_left_out_with_a_warning(evaluate):
 
 def test_missing_weights_are_an_error_before_the_first_step(make_trainer):
     model = tiny(GAN)
-    with pytest.raises(DataError, match="weights-inception-2015-12-05-6726825d.pth") as caught:
+    with pytest.raises(DataError, match=r"weights-inception-2015-12-05-6726825d\.pth") as caught:
         make_trainer(callbacks=[GenerativeMetrics(extractor="inception")]).fit(model, Images())
     assert "--metrics.weights_path" in str(caught.value) and "checkpoints" in str(caught.value)
     assert model.images_seen == 0
@@ -425,7 +425,7 @@ def test_settings_out_of_range_are_named(options, named):
 
 
 def test_an_unknown_extractor_is_named(make_trainer):
-    with pytest.raises(SettingError, match="metrics.extractor is 'incption'"):
+    with pytest.raises(SettingError, match=r"metrics\.extractor is 'incption'"):
         make_trainer(callbacks=[GenerativeMetrics(extractor="incption")]).validate(tiny(GAN), Images(), verbose=False)
 
 
@@ -467,7 +467,8 @@ for name, cls, batch_size, num in (("gan", ConditionalGAN, 64, 1001), ("again", 
     torch.manual_seed(0)
     model = tiny(cls)
     model.run_seed = 5
-    callback = GenerativeMetrics(num_samples=num, extractor=Extractor(), iw_samples=3, cache_dir=f"{folder}/{devices}-{name}")
+    cache_dir = f"{folder}/{devices}-{name}"
+    callback = GenerativeMetrics(num_samples=num, extractor=Extractor(), iw_samples=3, cache_dir=cache_dir)
     trainer = pl.Trainer(
         accelerator="cpu", devices=devices, strategy=strategy, logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, callbacks=[callback], default_root_dir=folder,
@@ -515,7 +516,7 @@ def test_an_error_of_one_process_is_an_error_of_all():
     class Two:
         world_size, is_global_zero = 2, False
 
-        class strategy:  # noqa: N801
+        class strategy:
             @staticmethod
             def reduce_boolean_decision(decision, all):
                 assert decision and all

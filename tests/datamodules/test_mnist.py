@@ -190,3 +190,63 @@ def test_the_real_set(monkeypatch, offline):
     assert abs(test_images.float().mean() / 255 - 0.1325) < 1e-4
     assert test_labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert labels.bincount().min() > 4_500
+
+
+# --- binarization -----------------------------------------------------------------------------------------
+
+
+def epoch_of(data, split, epoch=0):
+    loader = getattr(data, f"{split}_dataloader")()
+    loader.sampler.set_epoch(epoch)
+    batches = [batch.to("cpu") for batch in loader]
+    return torch.cat([images for images, _ in batches])
+
+
+def binarized(tmp_path, raw, how, **options):
+    fill(raw, CONTENTS)
+    return make(tmp_path, binarization=how, **options)
+
+
+@pytest.mark.parametrize("how", ["static", "dynamic"])
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_images_are_binarized_once_and_for_all(tmp_path, raw, how, split):
+    data = binarized(tmp_path, raw, how)
+    images = epoch_of(data, split)
+    assert set(images.unique().tolist()) == {-1.0, 1.0}
+    assert images.equal(epoch_of(data, split, epoch=3))
+    data.batch_size = 5
+    assert images.equal(epoch_of(data, split))
+    grey, _ = data.images(split)
+    assert len(grey.unique()) > 200
+
+
+def test_training_images_are_binarized_anew_in_each_epoch_if_dynamic(tmp_path, raw):
+    for how, changes in (("static", False), ("dynamic", True)):
+        data = binarized(tmp_path, raw, how)
+        epochs = []
+        for epoch in (0, 1):
+            loader = data.train_dataloader()
+            loader.sampler.set_epoch(epoch)
+            batches = list(loader)
+            images = torch.cat([batch.to("cpu")[0] for batch in batches])
+            rows = torch.cat([batch.rows for batch in batches]).tolist()
+            epochs.append(dict(zip(rows, images, strict=True)))
+        both = set(epochs[0]) & set(epochs[1])
+        assert len(both) > 10
+        assert all(epochs[0][row].equal(epochs[1][row]) != changes for row in both)
+
+
+def test_the_grey_level_is_the_probability(tmp_path, raw):
+    data = binarized(tmp_path, raw, "dynamic")
+    source = data._split("train")[0]
+    rows = torch.arange(len(source))
+    draws = [source.gather(rows, None, torch.device("cpu"), torch.float32, (0, key))[0] for key in range(400)]
+    mean = (torch.stack(draws).mean(0) + 1) / 2
+    error = mean - source.images / 255
+    assert abs(error.mean()) < 1e-3 and error.square().mean().sqrt() < 0.03
+    assert (mean[source.images == 0] == 0).all() and (mean[source.images == 255] == 1).all()
+
+
+def test_binarization_out_of_range_is_named(tmp_path):
+    with pytest.raises(SettingError, match=r"binarization is 'dynamical'.*Did you mean 'dynamic'"):
+        MNISTDataModule(tmp_path, binarization="dynamical")

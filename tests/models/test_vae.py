@@ -341,3 +341,80 @@ def test_an_image_of_the_conv_architecture_has_to_be_a_power_of_two():
     with pytest.raises(SettingError, match="image_shape"):
         tiny(VAE, architecture="conv", image_shape=(1, 10, 10))
     assert tiny(VAE, architecture="conv", width=2).sample(2, seed=0).shape == (2, *SHAPE)
+
+
+class OrthogonalDecoder(nn.Module):
+    """Means of the pixels, linear in the latents; the columns of its matrix are orthogonal."""
+
+    def __init__(self, scale):
+        super().__init__()
+        basis = torch.linalg.qr(torch.randn(64, 2, generator=torch.Generator().manual_seed(0)))[0]
+        self.register_buffer("matrix", basis * torch.tensor(scale))
+
+    def forward(self, latents):
+        return (latents @ self.matrix.T).view(-1, 1, 8, 8)
+
+
+class ExactPosterior(nn.Module):
+    """The posterior of the latents under a linear decoder with Gaussian noise (Bishop 2006, equation 2.116)."""
+
+    def __init__(self, decoder, sigma, error=0.0):
+        super().__init__()
+        self.register_buffer("matrix", decoder.matrix)
+        self.sigma, self.error = sigma, error
+
+    def forward(self, images):
+        variance = 1 / (1 + self.matrix.square().sum(0) / self.sigma**2)
+        mean = variance * (images.flatten(1) @ self.matrix) / self.sigma**2
+        return mean + self.error, variance.log().expand(len(images), -1)
+
+
+def linear_vae(error=0.0, sigma=0.3):
+    decoder = OrthogonalDecoder([1.5, 0.7])
+    return tiny(
+        VAE,
+        latent_dim=2,
+        likelihood="gaussian",
+        sigma=sigma,
+        decoder=decoder,
+        encoder=ExactPosterior(decoder, sigma, error),
+    )
+
+
+@pytest.mark.parametrize("iw_samples", [1, 7])
+def test_the_bound_with_the_exact_posterior_is_the_likelihood(iw_samples):
+    model = linear_vae()
+    images = torch.randn(5, *SHAPE, generator=torch.Generator().manual_seed(1)).mul(0.4).clamp(-1, 1)
+    matrix = model.decoder.matrix
+    marginal = torch.distributions.MultivariateNormal(torch.zeros(64), 0.3**2 * torch.eye(64) + matrix @ matrix.T)
+    wanted = marginal.log_prob(images.flatten(1)) + 64 * LEVEL
+    torch.testing.assert_close(model.bound(images, iw_samples), wanted, rtol=1e-5, atol=1e-3)
+
+
+def test_the_bound_of_a_wrong_posterior_rises_with_its_samples():
+    exact, wrong = linear_vae(), linear_vae(error=0.5)
+    images = torch.randn(40, *SHAPE, generator=torch.Generator().manual_seed(1)).mul(0.4).clamp(-1, 1)
+    bounds = [wrong.bound(images, samples).mean().item() for samples in (1, 10, 1000)]
+    likelihood = exact.bound(images).mean().item()
+    assert bounds[0] < bounds[1] - 0.1 < bounds[2] < likelihood + 0.02, (bounds, likelihood)
+    assert bounds[2] == pytest.approx(likelihood, abs=0.3)
+
+
+def test_the_bound_of_an_image_does_not_depend_on_its_batch():
+    model = tiny(VAE)
+    images = torch.cat([images for images, _ in make_batches(3, 8)])
+    whole = model.bound(images, 4)
+    parts = torch.cat([model.bound(part, 4) for part in torch.split(images.flip(0), 5)]).flip(0)
+    torch.testing.assert_close(whole, parts, rtol=1e-6, atol=1e-5)
+    assert not whole.equal(model.bound(images, 4, seed=1))
+    with pytest.raises(SettingError, match="iw_samples is 0"):
+        model.bound(images, 0)
+
+
+def test_gaussian_likelihoods_are_logged_in_bits_per_dimension(make_trainer):
+    trainer = make_trainer()
+    trainer.validate(tiny(VAE, likelihood="gaussian"), loader(make_batches(2)), verbose=False)
+    bits = -trainer.callback_metrics["val/elbo"] / math.log(2) / 64
+    assert trainer.callback_metrics["val/bits_per_dim"].item() == pytest.approx(bits.item(), rel=1e-5)
+    trainer.validate(tiny(VAE), loader(make_batches(2)), verbose=False)
+    assert "val/bits_per_dim" not in trainer.callback_metrics
