@@ -76,4 +76,4 @@ class Checkpoint(ModelCheckpoint):
             return
         if at_the_end or epochs % (self.every_n_epochs or 1) == 0:
             self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
-            trainer.save_checkpoint(self.last_model_path)
+            trainer.save_checkpoint(self.last_model_path, weights_only=False)  # left open, Lightning says so each time

@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import check_positive
+from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.metrics.sets import TwoSetsMetric
+
+KID_SEED = 2020  # torch-fidelity's
+_ROWS = 250  # of the kernel's matrix at once, which then stays in the processor's cache
 
 
 class KernelDistance(TwoSetsMetric):
@@ -29,7 +32,7 @@ class KernelDistance(TwoSetsMetric):
     higher_is_better = False
 
     def __init__(
-        self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = 2020, **options: Any
+        self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = KID_SEED, **options: Any
     ) -> None:
         check_positive(num_subsets=num_subsets, subset_size=subset_size - 1)
         super().__init__(num_features, **options)
@@ -44,29 +47,68 @@ class KernelDistance(TwoSetsMetric):
             SettingError: A set has fewer images than a subset.
         """
         real, fake = self.both(self.subset_size)
-        random = np.random.RandomState(self.seed)  # its stream is frozen for good, unlike that of newer ones
-        values = torch.empty(self.num_subsets, dtype=torch.float64)
-        for subset in range(self.num_subsets):
-            chosen = [rows[self._draw(random, len(rows)).to(rows.device)].double() for rows in (fake, real)]
-            values[subset] = squared_mmd(*chosen)
+        subsets = draw_subsets(len(real), len(fake), self.num_subsets, self.subset_size, self.seed)
+        values = squared_mmds(real, fake, subsets, sums_within(real, [chosen for chosen, _ in subsets]))
         return values.mean(), values.std(correction=0)
 
-    def _draw(self, random: np.random.RandomState, num_images: int) -> Tensor:
-        return torch.from_numpy(random.choice(num_images, self.subset_size, replace=False))
+
+Subsets = list[tuple[Tensor, Tensor]]
 
 
-def squared_mmd(first: Tensor, second: Tensor) -> Tensor:
-    """Return the unbiased estimate from two sets of equal size, float64 ``(m, d)``."""
-    size = len(first)
-    within = sum(_kernel_sum(points, points) - _kernel_diagonal(points) for points in (first, second))
-    return within / (size * (size - 1)) - 2 * _kernel_sum(first, second) / size**2
+def draw_subsets(num_real: int, num_fake: int, num_subsets: int, size: int, seed: int) -> Subsets:
+    """Draw pairs of subsets without replacement: row numbers of real and of generated images, ``(size,)`` each.
+
+    Raises:
+        SettingError: A set has not so many images.
+    """
+    if not 2 <= size <= min(num_real, num_fake):
+        raise SettingError(f"KID's subset_size is {size}: it must be 2 or more, and at most {min(num_real, num_fake)}.")
+    random = np.random.RandomState(seed)  # its stream is frozen for good, unlike that of newer ones
+    subsets = []
+    for _ in range(num_subsets):
+        fake = torch.from_numpy(random.choice(num_fake, size, replace=False))
+        real = torch.from_numpy(random.choice(num_real, size, replace=False))
+        subsets.append((real, fake))
+    return subsets
+
+
+def sums_within(features: Tensor, subsets: list[Tensor]) -> Tensor:
+    """Return for each subset the kernel's sum over all ordered pairs of different rows, float64 ``(K,)``."""
+    return torch.stack([_sum_within(features[rows.to(features.device)].double()) for rows in subsets])
+
+
+def squared_mmds(real: Tensor, fake: Tensor, subsets: Subsets, real_within: Tensor) -> Tensor:
+    """Return the unbiased estimate for each pair of subsets, float64 ``(K,)``.
+
+    Args:
+        real: Features ``(N, d)``.
+        fake: Features ``(M, d)``.
+        subsets: As from :func:`draw_subsets`.
+        real_within: :func:`sums_within` of the real subsets, which do not change with the generated images.
+    """
+    size = len(subsets[0][0])
+    within = real_within.to(fake.device) + sums_within(fake, [rows for _, rows in subsets])
+    between = [
+        _sum_between(real[rows.to(real.device)].double(), fake[others.to(fake.device)].double())
+        for rows, others in subsets
+    ]
+    return within / (size * (size - 1)) - 2 * torch.stack(between) / size**2
+
+
+def _sum_between(first: Tensor, second: Tensor) -> Tensor:
+    return torch.stack([_kernel_sum(part, second) for part in torch.split(first, _ROWS)]).sum()
+
+
+def _sum_within(points: Tensor) -> Tensor:
+    # Half of the pairs, as the kernel is symmetric.
+    total = -((points.square().sum(1) / points.shape[1] + 1) ** 3).sum()
+    for start in range(0, len(points), _ROWS):
+        part, rest = points[start : start + _ROWS], points[start + _ROWS :]
+        total = total + _kernel_sum(part, part) + 2 * _kernel_sum(part, rest)
+    return total
 
 
 def _kernel_sum(first: Tensor, second: Tensor) -> Tensor:
-    one = first.new_ones(())
-    base = torch.addmm(one, first, second.T, alpha=1 / first.shape[1]).flatten()
-    return (base * base) @ base  # four times as fast as the sum of ``base ** 3``
-
-
-def _kernel_diagonal(points: Tensor) -> Tensor:
-    return ((points.square().sum(1) / points.shape[1] + 1) ** 3).sum()
+    """Return the kernel's sum over all pairs of the two sets."""
+    base = torch.addmm(first.new_ones(()), first, second.T, alpha=1 / first.shape[1]).flatten()
+    return (base * base) @ base  # faster than the sum of ``base ** 3``

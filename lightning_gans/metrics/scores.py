@@ -16,7 +16,7 @@ from lightning_gans import randomness
 from lightning_gans.metrics.cache import Cache
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
-from lightning_gans.metrics.kernel import KernelDistance
+from lightning_gans.metrics.kernel import KID_SEED, draw_subsets, squared_mmds, sums_within
 from lightning_gans.metrics.neighbours import count_inside, nearest_squared_distances
 from lightning_gans.randomness import Stream
 
@@ -103,6 +103,7 @@ class Reference:
         self._key = dict(key)
         self._sums: dict[str, Tensor] | None = None
         self._neighbours: Tensor | None = None
+        self._kernel_sums: dict[tuple[int, ...], Tensor] = {}
 
     def sums(self, device: torch.device) -> dict[str, Tensor]:
         """Return the states of a Fréchet distance that has seen the real images."""
@@ -115,6 +116,18 @@ class Reference:
                 self._cache.save("sums", self._key, stored)
             self._sums = {name: torch.from_numpy(stored[name]) for name in _REAL_SUMS}
         return {name: value.clone().to(device) for name, value in self._sums.items()}
+
+    def kernel_sums(self, *drawn: int) -> Tensor:
+        """Return the kernel's sums within the real subsets of :func:`draw_subsets`, float64 ``(K,)``."""
+        if drawn not in self._kernel_sums:
+            key = self._key | {"subsets": drawn}
+            stored = self._cache.load("kernel", key)
+            if stored is None:
+                sums = sums_within(self.images.features, [chosen for chosen, _ in draw_subsets(*drawn)])
+                stored = {"sums": sums.numpy()}
+                self._cache.save("kernel", key, stored)
+            self._kernel_sums[drawn] = torch.from_numpy(stored["sums"])
+        return self._kernel_sums[drawn]
 
     def chosen(self) -> Tensor:
         """Return the features that the nearest-neighbour metrics take, float32 ``(n, d)``."""
@@ -175,11 +188,10 @@ def score(
         fid.update(fake.features.to(device), real=False)
         scores["fid"] = float(fid.compute())
     if "kid" in metrics:
-        size = fitted["kid_subset_size"]
-        kid = KernelDistance(width, settings.kid_subsets, size, sync_on_compute=False).to(device)
-        kid.update(real.features.to(device), real=True)
-        kid.update(fake.features.to(device), real=False)
-        scores["kid"], scores["kid_std"] = map(float, kid.compute())
+        drawn = len(real), len(fake), settings.kid_subsets, fitted["kid_subset_size"], KID_SEED
+        real_features, fake_features = real.features.to(device), fake.features.to(device)
+        values = squared_mmds(real_features, fake_features, draw_subsets(*drawn), reference.kernel_sums(*drawn))
+        scores |= {"kid": float(values.mean()), "kid_std": float(values.std(correction=0))}
     if "inception_score" in metrics and fake.logits is not None:
         splits = fitted["inception_score_splits"]
         inception_score = InceptionScore(fake.logits.shape[1], splits, sync_on_compute=False)
