@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -109,11 +110,13 @@ class RealImages:
         about = {"data": type(data).__name__, "split": split, "data_sha256": key["data"], "num_real": len(images)}
         return reference, about
 
-    def floor(self, split: str, reference: Reference, num: int, metrics: Sequence[str]) -> dict[str, Any] | None:
+    def floor(
+        self, about: dict[str, Any], reference: Reference, num: int, metrics: Sequence[str]
+    ) -> dict[str, Any] | None:
         """Score real images of another split as if they were samples: what a perfect model would get.
 
         Args:
-            split: The split that the reference was made of.
+            about: What a protocol says of the reference.
             reference: The real images.
             num: At most so many images are taken.
             metrics: Which scores.
@@ -122,19 +125,17 @@ class RealImages:
             The scores, the split they come from and the number of images; None where there is no other split.
         """
         data = self.trainer.datamodule
-        images, labels = data.images(split)
-        same = fingerprint(images, labels)
-        for other in ("test", "val") if split == "train" else ("train",):
+        for other in ("test", "val") if about["split"] == "train" else ("train",):
             images, labels = data.images(other)
-            if len(images) > 1 and fingerprint(images, labels) != same:
+            if len(images) > 1 and fingerprint(images, labels) != about["data_sha256"]:
                 break
         else:
             return None
         images = subsample(images, num)
-        # Only where both sets were drawn alike do labels of one class compare; a floor is for the whole set.
+        # The real images have their own labels, not those that samples are asked for.
         metrics = [name for name in metrics if name not in ("label_accuracy", "fid_class")]
         key = {
-            "reference": same,
+            "reference": about["data_sha256"],
             "floor": fingerprint(images),
             **self.extractor.identity(),
             **self.settings.fitted(len(reference.images), len(images)),
@@ -166,7 +167,7 @@ def reference_from_loader(
     pieces, kinds = [], []
 
     def work() -> list[tuple[Tensor, Tensor | None]]:
-        for batch in loader:
+        for batch in itertools.chain(*loader) if isinstance(loader, (list, tuple)) else loader:
             batch = trainer.strategy.batch_to_device(batch)
             images, labels = model.images_and_labels(batch)
             pieces.append(to_uint8(images).permute(0, 3, 1, 2).cpu())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import to_uint8
 
 _LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
+
+_DIVERGED = "The model has diverged: go back to an earlier checkpoint, and lower the learning rates."
 
 Stage = Literal["val", "test"]
 
@@ -225,6 +228,9 @@ class GenerativeMetrics(Callback):
         likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _LIKELIHOODS}
         likelihoods = {name: float(value) for name, value in likelihoods.items() if value is not None}
         record["scores"] = scores | likelihoods
+        wrong = [name for name, value in record["scores"].items() if not math.isfinite(value)]
+        if wrong:
+            raise DataError(f"{', '.join(wrong)} of step {model.weights_step} is not a finite number. {_DIVERGED}")
         if not trainer.is_global_zero or not record["scores"]:
             return
         if likelihoods:
@@ -269,10 +275,7 @@ class GenerativeMetrics(Callback):
         def samples(start: int, stop: int) -> Tensor:
             images = model.sample(stop - start, seed=seed, start=start, ema=self.ema)
             if not images.isfinite().all():
-                raise DataError(
-                    f"the samples of step {model.weights_step} are not finite numbers: the model has diverged. "
-                    "Go back to an earlier checkpoint, and lower the learning rates."
-                )
+                raise DataError(f"the samples of step {model.weights_step} are not finite numbers. {_DIVERGED}")
             return to_uint8(images).permute(0, 3, 1, 2)
 
         fake, seconds = extract(trainer, extractor, self.num_samples, samples)
@@ -294,7 +297,7 @@ class GenerativeMetrics(Callback):
                 split = self.split or ("test" if stage == "test" else "train")
                 real = RealImages(trainer, self._extractor, self.cache, self.settings)
                 reference, about = real.reference(split)
-                floor = real.floor(split, reference, self.num_samples, self.metrics) if self.floor else None
+                floor = real.floor(about, reference, self.num_samples, self.metrics) if self.floor else None
                 self._real[stage] = reference, about, floor
             else:
                 loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders

@@ -371,6 +371,15 @@ def test_samples_that_are_not_finite_are_an_error(evaluate):
         evaluate(broken)
 
 
+def test_likelihoods_that_are_not_finite_are_an_error(evaluate):
+    broken = tiny(VAE)
+    with torch.no_grad():
+        for parameter in broken.encoder_ema.parameters():
+            parameter.fill_(math.nan)
+    with pytest.raises(DataError, match="elbo, reconstruction, kl of step 0 is not a finite number"):
+        evaluate(broken, metrics=["fid"])
+
+
 def test_constant_samples_have_scores(evaluate):
     found, _ = evaluate(tiny(Broken))
     assert all(math.isfinite(value) for value in found.values())
