@@ -53,7 +53,7 @@ class Extractor(nn.Module):
         Raises:
             SettingError: The network gives features of another shape, or numbers that are not finite.
         """
-        features, logits = [], []
+        features, logits = [torch.empty(0, self.num_features)], []
         with _exact_arithmetic(images.device):
             for block in torch.split(images, self.block_size):
                 missing = self.block_size - len(block)
@@ -62,11 +62,11 @@ class Extractor(nn.Module):
                 features.append(self._checked(found, "features")[: len(block)])
                 if classes is not None:
                     logits.append(self._checked(classes, "logits")[: len(block)])
-        self.num_features = features[0].shape[1]
-        return torch.cat(features), torch.cat(logits) if logits else None
+        self.num_features = features[-1].shape[1]
+        return torch.cat(features[1:] or features), torch.cat(logits) if logits else None
 
     def _checked(self, values: Tensor, what: str) -> Tensor:
-        if values.shape != (self.block_size, *values.shape[1:2]) or values.shape[1] == 0:
+        if values.dim() != 2 or len(values) != self.block_size or values.shape[1] == 0:
             raise SettingError(
                 f"the extractor {self.name} gave {what} of the shape {list(values.shape)} for {self.block_size} "
                 f"images: it must be (N, number of {what})."

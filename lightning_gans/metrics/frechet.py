@@ -41,6 +41,10 @@ class FrechetDistance(FrechetInceptionDistance):
 
     def update(self, features: Tensor, real: bool) -> None:
         """Add features ``(N, num_features)`` of real or of generated images."""
+        if features.dim() != 2 or features.shape[1] != len(self.real_features_sum):
+            raise SettingError(
+                f"FrechetDistance takes (N, {len(self.real_features_sum)}), but got {list(features.shape)}."
+            )
         for part in torch.split(features, 1000):  # its float64 copy stays small
             super().update(part, real)
 

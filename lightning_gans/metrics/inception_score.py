@@ -46,11 +46,11 @@ class InceptionScore(RowsMetric):
         logits = self.rows("logits")
         if len(logits) < self.splits:
             raise SettingError(f"InceptionScore has {self.splits} splits, but only {len(logits)} images.")
-        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(logits)))
-        log_p = logits[order.to(logits.device)].double().log_softmax(1)
+        order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(logits))).to(logits.device)
         scores = []
         for split in range(self.splits):
-            part = log_p[split * len(log_p) // self.splits : (split + 1) * len(log_p) // self.splits]
+            rows = order[split * len(order) // self.splits : (split + 1) * len(order) // self.splits]
+            part = logits[rows].double().log_softmax(1)
             # The logarithm of the mean, which stays finite where a class has no mass at all.
             log_mean = part.logsumexp(0) - np.log(len(part))
             scores.append((part.exp() * (part - log_mean)).sum(1).mean().exp())

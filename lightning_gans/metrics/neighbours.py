@@ -129,9 +129,14 @@ def nearest_squared_distances(points: Tensor, k: int) -> Tensor:
         part = points[start:stop]
         distances = _squared_distances(part, points, norms[start:stop], norms)
         distances[torch.arange(stop - start), torch.arange(start, stop)] = torch.inf  # no point neighbours itself
-        candidates = distances.topk(wanted, largest=False, sorted=False).indices
-        exact = torch.stack([_exact(part, points[column]) for column in candidates.T], dim=1)
-        nearest[start:stop] = exact.sort(dim=1).values[:, :k]
+        found, candidates = distances.topk(wanted, largest=False)
+        exact = torch.stack([_exact(part, points[column]) for column in candidates.T], dim=1).sort(dim=1).values[:, :k]
+        # Where rounding may have kept a neighbour out of the candidates, all points are; none is nearer than 0.
+        slack = _rounding(points) * (norms[start:stop] + norms.max())
+        for row in ((found[:, -1] - found[:, k - 1] <= slack) & (exact[:, -1] > 0)).nonzero().flatten().tolist():
+            others = torch.cat([points[: start + row], points[start + row + 1 :]])
+            exact[row] = _exact(part[row], others).topk(k, largest=False).values
+        nearest[start:stop] = exact
     return nearest
 
 
@@ -149,12 +154,11 @@ def count_inside(real: Tensor, fake: Tensor, rim_radii: Tensor, open_radii: Tens
     fake_in_real = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
     real_in_fake = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     num_fake_within = torch.zeros(len(real), dtype=torch.long, device=real.device)
-    rounding = 8 * real.shape[1] * torch.finfo(real.dtype).eps
     for start, stop in _chunks(len(real), len(fake)):
         part = real[start:stop]
         rims, opens = rim_radii[start:stop, None], open_radii[start:stop, None]
         distances = _squared_distances(part, fake, real_norms[start:stop], fake_norms)
-        slack = rounding * (real_norms[start:stop].max() + fake_norms.max())
+        slack = _rounding(real) * (real_norms[start:stop].max() + fake_norms.max())
         doubtful = torch.zeros_like(distances, dtype=torch.bool)
         for radii in (rims, opens, fake_radii):
             doubtful |= (distances - radii).abs_() <= slack
@@ -170,6 +174,11 @@ def count_inside(real: Tensor, fake: Tensor, rim_radii: Tensor, open_radii: Tens
 def _squared_distances(points: Tensor, others: Tensor, norms: Tensor, other_norms: Tensor) -> Tensor:
     """Return squared distances by a matrix product, ``(n, m)``, off by rounding."""
     return torch.addmm(other_norms, points, others.T, alpha=-2).add_(norms[:, None])
+
+
+def _rounding(points: Tensor) -> float:
+    """Return a bound of what rounding does to a squared distance, in units of the squared norms."""
+    return float(8 * points.shape[1] * torch.finfo(points.dtype).eps)
 
 
 def _exact(points: Tensor, others: Tensor) -> Tensor:

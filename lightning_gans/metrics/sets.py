@@ -13,7 +13,7 @@ from lightning_gans.errors import SettingError
 
 
 class RowsMetric(Metric):
-    """Collects rows of a fixed length; processes may hold different numbers of them, or none.
+    """Collects rows of a fixed length, as float32; processes may hold different numbers of them, or none.
 
     Args:
         num_columns: Length of a row.
@@ -35,7 +35,7 @@ class RowsMetric(Metric):
         """Add rows ``(N, num_columns)`` to a collection."""
         if rows.dim() != 2 or rows.shape[1] != self.num_columns:
             raise SettingError(f"{type(self).__name__} takes (N, {self.num_columns}), but got {list(rows.shape)}.")
-        getattr(self, state).append(rows)
+        getattr(self, state).append(rows.float())  # of one type, also where another process has none
 
     def rows(self, state: str) -> Tensor:
         """Return a collection in the order of the processes, and of its updates."""

@@ -168,10 +168,17 @@ def test_settings_as_they_apply(num_real, num_fake, wanted):
     assert (fitted["precision_recall_k"], fitted["density_coverage_k"], fitted["kid_subsets"]) == (3, 5, 100)
 
 
-@pytest.mark.parametrize("metrics", [["precision"], ["kid"], ["fid"]])
-def test_too_few_images(real, cache, metrics):
-    with pytest.raises(SettingError):
-        score(make_set(1, seed=1), Reference(real, SETTINGS, cache, KEY), metrics)
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("fid", "at least 2 fake images, but there are 1"),
+        ("kid", "subset_size is 1: it must be 2 or more"),
+        ("precision", "k is 3, but 1 images have at most 0 neighbours"),
+    ],
+)
+def test_too_few_images(real, cache, name, message):
+    with pytest.raises(SettingError, match=message):
+        score(make_set(1, seed=1), Reference(real, SETTINGS, cache, KEY), [name])
 
 
 def test_a_device_without_float64_leaves_it_to_the_processor(real, fake, cache):
@@ -245,6 +252,12 @@ def test_the_sums_of_the_reals_are_not_made_again(real, fake, cache):
     assert score(fake, Reference(blank, SETTINGS, cache, KEY), ["fid"])[0] == wanted
 
 
+def test_the_kernel_of_the_reals_is_not_summed_again(real, fake, cache, monkeypatch):
+    wanted, _ = score(fake, Reference(real, SETTINGS, cache, KEY), ["kid"])
+    monkeypatch.delattr(module, "sums_within")
+    assert score(fake, Reference(real, SETTINGS, cache, KEY), ["kid"])[0] == wanted
+
+
 def test_scoring_leaves_the_reference_as_it_was(real, fake, cache):
     reference = Reference(real, SETTINGS, cache, KEY)
     first, _ = score(fake, reference, METRICS)
@@ -260,7 +273,16 @@ def test_another_key_is_computed_for_itself(real, fake, cache, other):
     assert found == pytest.approx(one_by_one(others, fake, SETTINGS), rel=1e-9)
 
 
-@pytest.mark.parametrize("change", [{"precision_recall_k": 8}, {"density_coverage_k": 8}, {"neighbour_images": 30}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"precision_recall_k": 8},
+        {"density_coverage_k": 8},
+        {"neighbour_images": 30},
+        {"kid_subsets": 5},
+        {"kid_subset_size": 21},
+    ],
+)
 def test_other_settings_are_computed_for_themselves(real, fake, cache, tmp_path, change):
     score(fake, Reference(real, SETTINGS, cache, KEY), METRICS)
     settings = Settings(**{"kid_subsets": 4, "kid_subset_size": 20, "inception_score_splits": 3, **change})

@@ -1,0 +1,292 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_gans import DataError, SettingError
+from lightning_gans.metrics import MNISTExtractor, ModuleExtractor, make_extractor
+from lightning_gans.metrics.extractors import hash_weights
+
+SHAPE = (1, 4, 4)
+BLOCK = ModuleExtractor.block_size
+
+
+class Network(nn.Module):
+    """A small network that also remembers what it was shown."""
+
+    def __init__(self, with_logits=False):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(16, 5), nn.BatchNorm1d(5), nn.Dropout(0.5))
+        self.head = nn.Linear(5, 3)
+        self.with_logits = with_logits
+        self.shown = []
+
+    def forward(self, images):
+        self.shown.append(images)
+        features = self.layers(images)
+        return (features, self.head(features)) if self.with_logits else features
+
+
+class Giving(nn.Module):
+    """Turns images into whatever a function makes of them."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images):
+        return self.function(images)
+
+
+def make_images(count):
+    return torch.randint(256, (count, *SHAPE), dtype=torch.uint8)
+
+
+# --- which extractor --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["mnist", "auto"])
+def test_grey_images_get_the_digit_classifier(name):
+    assert type(make_extractor(name, (1, 28, 28))) is MNISTExtractor
+
+
+@pytest.mark.parametrize(("name", "channels"), [("auto", 3), ("inception", 3), ("inception", 1)])
+def test_the_others_get_inception_or_an_error_that_names_its_weights(name, channels):
+    with pytest.raises(DataError, match=r"the Inception weights .* are not in"):
+        make_extractor(name, (channels, 32, 32))
+
+
+def test_the_place_of_the_weights_reaches_inception(tmp_path):
+    with pytest.raises(DataError, match=r"metrics.weights_path is .*nowhere.pth.*no such file"):
+        make_extractor("auto", (3, 32, 32), str(tmp_path / "nowhere.pth"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("inceptoin", (1, 28, 28), "'inceptoin': choose from auto, mnist, inception"),
+        ("mnist", (3, 32, 32), r"'mnist', which takes grey images, but these are \[3, 32, 32\]"),
+        ("inception", (2, 32, 32), r"'inception', which takes grey or RGB images, but these are \[2, 32, 32\]"),
+        ("auto", (4, 32, 32), r"takes grey or RGB images, but these are \[4, 32, 32\]"),
+    ],
+)
+def test_extractors_that_there_are_not(name, shape, message):
+    with pytest.raises(SettingError, match=message):
+        make_extractor(name, shape)
+
+
+def test_a_network_of_ones_own():
+    network = Network()
+    extractor = make_extractor(network, (3, 9, 9))
+    assert extractor.module is network
+    assert make_extractor(extractor, SHAPE) is extractor
+
+
+# --- what the network is shown ----------------------------------------------------------------------------
+
+
+def test_images_reach_the_network_as_float32_between_minus_one_and_one():
+    network = Network()
+    images = make_images(BLOCK)
+    images[0, 0, 0] = torch.tensor([0, 51, 204, 255])
+    ModuleExtractor(network).extract(images)
+    (shown,) = network.shown
+    assert shown.dtype == torch.float32
+    assert (shown.min(), shown.max()) == (-1, 1)
+    torch.testing.assert_close(shown[0, 0, 0], torch.tensor([-1.0, -0.6, 0.6, 1.0]))
+    torch.testing.assert_close((shown + 1) * 127.5, images.float())
+
+
+@pytest.mark.parametrize(
+    ("count", "calls"), [(1, 1), (BLOCK - 1, 1), (BLOCK, 1), (BLOCK + 1, 2), (3 * BLOCK, 3), (3 * BLOCK + 7, 4)]
+)
+def test_the_network_sees_whole_blocks_only(count, calls):
+    network = Network(with_logits=True)
+    features, logits = ModuleExtractor(network).extract(make_images(count))
+    assert [len(shown) for shown in network.shown] == [BLOCK] * calls
+    assert (len(features), len(logits)) == (count, count)
+
+
+def test_features_come_in_the_order_of_the_images():
+    images = make_images(2 * BLOCK + 30)
+    features, _ = ModuleExtractor(nn.Flatten()).extract(images)
+    torch.testing.assert_close((features + 1) * 127.5, images.flatten(1).float())
+
+
+def test_images_in_whole_blocks_give_the_same_bits_however_many_are_asked_for_at_once():
+    extractor = ModuleExtractor(Network(with_logits=True))
+    images = make_images(4 * BLOCK + 30)
+    together = extractor.extract(images)
+    for size in (BLOCK, 2 * BLOCK, 3 * BLOCK):
+        parts = [extractor.extract(part) for part in images.split(size)]
+        for whole, pieces in zip(together, zip(*parts, strict=True), strict=True):
+            assert torch.cat(pieces).equal(whole)
+
+
+@pytest.mark.parametrize("with_logits", [True, False])
+def test_features_with_logits_and_without(with_logits):
+    network = Network(with_logits)
+    images = make_images(7)
+    features, logits = ModuleExtractor(network).extract(images)
+    wanted = network.layers(images.float() / 127.5 - 1)
+    torch.testing.assert_close(features, wanted)
+    if with_logits:
+        torch.testing.assert_close(logits, network.head(wanted))
+    else:
+        assert logits is None
+
+
+def test_a_pair_of_features_and_none():
+    features, logits = ModuleExtractor(Giving(lambda images: (images.flatten(1), None))).extract(make_images(3))
+    assert features.shape == (3, 16)
+    assert logits is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_features_are_float32(dtype):
+    features, _ = ModuleExtractor(Giving(lambda images: images.flatten(1).to(dtype))).extract(make_images(3))
+    assert features.dtype == torch.float32
+
+
+def test_precision_of_a_trainer_does_not_reach_the_network():
+    network = Network(with_logits=True)
+    extractor = ModuleExtractor(network)
+    images = make_images(40)
+    wanted = extractor.extract(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = extractor.extract(images)
+        rounded = network(images.float() / 127.5 - 1)[0]
+    assert all(first.equal(second) for first, second in zip(found, wanted, strict=True))
+    assert rounded.dtype == torch.bfloat16  # it would have
+
+
+@pytest.fixture
+def with_tf32():
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_settings_of_the_backends_are_put_back(with_tf32, failing):
+    seen = []
+
+    def look(images):
+        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        return images if failing else images.flatten(1)
+
+    extractor = ModuleExtractor(Giving(look))
+    before = torch.backends.cudnn.allow_tf32
+    if failing:
+        with pytest.raises(SettingError):
+            extractor.extract(make_images(2))
+    else:
+        extractor.extract(make_images(2))
+    assert seen == [(False, False)]
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_the_network_is_frozen():
+    network = Network().train()
+    state = copy.deepcopy(network.state_dict())
+    extractor = ModuleExtractor(network)
+    features, _ = extractor.extract(make_images(300))
+    assert not any(module.training for module in network.modules())
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert not features.requires_grad
+    assert all(network.state_dict()[name].equal(value) for name, value in state.items())
+
+
+def test_images_are_left_as_they_were():
+    images = make_images(5)
+    before = images.clone()
+    ModuleExtractor(Giving(lambda shown: shown.mul_(0).flatten(1))).extract(images)
+    assert images.equal(before)
+
+
+# --- what the network gives -------------------------------------------------------------------------------
+
+WRONG = {
+    "pictures": (lambda images: images, rf"features of the shape \[{BLOCK}, 1, 4, 4\]"),
+    "no batch": (lambda images: images.mean(), r"features of the shape \[\]"),
+    "fewer rows": (lambda images: images.flatten(1)[1:], rf"features of the shape \[{BLOCK - 1}, 16\]"),
+    "no columns": (lambda images: images.flatten(1)[:, :0], rf"features of the shape \[{BLOCK}, 0\]"),
+    "logits": (lambda images: (images.flatten(1), images), rf"logits of the shape \[{BLOCK}, 1, 4, 4\]"),
+    "not a number": (lambda images: images.flatten(1) * torch.nan, "features that are not finite"),
+    "infinite": (lambda images: images.flatten(1) / 0, "features that are not finite"),
+    "infinite logits": (lambda images: (images.flatten(1), images.flatten(1) / 0), "logits that are not finite"),
+    "too large for float32": (lambda images: images.flatten(1).double() * 1e300, "features that are not finite"),
+}
+
+
+@pytest.mark.parametrize(("function", "message"), WRONG.values(), ids=WRONG)
+def test_networks_that_give_something_else(function, message):
+    with pytest.raises(SettingError, match=rf"extractor .*\.Giving gave {message}"):
+        ModuleExtractor(Giving(function)).extract(make_images(3))
+
+
+# --- what is said of it -----------------------------------------------------------------------------------
+
+
+def test_a_protocol_says_which_network_it_was():
+    network = Network()
+    extractor = ModuleExtractor(network)
+    digest = hash_weights(network)
+    extractor.extract(make_images(3))
+    assert extractor.describe() == {
+        "extractor": f"{__name__}.Network",
+        "weights_sha256": digest,
+        "num_features": 5,
+        "resize": "none",
+    }
+    assert extractor.class_names == ()
+
+
+def test_the_hash_changes_with_any_weight_and_any_buffer():
+    network = Network()
+    hashes = {hash_weights(network)}
+    for tensor in network.state_dict().values():
+        place = tensor.view(-1)[-1:]
+        before = place.clone()
+        place += 1
+        hashes.add(hash_weights(network))
+        place.copy_(before)
+    assert len(hashes) == 1 + len(network.state_dict())
+    assert hash_weights(network) in hashes
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False)),
+        (nn.ParameterDict({"a": torch.zeros(2)}), nn.ParameterDict({"b": torch.zeros(2)})),
+        (nn.ParameterDict({"a": torch.zeros(2)}), nn.ParameterDict({"a": torch.zeros(1, dtype=torch.float64)})),
+    ],
+    ids=["shapes", "names", "types"],
+)
+def test_the_hash_is_of_names_shapes_and_types_too(first, second):
+    for module in (first, second):
+        nn.utils.vector_to_parameters(torch.zeros(99), module.parameters())
+    assert hash_weights(first) != hash_weights(second)
+
+
+def test_the_hash_is_the_same_for_a_copy_wherever_it_lies():
+    network = nn.Conv2d(3, 4, 3)
+    digest = hash_weights(network)
+    assert hash_weights(copy.deepcopy(network)) == digest
+    assert hash_weights(copy.deepcopy(network).to(memory_format=torch.channels_last)) == digest
+    assert hash_weights(network.eval().requires_grad_(False)) == digest
+    if torch.cuda.is_available():
+        assert hash_weights(network.cuda()) == digest
+
+
+def test_a_network_that_gives_one_number_an_image():
+    class Mean(nn.Module):
+        def forward(self, images):
+            return images.mean((1, 2, 3))
+
+    with pytest.raises(SettingError, match=r"features of the shape \[250\]"):
+        ModuleExtractor(Mean()).extract(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
