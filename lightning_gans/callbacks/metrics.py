@@ -297,6 +297,8 @@ class GenerativeMetrics(Callback):
                 split = self.split or ("test" if stage == "test" else "train")
                 real = RealImages(trainer, self._extractor, self.cache, self.settings)
                 reference, about = real.reference(split)
+                device = model.device
+                on_first_process(trainer, lambda: reference.prepare(self.metrics, self.num_samples, device))
                 floor = real.floor(about, reference, self.num_samples, self.metrics) if self.floor else None
                 self._real[stage] = reference, about, floor
             else:

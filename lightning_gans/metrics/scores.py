@@ -67,6 +67,10 @@ class Settings:
             "inception_score_splits": min(self.inception_score_splits, num_fake),
         }
 
+    def drawn(self, num_real: int, num_fake: int) -> tuple[int, int, int, int, int]:
+        """Return what :func:`draw_subsets` takes."""
+        return num_real, num_fake, self.kid_subsets, self.fitted(num_real, num_fake)["kid_subset_size"], KID_SEED
+
 
 @dataclass
 class FeatureSet:
@@ -104,6 +108,16 @@ class Reference:
         self._sums: dict[str, Tensor] | None = None
         self._neighbours: Tensor | None = None
         self._kernel_sums: dict[tuple[int, ...], Tensor] = {}
+
+    def prepare(self, metrics: Sequence[str], num_fake: int, device: torch.device | str = "cpu") -> None:
+        """Compute now what the metrics need of the real images alone, for so many generated ones."""
+        device = _with_float64(device)
+        if "fid" in metrics:
+            self.sums(device)
+        if "kid" in metrics:
+            self.kernel_sums(*self.settings.drawn(len(self.images), num_fake))
+        if any(name in metrics for name in _OF_NEIGHBOURS):
+            self.radii(1, device)
 
     def sums(self, device: torch.device) -> dict[str, Tensor]:
         """Return the states of a Fréchet distance that has seen the real images."""
@@ -155,6 +169,12 @@ def subsample(rows: Tensor, most: int) -> Tensor:
     return rows[order[:most].sort().values]
 
 
+def _with_float64(device: torch.device | str) -> torch.device:
+    """Return the device, or the CPU in the place of one that may not have float64."""
+    device = torch.device(device)
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
 def score(
     fake: FeatureSet, reference: Reference, metrics: Sequence[str], device: torch.device | str = "cpu"
 ) -> tuple[dict[str, float], dict[str, float]]:
@@ -173,9 +193,7 @@ def score(
     Raises:
         SettingError: There are too few images.
     """
-    device = torch.device(device)
-    if device.type not in ("cpu", "cuda"):
-        device = torch.device("cpu")  # the others have no float64
+    device = _with_float64(device)
     real, settings = reference.images, reference.settings
     fitted = settings.fitted(len(real), len(fake))
     width = real.features.shape[1]
@@ -188,7 +206,7 @@ def score(
         fid.update(fake.features.to(device), real=False)
         scores["fid"] = float(fid.compute())
     if "kid" in metrics:
-        drawn = len(real), len(fake), settings.kid_subsets, fitted["kid_subset_size"], KID_SEED
+        drawn = settings.drawn(len(real), len(fake))
         real_features, fake_features = real.features.to(device), fake.features.to(device)
         values = squared_mmds(real_features, fake_features, draw_subsets(*drawn), reference.kernel_sums(*drawn))
         scores |= {"kid": float(values.mean()), "kid_std": float(values.std(correction=0))}
