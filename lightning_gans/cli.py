@@ -146,6 +146,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",  # the images are in memory
         ".*args parameter is intended to run from within Python.*",
         ".*in eval mode at the start of training.*",  # the moving averages
+        ".*The dirpath has changed from.*",  # every evaluation of a checkpoint has a folder of its own
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own, with torch from 2.13 on
     ):
         warnings.filterwarnings("ignore", message)

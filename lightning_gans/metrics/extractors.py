@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError
+from lightning_gans.metrics.arithmetic import true_float32
 
 
 class Extractor(nn.Module):
@@ -54,7 +53,7 @@ class Extractor(nn.Module):
             SettingError: The network gives features of another shape, or numbers that are not finite.
         """
         features, logits = [torch.empty(0, self.num_features)], []
-        with _exact_arithmetic(images.device):
+        with true_float32(images.device):
             for block in torch.split(images, self.block_size):
                 missing = self.block_size - len(block)
                 shown = torch.cat([block, block[:1].expand(missing, -1, -1, -1)]) if missing else block
@@ -75,21 +74,6 @@ class Extractor(nn.Module):
         if not values.isfinite().all():
             raise SettingError(f"the extractor {self.name} gave {what} that are not finite.")
         return values
-
-
-@contextmanager
-def _exact_arithmetic(device: torch.device) -> Iterator[None]:
-    """Compute in true float32 whatever the trainer's precision, by the same algorithm each time."""
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with (
-            torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
-            torch.autocast(device.type, enabled=False),
-        ):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 class ModuleExtractor(Extractor):

@@ -12,7 +12,7 @@ from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.metrics.sets import TwoSetsMetric
 
 KID_SEED = 2020  # torch-fidelity's
-_ROWS = 250  # of the kernel's matrix at once, which then stays in the processor's cache
+_ROWS = 125  # of the kernel's matrix at once, which then stays in the processor's cache
 
 
 class KernelDistance(TwoSetsMetric):
@@ -86,17 +86,13 @@ def squared_mmds(real: Tensor, fake: Tensor, subsets: Subsets, real_within: Tens
         subsets: As from :func:`draw_subsets`.
         real_within: :func:`sums_within` of the real subsets, which do not change with the generated images.
     """
-    size = len(subsets[0][0])
-    within = real_within.to(fake.device) + sums_within(fake, [rows for _, rows in subsets])
-    between = [
-        _sum_between(real[rows.to(real.device)].double(), fake[others.to(fake.device)].double())
-        for rows, others in subsets
-    ]
-    return within / (size * (size - 1)) - 2 * torch.stack(between) / size**2
-
-
-def _sum_between(first: Tensor, second: Tensor) -> Tensor:
-    return torch.stack([_kernel_sum(part, second) for part in torch.split(first, _ROWS)]).sum()
+    size, device = len(subsets[0][0]), fake.device
+    estimates = []
+    for (real_rows, fake_rows), within in zip(subsets, real_within.to(device), strict=True):
+        reals, fakes = real[real_rows.to(device)].double(), fake[fake_rows.to(device)].double()
+        between = torch.stack([_kernel_sum(part, reals) for part in torch.split(fakes, _ROWS)]).sum()
+        estimates.append((within + _sum_within(fakes)) / (size * (size - 1)) - 2 * between / size**2)
+    return torch.stack(estimates)
 
 
 def _sum_within(points: Tensor) -> Tensor:

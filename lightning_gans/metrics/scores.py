@@ -16,7 +16,7 @@ from lightning_gans import randomness
 from lightning_gans.metrics.cache import Cache
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
-from lightning_gans.metrics.kernel import KID_SEED, draw_subsets, squared_mmds, sums_within
+from lightning_gans.metrics.kernel import KID_SEED, Subsets, draw_subsets, squared_mmds, sums_within
 from lightning_gans.metrics.neighbours import count_inside, nearest_squared_distances
 from lightning_gans.randomness import Stream
 
@@ -107,7 +107,7 @@ class Reference:
         self._key = dict(key)
         self._sums: dict[str, Tensor] | None = None
         self._neighbours: Tensor | None = None
-        self._kernel_sums: dict[tuple[int, ...], Tensor] = {}
+        self._subsets: dict[tuple[int, ...], tuple[Subsets, Tensor]] = {}
 
     def prepare(self, metrics: Sequence[str], num_fake: int, device: torch.device | str = "cpu") -> None:
         """Compute now what the metrics need of the real images alone, for so many generated ones."""
@@ -115,7 +115,7 @@ class Reference:
         if "fid" in metrics:
             self.sums(device)
         if "kid" in metrics:
-            self.kernel_sums(*self.settings.drawn(len(self.images), num_fake))
+            self.subsets(*self.settings.drawn(len(self.images), num_fake))
         if any(name in metrics for name in _OF_NEIGHBOURS):
             self.radii(1, device)
 
@@ -131,17 +131,17 @@ class Reference:
             self._sums = {name: torch.from_numpy(stored[name]) for name in _REAL_SUMS}
         return {name: value.clone().to(device) for name, value in self._sums.items()}
 
-    def kernel_sums(self, *drawn: int) -> Tensor:
-        """Return the kernel's sums within the real subsets of :func:`draw_subsets`, float64 ``(K,)``."""
-        if drawn not in self._kernel_sums:
+    def subsets(self, *drawn: int) -> tuple[Subsets, Tensor]:
+        """Return the pairs of :func:`draw_subsets`, and the kernel's sums within the real ones, float64 ``(K,)``."""
+        if drawn not in self._subsets:
+            subsets = draw_subsets(*drawn)
             key = self._key | {"subsets": drawn}
             stored = self._cache.load("kernel", key)
             if stored is None:
-                sums = sums_within(self.images.features, [chosen for chosen, _ in draw_subsets(*drawn)])
-                stored = {"sums": sums.numpy()}
+                stored = {"sums": sums_within(self.images.features, [chosen for chosen, _ in subsets]).numpy()}
                 self._cache.save("kernel", key, stored)
-            self._kernel_sums[drawn] = torch.from_numpy(stored["sums"])
-        return self._kernel_sums[drawn]
+            self._subsets[drawn] = subsets, torch.from_numpy(stored["sums"])
+        return self._subsets[drawn]
 
     def chosen(self) -> Tensor:
         """Return the features that the nearest-neighbour metrics take, float32 ``(n, d)``."""
@@ -208,7 +208,7 @@ def score(
     if "kid" in metrics:
         drawn = settings.drawn(len(real), len(fake))
         real_features, fake_features = real.features.to(device), fake.features.to(device)
-        values = squared_mmds(real_features, fake_features, draw_subsets(*drawn), reference.kernel_sums(*drawn))
+        values = squared_mmds(real_features, fake_features, *reference.subsets(*drawn))
         scores |= {"kid": float(values.mean()), "kid_std": float(values.std(correction=0))}
     if "inception_score" in metrics and fake.logits is not None:
         splits = fitted["inception_score_splits"]

@@ -161,32 +161,44 @@ def test_precision_of_a_trainer_does_not_reach_the_network():
     assert rounded.dtype == torch.bfloat16  # it would have
 
 
-@pytest.fixture
-def with_tf32():
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = True
+def precisions():
+    backends = torch.backends
+    switches = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    return [switch.fp32_precision for switch in switches]
+
+
+@pytest.fixture(params=["older", "newer"])
+def with_less_precision(request):
+    """Both of torch's ways to allow less than float32, each of which refuses to read what the other has set."""
+    matmul, before = torch.backends.cuda.matmul, torch.backends.cuda.matmul.fp32_precision
+    if request.param == "older":
+        torch.set_float32_matmul_precision("medium")
+    else:
+        matmul.fp32_precision = "tf32"
     yield
-    torch.backends.cuda.matmul.allow_tf32 = before
+    if request.param == "older":
+        torch.set_float32_matmul_precision("highest")
+    matmul.fp32_precision = before
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_settings_of_the_backends_are_put_back(with_tf32, failing):
+def test_settings_of_the_backends_are_put_back(with_less_precision, failing):
     seen = []
 
     def look(images):
-        seen.append((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32))
+        seen.append(precisions())
         return images if failing else images.flatten(1)
 
     extractor = ModuleExtractor(Giving(look))
-    before = torch.backends.cudnn.allow_tf32
+    before = precisions()
+    assert before[0] == "tf32"
     if failing:
         with pytest.raises(SettingError):
             extractor.extract(make_images(2))
     else:
         extractor.extract(make_images(2))
-    assert seen == [(False, False)]
-    assert torch.backends.cuda.matmul.allow_tf32
-    assert torch.backends.cudnn.allow_tf32 == before
+    assert seen == [["ieee"] * 4]
+    assert precisions() == before
 
 
 def test_the_network_is_frozen():
