@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ class Extractor(nn.Module):
         name: What a protocol calls it.
         num_features: Length of a feature vector; 0 where it shows only with the first images.
         resize: How images reach its input size, in words.
-        weights_sha256: Hash of its weights.
+        weights_sha256: Hash of its weights, and of what else tells it from others.
         class_names: Names of the classes of its logits, where they are those of a data set.
         block_size: Images that are shown at once, always, so that their features never depend on it.
     """
@@ -91,7 +93,7 @@ class ModuleExtractor(Extractor):
         self.module = module.eval().requires_grad_(False)
         self.name = f"{type(module).__module__}.{type(module).__qualname__}"
         self.num_features = 0
-        self.weights_sha256 = hash_weights(module)
+        self.weights_sha256 = hash_module(module)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what the network makes of the images."""
@@ -99,9 +101,18 @@ class ModuleExtractor(Extractor):
         return result if isinstance(result, tuple) else (result, None)
 
 
-def hash_weights(module: nn.Module) -> str:
-    """Return the SHA-256 of a module's parameters and buffers: their names, shapes and bits."""
-    digest = hashlib.sha256()
+def hash_module(module: nn.Module) -> str:
+    """Return the SHA-256 of a module: parameters and buffers, their names, shapes and bits; its printed form; its code.
+
+    Settings that show in none of these should be buffers, or the module's ``extra_repr``: else features that were
+    kept for other settings are taken for its own.
+    """
+    digest = hashlib.sha256(repr(module).encode())
+    own = {type(part) for part in module.modules() if not type(part).__module__.startswith("torch.")}
+    for cls in sorted(own, key=lambda cls: cls.__qualname__):
+        for method in filter(inspect.isfunction, vars(cls).values()):
+            with suppress(OSError):  # what was typed in at a prompt has no file
+                digest.update(inspect.getsource(method).encode())
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

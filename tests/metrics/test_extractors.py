@@ -6,7 +6,7 @@ from torch import nn
 
 from lightning_gans import DataError, SettingError
 from lightning_gans.metrics import MNISTExtractor, ModuleExtractor, make_extractor
-from lightning_gans.metrics.extractors import hash_weights
+from lightning_gans.metrics.extractors import hash_module
 
 SHAPE = (1, 4, 4)
 BLOCK = ModuleExtractor.block_size
@@ -246,7 +246,7 @@ def test_networks_that_give_something_else(function, message):
 def test_a_protocol_says_which_network_it_was():
     network = Network()
     extractor = ModuleExtractor(network)
-    digest = hash_weights(network)
+    digest = hash_module(network)
     extractor.extract(make_images(3))
     assert extractor.describe() == {
         "extractor": f"{__name__}.Network",
@@ -259,15 +259,15 @@ def test_a_protocol_says_which_network_it_was():
 
 def test_the_hash_changes_with_any_weight_and_any_buffer():
     network = Network()
-    hashes = {hash_weights(network)}
+    hashes = {hash_module(network)}
     for tensor in network.state_dict().values():
         place = tensor.view(-1)[-1:]
         before = place.clone()
         place += 1
-        hashes.add(hash_weights(network))
+        hashes.add(hash_module(network))
         place.copy_(before)
     assert len(hashes) == 1 + len(network.state_dict())
-    assert hash_weights(network) in hashes
+    assert hash_module(network) in hashes
 
 
 @pytest.mark.parametrize(
@@ -282,17 +282,17 @@ def test_the_hash_changes_with_any_weight_and_any_buffer():
 def test_the_hash_is_of_names_shapes_and_types_too(first, second):
     for module in (first, second):
         nn.utils.vector_to_parameters(torch.zeros(99), module.parameters())
-    assert hash_weights(first) != hash_weights(second)
+    assert hash_module(first) != hash_module(second)
 
 
 def test_the_hash_is_the_same_for_a_copy_wherever_it_lies():
     network = nn.Conv2d(3, 4, 3)
-    digest = hash_weights(network)
-    assert hash_weights(copy.deepcopy(network)) == digest
-    assert hash_weights(copy.deepcopy(network).to(memory_format=torch.channels_last)) == digest
-    assert hash_weights(network.eval().requires_grad_(False)) == digest
+    digest = hash_module(network)
+    assert hash_module(copy.deepcopy(network)) == digest
+    assert hash_module(copy.deepcopy(network).to(memory_format=torch.channels_last)) == digest
+    assert hash_module(network.eval().requires_grad_(False)) == digest
     if torch.cuda.is_available():
-        assert hash_weights(network.cuda()) == digest
+        assert hash_module(network.cuda()) == digest
 
 
 def test_a_network_that_gives_one_number_an_image():
@@ -302,3 +302,22 @@ def test_a_network_that_gives_one_number_an_image():
 
     with pytest.raises(SettingError, match=r"features of the shape \[250\]"):
         ModuleExtractor(Mean()).extract(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
+
+
+def test_networks_without_weights_differ_by_their_settings():
+    hashes = [hash_module(nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Flatten())) for size in (2, 3, 2)]
+    assert hashes[0] == hashes[2] != hashes[1]
+
+
+def test_networks_without_weights_differ_by_their_code():
+    class Features(nn.Module):
+        def forward(self, images):
+            return images.flatten(1)
+
+    first = hash_module(Features())
+
+    class Features(nn.Module):
+        def forward(self, images):
+            return images.flatten(1) * 2
+
+    assert hash_module(Features()) != first
