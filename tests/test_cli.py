@@ -308,6 +308,8 @@ def test_disabled_callbacks_leave_nothing(workplace, capsys):
             "false",
             "--samples.enabled",
             "false",
+            "--metrics.enabled",
+            "false",
             "--trainer.enable_progress_bar",
             "false",
         ]
@@ -321,10 +323,10 @@ def test_metrics_are_on_the_axis_of_generator_updates(workplace):
     main([*QUICK, "--model.d_steps", "2"])
     with open(workplace / "runs" / "quickstart" / "version_0" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4]
-    assert all(
-        float(row[f"train/{key}"]) is not None for row in rows for key in ("d_loss", "g_loss", "d_real", "d_fake")
-    )
+    *training, validation = rows
+    assert [int(row["step"]) for row in training] == [1, 2, 3, 4]
+    assert all(float(row[f"train/{key}"]) for row in training for key in ("d_loss", "g_loss", "d_real", "d_fake"))
+    assert int(validation["step"]) == 4 and float(validation["val/fid"]) > 0
 
 
 def test_help_lists_the_commands_and_version_says_which(capsys):
