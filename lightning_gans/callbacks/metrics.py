@@ -56,8 +56,8 @@ class GenerativeMetrics(Callback):
             ``coverage``, ``label_accuracy``, ``fid_class``; None is all, an empty list none.
         num_samples: How many images to generate.
         extractor: ``mnist`` (the package's own, for grey images), ``inception`` (for published protocols), a
-            network of your own, or ``auto``: ``mnist`` for grey images, else ``inception`` where its weights
-            can be had, else a warning and no scores.
+            network of your own, or ``auto``: ``inception`` where ``weights_path`` is given, ``mnist`` for other
+            grey images, else ``inception`` if its weights can be had, else a warning and no scores.
         weights_path: The file of the ``inception`` weights, for machines without network.
         split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in
             published FIDs, and ``test`` in test.
@@ -170,7 +170,8 @@ class GenerativeMetrics(Callback):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a new mean of the bound."""
         self._bound = MeanMetric().to(pl_module.device)
-        self._bound.set_dtype(torch.float64)
+        if pl_module.device.type != "mps":  # which has no float64
+            self._bound.set_dtype(torch.float64)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -178,7 +179,8 @@ class GenerativeMetrics(Callback):
         """Add a batch to the mean of the importance-weighted bound."""
         if self.iw_samples and hasattr(pl_module, "bound") and self._due(trainer):
             images, labels = pl_module.images_and_labels(batch)
-            self._bound.update(pl_module.bound(images, self.iw_samples, labels, seed=self.seed, ema=self.ema).double())
+            bound = pl_module.bound(images, self.iw_samples, labels, seed=self.seed, ema=self.ema)
+            self._bound.update(bound.to(self._bound.dtype))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Score the samples."""

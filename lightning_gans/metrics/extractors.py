@@ -125,8 +125,8 @@ def make_extractor(
     """Return the extractor that a setting names.
 
     Args:
-        extractor: ``mnist``, ``inception``, ``auto`` (``mnist`` for grey images, else ``inception``), or a
-            network of your own.
+        extractor: ``mnist``, ``inception``, ``auto`` (``mnist`` for grey images unless there is a
+            ``weights_path``, else ``inception``), or a network of your own.
         image_shape: ``(C, H, W)`` of the images it will be shown.
         weights_path: The file of the ``inception`` weights.
 
@@ -142,7 +142,7 @@ def make_extractor(
     if isinstance(extractor, nn.Module):
         return ModuleExtractor(extractor)
     if extractor == "auto":
-        extractor = "mnist" if image_shape[0] == 1 else "inception"
+        extractor = "mnist" if image_shape[0] == 1 and weights_path is None else "inception"
     if extractor == "mnist":
         if image_shape[0] != 1:
             raise SettingError(

@@ -57,9 +57,10 @@ def test_the_others_get_inception_or_an_error_that_names_its_weights(name, chann
         make_extractor(name, (channels, 32, 32))
 
 
-def test_the_place_of_the_weights_reaches_inception(tmp_path):
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_place_of_the_weights_reaches_inception(tmp_path, channels):
     with pytest.raises(DataError, match=r"metrics.weights_path is .*nowhere.pth.*no such file"):
-        make_extractor("auto", (3, 32, 32), str(tmp_path / "nowhere.pth"))
+        make_extractor("auto", (channels, 32, 32), str(tmp_path / "nowhere.pth"))
 
 
 @pytest.mark.parametrize(
