@@ -13,7 +13,7 @@ from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.errors import check_choice, check_positive
 from lightning_gans.metrics.scores import METRICS
 
-_SCORES = {f"val/{name}" for name in METRICS}
+_OF_SAMPLES = tuple(f"val/{name}" for name in METRICS)
 
 
 class Checkpoint(ModelCheckpoint):
@@ -48,12 +48,14 @@ class Checkpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.enabled = enabled
+        self._scorer: GenerativeMetrics | None = None
 
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         """Go without the score if nothing here will measure it."""
         super().setup(trainer, pl_module, stage)
-        scored = any(isinstance(callback, GenerativeMetrics) and callback.active for callback in trainer.callbacks)
-        if stage == "fit" and self.monitor in _SCORES and not scored:
+        self._scorer = next((c for c in trainer.callbacks if isinstance(c, GenerativeMetrics)), None)
+        scored = self._scorer is not None and self._scorer.measures(self.monitor or "")
+        if stage == "fit" and not scored and (self.monitor or "").startswith(_OF_SAMPLES):
             rank_zero_info(f"{self.monitor} is not measured: only the last checkpoint is saved, not the best.")
             self.monitor, self.save_top_k = None, 0
 
@@ -64,7 +66,10 @@ class Checkpoint(ModelCheckpoint):
 
     def _is_scored(self, trainer: Any) -> bool:
         """Whether there is a score to go by; those of samples come with some validations only."""
-        return self.monitor not in _SCORES or self.monitor in trainer.callback_metrics
+        scorer = self._scorer
+        if scorer is None or self.monitor is None or not scorer.measures(self.monitor):
+            return True
+        return bool(scorer.last_scored_step == trainer.global_step)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Save ``last.ckpt`` whatever the score: Lightning's own follows it only when the best one changes."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data.distributed import DistributedSampler
 
@@ -92,20 +93,20 @@ class RealImages:
     def reference(self, split: str) -> tuple[Reference, dict[str, Any]]:
         """Return the reference (whole on the first process only), and what a protocol says of it."""
         data = self.trainer.datamodule
-        images, labels = data.images(split)
+        images, labels = everywhere(self.trainer, lambda: data.images(split))
         key = {"data": fingerprint(images, labels), **self.extractor.identity(), "version": _VERSION}
 
         def look() -> FeatureSet | None:
             stored = self.cache.load("features", key)
             return None if stored is None else FeatureSet(torch.from_numpy(stored["features"]), labels=labels)
 
-        found = look() if self.trainer.is_global_zero else None
+        found = everywhere(self.trainer, lambda: look() if self.trainer.is_global_zero else None)
         # The others only need to know whether it is there.
         if not self.trainer.strategy.broadcast(found is not None):
             found, _ = extract(self.trainer, self.extractor, len(images), lambda start, stop: images[start:stop])
             found.labels = labels
-            if self.trainer.is_global_zero:
-                self.cache.save("features", key, {"features": found.features.numpy()})
+            features = found.features
+            on_first_process(self.trainer, lambda: self.cache.save("features", key, {"features": features.numpy()}))
         reference = Reference(found or FeatureSet(torch.empty(0, 0)), self.settings, self.cache, key)
         about = {"data": type(data).__name__, "split": split, "data_sha256": key["data"], "num_real": len(images)}
         return reference, about
@@ -127,11 +128,14 @@ class RealImages:
         data = self.trainer.datamodule
         for other in ("test", "val") if about["split"] == "train" else ("train",):
             images, labels = data.images(other)
-            if len(images) > 1 and fingerprint(images, labels) != about["data_sha256"]:
+            if fingerprint(images, labels) != about["data_sha256"]:
                 break
         else:
             return None
         images = subsample(images, num)
+        if len(images) <= max(self.settings.precision_recall_k, self.settings.density_coverage_k):
+            rank_zero_warn(f"No floor beside the scores: the {other} split has {len(images)} images only.")
+            return None
         # The real images have their own labels, not those that samples are asked for.
         metrics = [name for name in metrics if name not in ("label_accuracy", "fid_class")]
         key = {
@@ -147,8 +151,8 @@ class RealImages:
             real, _ = extract(self.trainer, self.extractor, len(images), lambda start, stop: images[start:stop])
             device = self.trainer.strategy.root_device
             stored = on_first_process(self.trainer, lambda: score(real, reference, metrics, device)[0])
-            if self.trainer.is_global_zero:
-                self.cache.save("floor", key, {"scores": np.array(json.dumps(stored))})
+            arrays = {"scores": np.array(json.dumps(stored))}
+            on_first_process(self.trainer, lambda: self.cache.save("floor", key, arrays))
         return {"split": other, "num_images": len(images), "scores": stored}
 
 
@@ -159,54 +163,81 @@ def _loaded(cache: Cache, key: dict[str, Any]) -> dict[str, float] | None:
 
 
 def reference_from_loader(
-    trainer: Any, model: Any, extractor: Extractor, loader: Any, cache: Cache, settings: Settings
+    trainer: Any, model: Any, extractor: Extractor, loader: Any, num_batches: float, settings: Settings
 ) -> tuple[Reference, dict[str, Any]]:
-    """Return a reference of the images of a loader of the user's own; nothing of it is kept on disk."""
+    """Return a reference of the images of a loader of the user's own; nothing of it is kept on disk.
+
+    Raises:
+        DataError: There is no loader, it has no end, its images are not finite, or it deals them out to several
+            processes in a way that does not tell which are repetitions.
+    """
     if loader is None:
         raise DataError("there are no real images to compare with: give the trainer a data module, or a loader.")
-    pieces, kinds = [], []
+    endless = length(loader) is None
+    if endless and num_batches == float("inf"):
+        raise DataError("the real images are those of a loader without an end: set limit_val_batches.")
+    pieces: list[Tensor] = []
+    kinds: list[Tensor] = []
 
     def work() -> list[tuple[Tensor, Tensor | None]]:
-        for batch in itertools.chain(*loader) if isinstance(loader, (list, tuple)) else loader:
-            batch = trainer.strategy.batch_to_device(batch)
-            images, labels = model.images_and_labels(batch)
-            pieces.append(to_uint8(images).permute(0, 3, 1, 2).cpu())
-            if labels is not None:
-                kinds.append(labels.cpu())
-        device = trainer.strategy.root_device
-        return (
-            [extractor.extract(block.to(device)) for block in torch.split(torch.cat(pieces), BLOCK)] if pieces else []
-        )
+        # A DataLoader draws its seed from the global stream, which is training's.
+        with torch.random.fork_rng(devices=[]):
+            for batch in itertools.islice(loader, int(num_batches)) if endless else loader:
+                images, labels = model.images_and_labels(trainer.strategy.batch_to_device(batch))
+                if not images.isfinite().all():
+                    raise DataError("the real images of the loader are not all finite numbers.")
+                pieces.append(to_uint8(images).permute(0, 3, 1, 2).cpu())
+                if labels is not None:
+                    kinds.append(labels.cpu())
+        blocks = torch.split(torch.cat(pieces), BLOCK) if pieces else ()
+        return [extractor.extract(block.to(trainer.strategy.root_device)) for block in blocks]
 
     found = _gathered(trainer, everywhere(trainer, work))
-    labels = None
+    digests = [int(fingerprint(image)[:15], 16) for piece in pieces for image in piece]
+    columns = [torch.tensor(digests, dtype=torch.long)]
     if model.num_classes > 0:
-        labels = gather_rows(trainer, torch.cat([torch.empty(0, dtype=torch.long), *kinds]))
-    order = _dataset_order(trainer, loader)
-    if trainer.is_global_zero and order is not None:
+        columns.append(torch.cat([torch.empty(0, dtype=torch.long), *kinds]))
+    gathered = gather_rows(trainer, torch.stack(columns, dim=1))
+
+    def settle() -> tuple[str, int]:
+        assert gathered is not None
+        order = _dataset_order(trainer, loader, len(gathered))
+        rows = gathered[order]
         found.features = found.features[order]
-        labels = None if labels is None else labels[order]
-    found.labels = labels
-    digest = on_first_process(trainer, lambda: fingerprint(found.features))
-    num_real = on_first_process(trainer, lambda: len(found))
+        found.labels = rows[:, 1] if model.num_classes > 0 else None
+        return fingerprint(rows[:, 0].sort().values), len(rows)
+
+    digest, num_real = on_first_process(trainer, settle)
     about = {"data": "loader", "split": "loader", "data_sha256": digest, "num_real": num_real}
-    key = {"features": digest, **extractor.identity(), "version": _VERSION}
-    return Reference(found, settings, cache, key), about
+    return Reference(found, settings, None, {}), about
 
 
-def _dataset_order(trainer: Any, loader: Any) -> Tensor | None:
+def length(loader: Any) -> int | None:
+    """Return how many batches a loader has; None where it does not say."""
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):  # a DataLoader of an iterable data set has a __len__ that raises
+        return None
+
+
+def _dataset_order(trainer: Any, loader: Any, num_rows: int) -> Tensor:
     """Return where each image of the data set lies in the processes' rows, one after the other.
 
     The sampler that Lightning gives a loader deals the images out in turn, and repeats the first ones so that
     every process has as many: these must not count twice.
     """
-    if trainer.world_size == 1:
-        return None
+    world_size = trainer.world_size
+    if world_size == 1:
+        return torch.arange(num_rows)
     sampler = getattr(loader, "sampler", None)
-    if not isinstance(sampler, DistributedSampler) or sampler.shuffle or sampler.drop_last:
-        return None
-    num, world_size = len(loader.dataset), trainer.world_size
+    dealt = isinstance(sampler, DistributedSampler) and not sampler.shuffle and not sampler.drop_last
+    num = len(sampler.dataset) if dealt else 0  # type: ignore[union-attr]
     each = -(-num // world_size)
+    if not dealt or num_rows != each * world_size:
+        raise DataError(
+            f"with {world_size} processes it cannot be told which real images this loader repeats: give a DataLoader "
+            "without shuffle, drop_last or a sampler of its own, or an ImageDataModule, or --metrics.enabled false."
+        )
     index = torch.arange(num)
     order: Tensor = index % world_size * each + index // world_size
     return order

@@ -10,6 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from lightning_gans.errors import DataError
+
 T = TypeVar("T")
 
 _GATHERED_AT_ONCE = 4096  # rows of each process, so that no process holds all rows of all
@@ -54,7 +56,7 @@ def everywhere(trainer: pl.Trainer, work: Callable[[], T]) -> T:
     """Do work that has no communication in it; if it fails on one process, it fails on all.
 
     Raises:
-        RuntimeError: It failed on another process.
+        DataError: It failed on another process.
     """
     result, error = None, None
     try:
@@ -62,7 +64,7 @@ def everywhere(trainer: pl.Trainer, work: Callable[[], T]) -> T:
     except Exception as caught:
         error = caught
     if not trainer.strategy.reduce_boolean_decision(error is None, all=True):
-        raise error if error is not None else RuntimeError("Another process failed; its message says why.")
+        raise error if error is not None else DataError("another process has failed; its message says why.")
     return result  # type: ignore[return-value]
 
 

@@ -19,13 +19,14 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lightning_gans.callbacks.extraction import RealImages, extract, reference_from_loader
+from lightning_gans.callbacks.extraction import RealImages, extract, length, reference_from_loader
 from lightning_gans.callbacks.gathering import everywhere, on_first_process
 from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
-from lightning_gans.metrics.cache import Cache
+from lightning_gans.files import check_writable
+from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.extractors import Extractor, make_extractor
 from lightning_gans.metrics.protocol import table, write_scores
-from lightning_gans.metrics.scores import METRICS, Reference, Settings, score
+from lightning_gans.metrics.scores import FAMILIES, METRICS, Reference, Settings, score
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import to_uint8
 
@@ -61,13 +62,13 @@ class GenerativeMetrics(Callback):
         weights_path: The file of the ``inception`` weights, for machines without network.
         split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in
             published FIDs, and ``test`` in test.
-        every_n_epochs: How often within a fit; the last epoch always counts.
+        every_n_epochs: How often within a fit; the last of ``max_epochs`` always counts.
         num_repeats: Score so many sets of samples, of the seeds ``seed``, ``seed + 1``, …: the scores are
             their means, and the standard deviations are written beside.
         floor: Whether to score real images of another split in the place of samples, once: what a perfect
             model would get.
         seed: Seed of the samples.
-        ema: Whether the samples come from the moving average of the weights.
+        ema: Whether the samples come from the moving average of the weights; likelihoods always do.
         iw_samples: For models with a likelihood: samples of the importance-weighted bound ``iw_bound``; 0
             leaves it out.
         precision_recall_k: Neighbour that defines the manifolds of precision and recall.
@@ -115,6 +116,14 @@ class GenerativeMetrics(Callback):
         check_positive(**{f"metrics.{name}": value for name, value in positive.items()})
         if num_samples < 2:
             raise SettingError(f"metrics.num_samples is {num_samples}: it must be 2 or more.")
+        pairs = min(num_samples, neighbour_images)
+        for family, (name, k) in zip(
+            FAMILIES,
+            (("precision_recall_k", precision_recall_k), ("density_coverage_k", density_coverage_k)),
+            strict=True,
+        ):
+            if pairs <= k and any(wanted in (METRICS if metrics is None else metrics) for wanted in family):
+                raise SettingError(f"metrics.{name} is {k}, which needs more than {k} images: there are {pairs}.")
         if iw_samples < 0:
             raise SettingError(f"metrics.iw_samples is {iw_samples}: it must not be negative.")
         self.enabled = enabled
@@ -135,6 +144,7 @@ class GenerativeMetrics(Callback):
         self._extractor: Extractor | None = None
         self._real: dict[Stage, tuple[Reference, dict[str, Any], dict[str, Any] | None]] = {}
         self._bound = MeanMetric()
+        self.last_scored_step = -1
         self._folder = Path()
         self._written: dict[Path, Stage] = {}
 
@@ -142,6 +152,13 @@ class GenerativeMetrics(Callback):
     def active(self) -> bool:
         """Whether samples are scored: something was asked for, and there is an extractor to do it with."""
         return bool(self.metrics) and self._extractor is not None
+
+    def measures(self, key: str) -> bool:
+        """Whether some validations log this key."""
+        if key == "val/iw_bound":
+            return self.iw_samples > 0
+        wanted = [f"val/{name}" for name in (*self.metrics, *(["kid_std"] if "kid" in self.metrics else []))]
+        return self.active and (key in wanted or ("val/fid_class" in wanted and key.startswith("val/fid_class/")))
 
     # --- when ---------------------------------------------------------------------------------------------
 
@@ -151,11 +168,13 @@ class GenerativeMetrics(Callback):
             raise SettingError(f"GenerativeMetrics needs a GenerativeModule, not a {type(pl_module).__name__}.")
         self._real.clear()
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "metrics"  # asked by all processes together
-        if not self.metrics or stage == "predict" or self._extractor is not None:
+        self._extractor = None
+        if not self.metrics or stage == "predict":
             return
 
         def make() -> Extractor:
-            return make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
+            with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and training's stream is not its own
+                return make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
 
         try:
             # The first process may have to download a file; the others then find it there.
@@ -169,7 +188,7 @@ class GenerativeMetrics(Callback):
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a new mean of the bound."""
-        self._bound = MeanMetric().to(pl_module.device)
+        self._bound = MeanMetric(nan_strategy="disable").to(pl_module.device)
         if pl_module.device.type != "mps":  # which has no float64
             self._bound.set_dtype(torch.float64)
 
@@ -179,7 +198,7 @@ class GenerativeMetrics(Callback):
         """Add a batch to the mean of the importance-weighted bound."""
         if self.iw_samples and hasattr(pl_module, "bound") and self._due(trainer):
             images, labels = pl_module.images_and_labels(batch)
-            bound = pl_module.bound(images, self.iw_samples, labels, seed=self.seed, ema=self.ema)
+            bound = pl_module.bound(images, self.iw_samples, labels, seed=self.seed)
             self._bound.update(bound.to(self._bound.dtype))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -233,17 +252,19 @@ class GenerativeMetrics(Callback):
         wrong = [name for name, value in record["scores"].items() if not math.isfinite(value)]
         if wrong:
             raise DataError(f"{', '.join(wrong)} of step {model.weights_step} is not a finite number. {_DIVERGED}")
-        if not trainer.is_global_zero or not record["scores"]:
+        if not record["scores"]:
             return
+        self.last_scored_step = trainer.global_step
         if likelihoods:
             record["protocol"] |= self._likelihood_protocol(trainer, model, stage)
         about = {"stage": stage, "step": model.weights_step, "model": type(model).__name__}
         made = {"versions": _versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
         record = about | record | {"seed": self.seed, "num_repeats": self.num_repeats} | made
-        self.last_path = self._path(model, stage)
-        write_scores(self.last_path, record)
-        if trainer.state.fn != TrainerFn.FITTING:
-            print(f"\n{table(record)}\n{self.last_path}")
+        path = self._path(model, stage)
+        on_first_process(trainer, lambda: write_scores(check_writable(path), record))
+        self.last_path = path
+        if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
+            print(f"\n{table(record)}\n{path}")
 
     def _score(self, trainer: Any, model: GenerativeModule, stage: Stage) -> dict[str, Any]:
         """Return the scores with their protocol, the floor and the seconds; the scores on every process."""
@@ -284,8 +305,11 @@ class GenerativeMetrics(Callback):
         metrics = list(self.metrics)
         if model.num_classes > 0:
             fake.labels = torch.arange(self.num_samples) % model.num_classes
-            if tuple(getattr(trainer.datamodule, "class_names", ())) != extractor.class_names:
+            names = tuple(getattr(trainer.datamodule, "class_names", ())) if self._data_given(trainer) else ()
+            if names != extractor.class_names or len(names) != model.num_classes:
                 metrics = [name for name in metrics if name != "label_accuracy"]  # its classes are not the data's
+            if self._data_given(trainer) and not names:
+                metrics = [name for name in metrics if name != "fid_class"]  # the data has no classes
         scores, times = on_first_process(trainer, lambda: score(fake, reference, metrics, model.device))
         return scores, seconds | times
 
@@ -295,7 +319,7 @@ class GenerativeMetrics(Callback):
         """Return the real images' features, what a protocol says of them, and the floor."""
         if stage not in self._real:
             assert self._extractor is not None
-            if hasattr(trainer.datamodule, "images"):
+            if self._data_given(trainer):
                 split = self.split or ("test" if stage == "test" else "train")
                 real = RealImages(trainer, self._extractor, self.cache, self.settings)
                 reference, about = real.reference(split)
@@ -305,18 +329,32 @@ class GenerativeMetrics(Callback):
                 self._real[stage] = reference, about, floor
             else:
                 loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-                about_loader = (trainer, model, self._extractor, loader, self.cache, self.settings)
+                num_batches = self._num_batches(trainer)
+                about_loader = (trainer, model, self._extractor, loader, num_batches, self.settings)
                 self._real[stage] = *reference_from_loader(*about_loader), None
         return self._real[stage]
 
+    def _data_given(self, trainer: Any) -> bool:
+        """Whether the evaluation runs on a data module of ours; the trainer keeps one of an earlier run, too."""
+        loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        return callable(getattr(trainer.datamodule, "load_images", None)) and hasattr(loader, "source")
+
+    def _num_batches(self, trainer: Any) -> float:
+        """Return how many batches this process evaluates."""
+        return float(sum(trainer.num_test_batches if trainer.testing else trainer.num_val_batches))
+
     def _likelihood_protocol(self, trainer: Any, model: Any, stage: Stage) -> dict[str, Any]:
         """Return what has to be known of a likelihood to compare it."""
-        loaders = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-        batches = trainer.num_val_batches if stage == "val" else trainer.num_test_batches
-        limited = isinstance(batches, list) and hasattr(loaders, "__len__") and sum(batches) < len(loaders)
+        loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
+        num_batches, given = self._num_batches(trainer), self._data_given(trainer)
+        whole = num_batches == length(loader)
+        limit = "" if whole else f", {num_batches:.0f} batches on each of {trainer.world_size} processes"
         return {
             "likelihood": getattr(model, "likelihood", None),
-            "likelihood_images": f"{stage} split" + (f", {sum(batches)} batches" if limited else ""),
+            "likelihood_images": (f"{stage} split" if given else f"{stage} loader") + limit,
+            "likelihood_batch_size": "any" if whole else getattr(trainer.datamodule, "batch_size", None),
+            "likelihood_data_sha256": fingerprint(*trainer.datamodule.images(stage)) if given else None,
+            "likelihood_ema": True,
             "binarization": getattr(trainer.datamodule, "binarization", "none"),
             "iw_samples": self.iw_samples,
         }

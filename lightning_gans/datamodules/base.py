@@ -151,6 +151,11 @@ class ImageDataModule(LightningDataModule):
     def _evaluation_loader(self, split: Split) -> ResidentLoader:
         source, rows = self._split(split)
         num_rows = len(source) if rows is None else len(rows)
+        processes = self._place().get("num_replicas", 1)
+        if num_rows < processes:  # Lightning would leave the evaluation out on some, where others wait for them
+            raise SettingError(
+                f"the {split} split has {num_rows} pictures for {processes} processes: it needs one for each at least."
+            )
         sampler = InOrderBatchSampler(num_rows, self.batch_size, **self._place())
         return ResidentLoader(source, sampler, rows, self._binarize_by(sampler, source, training=False))
 

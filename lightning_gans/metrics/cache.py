@@ -57,9 +57,9 @@ class Cache:
     def load(self, kind: str, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
         """Return the arrays stored under a key, or None; reading checks the file's own checksums."""
         path = self.path(kind, key)
-        if not path.is_file():
-            return None
         try:
+            if not path.is_file():
+                return None
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             if json.loads(str(arrays.pop("about"))) != _about(key, arrays):

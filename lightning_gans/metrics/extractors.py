@@ -54,6 +54,7 @@ class Extractor(nn.Module):
         Raises:
             SettingError: The network gives features of another shape, or numbers that are not finite.
         """
+        self.eval()
         features, logits = [torch.empty(0, self.num_features)], []
         with true_float32(images.device):
             for block in torch.split(images, self.block_size):
@@ -90,7 +91,7 @@ class ModuleExtractor(Extractor):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
-        self.module = module.eval().requires_grad_(False)
+        self.module = module
         self.name = f"{type(module).__module__}.{type(module).__qualname__}"
         self.num_features = 0
         self.weights_sha256 = hash_module(module)
@@ -108,12 +109,14 @@ def hash_module(module: nn.Module) -> str:
     kept for other settings are taken for its own.
     """
     digest = hashlib.sha256(repr(module).encode())
-    own = {type(part) for part in module.modules() if not type(part).__module__.startswith("torch.")}
-    for cls in sorted(own, key=lambda cls: cls.__qualname__):
-        for method in filter(inspect.isfunction, vars(cls).values()):
-            with suppress(OSError):  # what was typed in at a prompt has no file
-                digest.update(inspect.getsource(method).encode())
-    for name, tensor in module.state_dict().items():
+    classes = {cls for part in module.modules() for cls in type(part).__mro__}
+    own = [cls for cls in classes if cls.__module__.split(".")[0] not in ("torch", "builtins")]
+    for cls in sorted(own, key=lambda cls: f"{cls.__module__}.{cls.__qualname__}"):
+        codes: list[Any] = [cls, *filter(inspect.isfunction, vars(cls).values())]
+        for code in codes:
+            with suppress(OSError, TypeError):  # what was typed in at a prompt has no file
+                digest.update(inspect.getsource(code).encode())
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -7,12 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_gans import randomness
+from lightning_gans.errors import SettingError
 from lightning_gans.metrics.cache import Cache
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
@@ -33,7 +35,10 @@ METRICS = (
 )
 """What can be asked for, by the key it is logged under; ``fid_class`` is one number for each class."""
 
-_OF_NEIGHBOURS = ("precision", "recall", "density", "coverage")
+FAMILIES = (("precision", "recall"), ("density", "coverage"))
+"""The metrics of nearest neighbours, by the k that they take."""
+
+_OF_NEIGHBOURS = [name for family in FAMILIES for name in family]
 _REAL_SUMS = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
@@ -96,11 +101,11 @@ class Reference:
     Args:
         images: The features.
         settings: The numbers that the metrics take.
-        cache: Where to keep what is computed from them.
+        cache: Where to keep what is computed from them; None keeps it in memory only.
         key: What they were made from.
     """
 
-    def __init__(self, images: FeatureSet, settings: Settings, cache: Cache, key: Mapping[str, Any]) -> None:
+    def __init__(self, images: FeatureSet, settings: Settings, cache: Cache | None, key: Mapping[str, Any]) -> None:
         self.images = images
         self.settings = settings
         self._cache = cache
@@ -122,12 +127,12 @@ class Reference:
     def sums(self, device: torch.device) -> dict[str, Tensor]:
         """Return the states of a Fréchet distance that has seen the real images."""
         if self._sums is None:
-            stored = self._cache.load("sums", self._key)
+            stored = self._load("sums", self._key)
             if stored is None:
                 metric = FrechetDistance(self.images.features.shape[1], sync_on_compute=False).to(device)
                 metric.update(self.images.features.to(device), real=True)
                 stored = {name: getattr(metric, name).cpu().numpy() for name in _REAL_SUMS}
-                self._cache.save("sums", self._key, stored)
+                self._save("sums", self._key, stored)
             self._sums = {name: torch.from_numpy(stored[name]) for name in _REAL_SUMS}
         return {name: value.clone().to(device) for name, value in self._sums.items()}
 
@@ -136,12 +141,19 @@ class Reference:
         if drawn not in self._subsets:
             subsets = draw_subsets(*drawn)
             key = self._key | {"subsets": drawn}
-            stored = self._cache.load("kernel", key)
+            stored = self._load("kernel", key)
             if stored is None:
                 stored = {"sums": sums_within(self.images.features, [chosen for chosen, _ in subsets]).numpy()}
-                self._cache.save("kernel", key, stored)
+                self._save("kernel", key, stored)
             self._subsets[drawn] = subsets, torch.from_numpy(stored["sums"])
         return self._subsets[drawn]
+
+    def _load(self, kind: str, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
+        return None if self._cache is None else self._cache.load(kind, key)
+
+    def _save(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        if self._cache is not None:
+            self._cache.save(kind, key, arrays)
 
     def chosen(self) -> Tensor:
         """Return the features that the nearest-neighbour metrics take, float32 ``(n, d)``."""
@@ -151,13 +163,16 @@ class Reference:
         """Return the squared distances to the k-th neighbours of :meth:`chosen`, float64 ``(n,)``."""
         if self._neighbours is None:
             most = max(self.settings.precision_recall_k, self.settings.density_coverage_k)
+            most = max(1, min(most, len(self.chosen()) - 1))
             key = self._key | {"neighbour_images": self.settings.neighbour_images, "k": most}
-            stored = self._cache.load("neighbours", key)
+            stored = self._load("neighbours", key)
             if stored is None:
                 nearest = nearest_squared_distances(self.chosen().double().to(device), most)
                 stored = {"squared_distances": nearest.cpu().numpy()}
-                self._cache.save("neighbours", key, stored)
+                self._save("neighbours", key, stored)
             self._neighbours = torch.from_numpy(stored["squared_distances"])
+        if k > self._neighbours.shape[1]:
+            raise SettingError(f"k is {k}, but {len(self.chosen())} images have fewer neighbours each.")
         return self._neighbours[:, k - 1].to(device)
 
 
@@ -224,8 +239,7 @@ def score(
     seconds = {"metrics": time.monotonic() - started}
     if any(name in metrics for name in _OF_NEIGHBOURS):
         started = time.monotonic()
-        found = _neighbour_scores(fake, reference, device)
-        scores |= {name: value for name, value in found.items() if name in metrics}
+        scores |= _neighbour_scores(fake, reference, metrics, device)
         seconds["neighbours"] = time.monotonic() - started
     return scores, seconds
 
@@ -250,17 +264,21 @@ def _class_distances(fake: FeatureSet, real: FeatureSet, device: torch.device) -
     return scores
 
 
-def _neighbour_scores(fake: FeatureSet, reference: Reference, device: torch.device) -> dict[str, float]:
+def _neighbour_scores(
+    fake: FeatureSet, reference: Reference, metrics: Sequence[str], device: torch.device
+) -> dict[str, float]:
     """Return precision, recall, density and coverage from one pass over the distances between the sets."""
     settings = reference.settings
     fakes = subsample(fake.features, settings.neighbour_images).double().to(device)
+    reals = reference.chosen().double().to(device)
     closed, opened = settings.precision_recall_k, settings.density_coverage_k
+    on_manifolds, in_neighbourhoods = (any(name in metrics for name in family) for family in FAMILIES)
     inside = count_inside(
-        reference.chosen().double().to(device),
+        reals,
         fakes,
-        reference.radii(closed, device),
-        reference.radii(opened, device),
-        nearest_squared_distances(fakes, closed)[:, -1],
+        reference.radii(closed, device) if on_manifolds else reals.new_zeros(len(reals)),
+        reference.radii(opened, device) if in_neighbourhoods else reals.new_zeros(len(reals)),
+        nearest_squared_distances(fakes, closed)[:, -1] if on_manifolds else fakes.new_zeros(len(fakes)),
     )
     scores = {
         "precision": inside.precision(),
@@ -268,4 +286,4 @@ def _neighbour_scores(fake: FeatureSet, reference: Reference, device: torch.devi
         "density": inside.density(opened),
         "coverage": inside.coverage(),
     }
-    return {name: float(value) for name, value in scores.items()}
+    return {name: float(value) for name, value in scores.items() if name in metrics}

@@ -97,7 +97,7 @@ class UpdatingModule(pl.LightningModule):
         Raises:
             SettingError: The images are not of ``image_shape``, or labels are missing.
         """
-        images, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+        images, labels = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
         if tuple(images.shape[1:]) != self.image_shape:
             raise SettingError(
                 f"image_shape is {list(self.image_shape)}, but the data's images are {list(images.shape[1:])}: "

@@ -104,7 +104,9 @@ class VAE(GenerativeModule):
         names = ["elbo", "reconstruction", "kl"]
         if likelihood == "gaussian":  # the likelihood of 8-bit levels
             names.append("bits_per_dim")
-        self.val_means, self.test_means = (nn.ModuleDict({name: MeanMetric() for name in names}) for _ in range(2))
+        self.val_means, self.test_means = (
+            nn.ModuleDict({name: MeanMetric(nan_strategy="disable") for name in names}) for _ in range(2)
+        )
 
     def encode(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to the posterior's means and log-variances, ``(N, latent_dim)`` each."""
@@ -246,7 +248,7 @@ class VAE(GenerativeModule):
     def _measure(self, batch: Any, means: nn.ModuleDict, stage: str) -> None:
         """Add a batch to the means of the bound and of its terms, each image with the same weight."""
         images, labels = self.images_and_labels(batch)
-        noise = self._noise_for(images, 1, self.run_seed)[:, 0].to(images.dtype)
+        noise = self._noise_for(images, 1, seed=0)[:, 0].to(images.dtype)
         reconstruction, kl = self.bound_terms(images, noise, labels)
         measured = {"elbo": reconstruction - kl, "reconstruction": reconstruction, "kl": kl}
         if "bits_per_dim" in means:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from lightning_gans import (
     ImageDataModule,
     SettingError,
 )
+from lightning_gans.callbacks import extraction
 from lightning_gans.callbacks import metrics as callback_module
 from lightning_gans.callbacks.gathering import shard
 from lightning_gans.metrics import (
@@ -439,8 +441,129 @@ def test_an_unknown_extractor_is_named(make_trainer):
 
 
 def test_too_few_real_images_are_an_error(evaluate):
-    with pytest.raises(SettingError, match="k is 5, but 3 images"):
+    with pytest.raises(SettingError, match="k is 3, but 3 images"):
         evaluate(tiny(GAN), Images(num_train=63), metrics=["precision"], floor=False)
+
+
+def test_a_part_that_is_not_finite_is_an_error_too(evaluate):
+    """A mean that leaves such images out would look like a score."""
+
+    class Half(VAE):
+        def _log_likelihood(self, *args):
+            likelihood = super()._log_likelihood(*args)
+            return torch.where(torch.arange(len(likelihood)) % 2 == 0, likelihood, torch.nan)
+
+    with pytest.raises(DataError, match="elbo, reconstruction of step 0 is not a finite number"):
+        evaluate(tiny(Half), metrics=["fid"])
+    with pytest.raises(DataError, match="iw_bound, elbo"):
+        evaluate(tiny(Half), metrics=[], iw_samples=2)
+
+
+def test_real_images_that_are_not_finite_are_an_error(make_trainer):
+    batches = make_batches(2)
+    batches[1][0][3] = math.nan
+    with pytest.raises(DataError, match="real images of the loader are not all finite"):
+        make_trainer(callbacks=[GenerativeMetrics(num_samples=50, extractor=Extractor())]).validate(
+            tiny(GAN), loader(batches), verbose=False
+        )
+
+
+def test_a_loader_without_an_end_is_read_as_far_as_validation_goes(make_trainer):
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            while True:
+                yield from make_batches(1)
+
+    callback = GenerativeMetrics(metrics=["fid"], num_samples=50, extractor=Extractor())
+    endless = torch.utils.data.DataLoader(Endless(), batch_size=None)
+    make_trainer(callbacks=[callback], limit_val_batches=3).validate(tiny(GAN), endless, verbose=False)
+    assert json.loads(callback.last_path.read_text())["protocol"]["num_real"] == 24
+
+
+def test_a_split_that_is_too_small_gives_no_floor(evaluate):
+    with pytest.warns(UserWarning, match="No floor beside the scores: the test split has 3 images"):
+        _, record = evaluate(tiny(GAN), Images(num_test=3))
+    assert record["floor"] is None
+
+
+@pytest.mark.parametrize(("options", "named"), [({"num_samples": 3}, "is 3"), ({"neighbour_images": 5}, "is 5")])
+def test_neighbours_that_cannot_be_are_refused_at_once(options, named):
+    with pytest.raises(SettingError, match=f"metrics.*_k {named}, which needs more"):
+        GenerativeMetrics(**options)
+    GenerativeMetrics(metrics=["fid"], **options)
+
+
+def test_one_of_the_neighbour_metrics_does_not_need_the_others_k(evaluate):
+    found, _ = evaluate(tiny(GAN), Images(num_train=65), metrics=["precision"], floor=False)
+    assert set(found) == {"val/precision"}
+
+
+# --- what is kept, and what is not ------------------------------------------------------------------------
+
+
+def test_a_loader_of_ones_own_counts_and_not_the_data_of_an_earlier_run(make_trainer):
+    callback = GenerativeMetrics(metrics=["fid"], num_samples=50, extractor=Extractor())
+    trainer = make_trainer(callbacks=[callback])
+    trainer.fit(tiny(GAN), Images())
+    trainer.validate(tiny(GAN), loader(make_batches(2)), verbose=False)
+    protocol = json.loads(callback.last_path.read_text())["protocol"]
+    assert (protocol["data"], protocol["num_real"]) == ("loader", 16)
+
+
+def test_nothing_of_a_loader_is_kept_and_its_order_does_not_matter(make_trainer, tmp_path):
+    def record(batches):
+        kept = tmp_path / "kept"
+        callback = GenerativeMetrics(num_samples=50, extractor=Extractor(), cache_dir=str(kept))
+        make_trainer(callbacks=[callback]).validate(tiny(GAN), loader(batches), verbose=False)
+        assert not kept.exists()
+        return json.loads(callback.last_path.read_text())["protocol"]
+
+    batches = make_batches(3)
+    assert record(batches) == record(batches[::-1]) != record(make_batches(3, seed=1))
+
+
+def test_a_callback_makes_its_extractor_anew(make_trainer):
+    callback = GenerativeMetrics(metrics=["fid"], num_samples=50)
+    trainer = make_trainer(callbacks=[callback])
+    trainer.validate(tiny(GAN), loader(make_batches(2)), verbose=False)
+    colour = tiny(GAN, image_shape=(3, 8, 8))
+    with pytest.warns(UserWarning, match="will not be scored"):
+        trainer.validate(colour, loader(make_batches(2, shape=(3, 8, 8))), verbose=False)
+
+
+def test_training_draws_as_it_would_without_scores(make_trainer):
+    """Also from the global stream, which the extractor's first weights and a DataLoader's seed come from."""
+
+    def trained(callbacks):
+        torch.manual_seed(1)
+        model = tiny(GAN)
+        model.run_seed = 3
+        images = [image for batch in make_batches(4) for image in zip(*batch, strict=True)]
+        loaders = [torch.utils.data.DataLoader(images, batch_size=8, shuffle=shuffle) for shuffle in (True, False)]
+        make_trainer(max_epochs=3, callbacks=callbacks).fit(model, *loaders)
+        return model.state_dict()
+
+    without, scored = trained([]), trained([GenerativeMetrics(metrics=["fid"], num_samples=50)])
+    assert all(value.equal(scored[name]) for name, value in without.items())
+
+
+def test_classes_that_the_extractor_does_not_name_are_not_counted(make_trainer):
+    callback = GenerativeMetrics(metrics=["label_accuracy", "fid"], num_samples=50, extractor=Extractor())
+    trainer = make_trainer(callbacks=[callback])
+    trainer.validate(tiny(ConditionalGAN), loader(make_batches(2)), verbose=False)
+    assert set(trainer.callback_metrics) == {"val/fid"}
+
+
+@pytest.mark.parametrize(("monitor", "mode"), [("val/fid", "min"), ("val/iw_bound", "max"), ("val/kid_std", "min")])
+def test_the_best_checkpoint_is_one_that_was_scored(make_trainer, tmp_path, monitor, mode):
+    callback = GenerativeMetrics(
+        metrics=["fid", "kid"], num_samples=50, extractor=Extractor(), every_n_epochs=2, iw_samples=2
+    )
+    checkpoint = Checkpoint(monitor=monitor, mode=mode, every_n_epochs=3, dirpath=str(tmp_path / "checkpoints"))
+    trainer = make_trainer(max_epochs=7, callbacks=[callback, checkpoint], enable_checkpointing=True)
+    trainer.fit(tiny(VAE), Images())
+    scored = {int(path.stem.removeprefix("step=")) for path in (tmp_path / "metrics").iterdir()}
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] in scored
 
 
 # --- many processes ---------------------------------------------------------------------------------------
@@ -531,5 +654,18 @@ def test_an_error_of_one_process_is_an_error_of_all():
                 assert decision and all
                 return False
 
-    with pytest.raises(RuntimeError, match="Another process failed"):
+    with pytest.raises(DataError, match="another process has failed"):
         callback_module.everywhere(Two(), lambda: 1)
+
+
+@pytest.mark.parametrize("fault", [{"batch_size": None}, {"shuffle": True}, {"drop_last": True, "batch_size": 4}])
+def test_loaders_whose_repetitions_cannot_be_told_are_refused_on_many_processes(fault):
+    dataset = list(range(9))
+    options = {"batch_size": 2, **fault}
+    if fault.get("batch_size", 2) is not None:
+        shuffle = options.pop("shuffle", False)
+        options["sampler"] = torch.utils.data.DistributedSampler(dataset, num_replicas=2, rank=0, shuffle=shuffle)
+    trainer = SimpleNamespace(world_size=2)
+    num_rows = 8 if "drop_last" in fault else 10
+    with pytest.raises(DataError, match="which real images this loader repeats"):
+        extraction._dataset_order(trainer, torch.utils.data.DataLoader(dataset, **options), num_rows)

@@ -286,3 +286,15 @@ def test_two_processes_see_what_one_sees(make_trainer, tmp_path, how, request):
     # The sanity check saw two batches more of each process.
     val = data.images("val")[1].tolist()
     assert sorted(evaluated0 + evaluated1) == sorted(val[:8] + 2 * val)
+
+
+def test_every_process_needs_a_picture_to_evaluate():
+    """Lightning leaves the evaluation out where a process has none, and the others wait for it for ever."""
+
+    class Shared(Numbered):
+        def _place(self):
+            return {"num_replicas": 3, "rank": 0}
+
+    with pytest.raises(SettingError, match="the val split has 2 pictures for 3 processes"):
+        Shared(val_size=2).val_dataloader()
+    assert len(Shared(val_size=3).val_dataloader()) == 1

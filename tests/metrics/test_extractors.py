@@ -202,13 +202,13 @@ def test_settings_of_the_backends_are_put_back(with_less_precision, failing):
     assert precisions() == before
 
 
-def test_the_network_is_frozen():
+def test_the_network_gets_no_gradient_and_may_be_trained_elsewhere():
     network = Network().train()
     state = copy.deepcopy(network.state_dict())
     extractor = ModuleExtractor(network)
     features, _ = extractor.extract(make_images(300))
     assert not any(module.training for module in network.modules())
-    assert not any(parameter.requires_grad for parameter in network.parameters())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in network.parameters())
     assert not features.requires_grad
     assert all(network.state_dict()[name].equal(value) for name, value in state.items())
 
@@ -322,3 +322,12 @@ def test_networks_without_weights_differ_by_their_code():
             return images.flatten(1) * 2
 
     assert hash_module(Features()) != first
+
+
+def test_networks_differ_by_buffers_that_are_not_stored():
+    def network(value):
+        network = nn.Flatten()
+        network.register_buffer("scale", torch.tensor(value), persistent=False)
+        return network
+
+    assert hash_module(network(1.0)) == hash_module(network(1.0)) != hash_module(network(2.0))
