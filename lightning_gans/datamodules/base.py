@@ -67,8 +67,6 @@ class ImageDataModule(LightningDataModule):
             raise SettingError(f"val_size is {val_size}: it must be a number of pictures, or a fraction below 1.")
         if device_resident not in (True, False, "auto"):
             raise SettingError(f"device_resident is {device_resident!r}: it must be True, False or 'auto'.")
-        # A few validation pictures on many processes leave some without; Lightning would call that an error.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.batch_size = batch_size
         self.val_size = val_size
         self.split_seed = split_seed
