@@ -255,14 +255,14 @@ from datamodules.fakes import Numbered, Trainee
 model = Trainee()
 trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=2, logger=False,
                      enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-data = Numbered(40, val_size=9, num_test=1, batch_size=2)
+data = Numbered(40, val_size=9, num_test=3, batch_size=2)
 if sys.argv[1] == "loaders":
     trainer.fit(model, data.train_dataloader(), data.val_dataloader())
 else:
     trainer.fit(model, datamodule=data)
     fitted = len(model.evaluated)
     trainer.test(model, datamodule=data, verbose=False)
-    assert len(model.evaluated) - fitted == (trainer.global_rank == 0)
+    assert len(model.evaluated) - fitted == 2 - trainer.global_rank
     del model.evaluated[fitted:]
 with open(f"{sys.argv[2]}.{trainer.global_rank}", "w") as file:
     json.dump([model.seen, model.evaluated], file)
@@ -280,7 +280,7 @@ def test_two_processes_see_what_one_sees(make_trainer, tmp_path, how, request):
     }
     subprocess.run([sys.executable, script, how, tmp_path / "seen"], check=True, env=environment, timeout=120)
     (seen0, evaluated0), (seen1, evaluated1) = (json.loads((tmp_path / f"seen.{r}").read_text()) for r in (0, 1))
-    model, data = Trainee(), Numbered(40, val_size=9, num_test=1, batch_size=4)
+    model, data = Trainee(), Numbered(40, val_size=9, num_test=3, batch_size=4)
     make_trainer(max_epochs=2).fit(model, datamodule=data)
     assert [a + b for a, b in zip(seen0, seen1, strict=True)] == model.seen
     # The sanity check saw two batches more of each process.
