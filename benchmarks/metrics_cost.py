@@ -22,7 +22,7 @@ from lightning_gans import MNISTDataModule, load
 from lightning_gans.metrics import MNISTExtractor
 from lightning_gans.metrics.cache import Cache
 from lightning_gans.metrics.scores import METRICS, FeatureSet, Reference, Settings, score
-from lightning_gans.pictures import to_uint8
+from lightning_gans.pictures import to_bytes
 
 _BLOCK = 250
 
@@ -40,7 +40,7 @@ def cost(checkpoint, data_dir, num_samples, repeats):
             blocks = []
             for start in range(0, num_samples, _BLOCK):
                 samples = model.sample(min(_BLOCK, num_samples - start), seed=0, start=start)
-                blocks.append(to_uint8(samples).permute(0, 3, 1, 2))
+                blocks.append(to_bytes(samples))
             generated = time.perf_counter()
             found = [extractor.extract(block) for block in blocks]
             fake = FeatureSet(

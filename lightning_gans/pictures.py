@@ -19,6 +19,11 @@ _TEXT_HEIGHT = 20
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
 
+def to_bytes(images: Tensor) -> Tensor:
+    """Map images in [-1, 1], ``(N, C, H, W)``, to bytes of the same shape; what lies outside is clamped."""
+    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """Map images in [-1, 1], ``(N, C, H, W)``, to bytes, ``(N, H, W, C)``; what lies outside is clamped.
 
@@ -26,8 +31,7 @@ def to_uint8(images: Tensor) -> Tensor:
         >>> to_uint8(torch.tensor([-1.0, 0.0, 2.0]).view(1, 1, 1, 3)).flatten()
         tensor([  0, 128, 255], dtype=torch.uint8)
     """
-    levels = ((images.float() + 1) * 127.5).round().clamp(0, 255)
-    return levels.to(torch.uint8).permute(0, 2, 3, 1)
+    return to_bytes(images).permute(0, 2, 3, 1)
 
 
 def grid(

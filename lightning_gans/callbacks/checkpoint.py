@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_gans.callbacks.metrics import GenerativeMetrics
+from lightning_gans.callbacks.rhythm import is_due
 from lightning_gans.errors import check_choice, check_positive
 from lightning_gans.metrics.scores import METRICS
 
@@ -75,10 +76,8 @@ class Checkpoint(ModelCheckpoint):
         """Save ``last.ckpt`` whatever the score: Lightning's own follows it only when the best one changes."""
         if self._is_scored(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-        epochs, steps = trainer.current_epoch + 1, trainer.global_step
-        at_the_end = trainer.should_stop or epochs == trainer.max_epochs or steps == trainer.max_steps
         if self.dirpath is None or trainer.fast_dev_run:
             return
-        if at_the_end or epochs % (self.every_n_epochs or 1) == 0:
+        if is_due(trainer, self.every_n_epochs or 1):
             self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
             trainer.save_checkpoint(self.last_model_path, weights_only=False)  # left open, Lightning says so each time

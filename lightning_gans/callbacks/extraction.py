@@ -19,7 +19,7 @@ from lightning_gans.errors import DataError
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.extractors import Extractor
 from lightning_gans.metrics.scores import FeatureSet, Reference, Settings, score, subsample
-from lightning_gans.pictures import to_uint8
+from lightning_gans.pictures import to_bytes
 
 BLOCK = 250
 """Images that go through the generator and the extractor together, by their global index."""
@@ -186,7 +186,7 @@ def reference_from_loader(
                 images, labels = model.images_and_labels(trainer.strategy.batch_to_device(batch))
                 if not images.isfinite().all():
                     raise DataError("the real images of the loader are not all finite numbers.")
-                pieces.append(to_uint8(images).permute(0, 3, 1, 2).cpu())
+                pieces.append(to_bytes(images).cpu())
                 if labels is not None:
                     kinds.append(labels.cpu())
         blocks = torch.split(torch.cat(pieces), BLOCK) if pieces else ()

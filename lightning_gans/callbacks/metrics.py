@@ -21,6 +21,7 @@ from torchmetrics import MeanMetric
 
 from lightning_gans.callbacks.extraction import RealImages, extract, length, reference_from_loader
 from lightning_gans.callbacks.gathering import everywhere, on_first_process
+from lightning_gans.callbacks.rhythm import is_due
 from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
 from lightning_gans.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
@@ -28,7 +29,7 @@ from lightning_gans.metrics.extractors import Extractor, make_extractor
 from lightning_gans.metrics.protocol import table, write_scores
 from lightning_gans.metrics.scores import FAMILIES, METRICS, Reference, Settings, score
 from lightning_gans.models.base import GenerativeModule
-from lightning_gans.pictures import to_uint8
+from lightning_gans.pictures import to_bytes
 
 _LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
 
@@ -225,14 +226,7 @@ class GenerativeMetrics(Callback):
         """Whether this validation is one to score: outside a fit every one is."""
         if trainer.sanity_checking or trainer.fast_dev_run:
             return False
-        epochs = trainer.current_epoch + 1
-        return bool(
-            trainer.state.fn != TrainerFn.FITTING
-            or epochs % self.every_n_epochs == 0
-            or epochs == trainer.max_epochs
-            or trainer.should_stop
-            or trainer.global_step == trainer.max_steps
-        )
+        return trainer.state.fn != TrainerFn.FITTING or is_due(trainer, self.every_n_epochs)
 
     # --- the evaluation -----------------------------------------------------------------------------------
 
@@ -299,7 +293,7 @@ class GenerativeMetrics(Callback):
             images = model.sample(stop - start, seed=seed, start=start, ema=self.ema)
             if not images.isfinite().all():
                 raise DataError(f"the samples of step {model.weights_step} are not finite numbers. {_DIVERGED}")
-            return to_uint8(images).permute(0, 3, 1, 2)
+            return to_bytes(images)
 
         fake, seconds = extract(trainer, extractor, self.num_samples, samples)
         metrics = list(self.metrics)
@@ -328,25 +322,20 @@ class GenerativeMetrics(Callback):
                 floor = real.floor(about, reference, self.num_samples, self.metrics) if self.floor else None
                 self._real[stage] = reference, about, floor
             else:
-                loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-                num_batches = self._num_batches(trainer)
+                loader, num_batches = _evaluated(trainer)
                 about_loader = (trainer, model, self._extractor, loader, num_batches, self.settings)
                 self._real[stage] = *reference_from_loader(*about_loader), None
         return self._real[stage]
 
     def _data_given(self, trainer: Any) -> bool:
         """Whether the evaluation runs on a data module of ours; the trainer keeps one of an earlier run, too."""
-        loader = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+        loader, _ = _evaluated(trainer)
         return callable(getattr(trainer.datamodule, "load_images", None)) and hasattr(loader, "source")
-
-    def _num_batches(self, trainer: Any) -> float:
-        """Return how many batches this process evaluates."""
-        return float(sum(trainer.num_test_batches if trainer.testing else trainer.num_val_batches))
 
     def _likelihood_protocol(self, trainer: Any, model: Any, stage: Stage) -> dict[str, Any]:
         """Return what has to be known of a likelihood to compare it."""
-        loader = trainer.val_dataloaders if stage == "val" else trainer.test_dataloaders
-        num_batches, given = self._num_batches(trainer), self._data_given(trainer)
+        loader, num_batches = _evaluated(trainer)
+        given = self._data_given(trainer)
         whole = num_batches == length(loader)
         limit = "" if whole else f", {num_batches:.0f} batches on each of {trainer.world_size} processes"
         return {
@@ -365,6 +354,13 @@ class GenerativeMetrics(Callback):
         if self._written.setdefault(path, stage) != stage:
             path = path.with_name(f"{path.stem}-{stage}.json")
         return path
+
+
+def _evaluated(trainer: Any) -> tuple[Any, float]:
+    """Return the loader of the evaluation under way, and how many of its batches this process evaluates."""
+    if trainer.testing:
+        return trainer.test_dataloaders, float(sum(trainer.num_test_batches))
+    return trainer.val_dataloaders, float(sum(trainer.num_val_batches))
 
 
 def _versions() -> dict[str, str]:
