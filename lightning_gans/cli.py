@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import inspect
 import logging
 import os
-import re
-import shlex
 import sys
 import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.plugins.io import CheckpointIO
 
 import lightning_gans
-from lightning_gans.callbacks import Checkpoint, GenerativeMetrics, ProgressBar, Reconstructions, SampleGrid
-from lightning_gans.commands import recipes
-from lightning_gans.datamodules import ImageDataModule
-from lightning_gans.errors import LightningGansError, SettingError, nearest
+from lightning_gans.callbacks import ProgressBar
+from lightning_gans.commands import resume
+from lightning_gans.errors import DataError, SettingError, nearest
 from lightning_gans.files import replacing
-from lightning_gans.models import AdversarialModule, GenerativeModule
+from lightning_gans.models import GenerativeModule
+from lightning_gans.models.distributed import check_strategy_name
+from lightning_gans.parsing import CALLBACKS, PROGRAM, CommandParser, RecipeAction, TrainingParser, our_error
 from lightning_gans.pictures import grid, save_png, to_uint8
+from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 
-PROGRAM = "lightning-gans"
 COMMANDS = {
     "fit": "train a model by a recipe",
+    "resume": "go on with a run that was stopped, in its folder",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
     "predict": "reconstruct the test split (VAE), or sample its labels (conditional models)",
@@ -43,12 +42,6 @@ COMMANDS = {
     "recipes": "list the recipes, or print one",
 }
 _OURS = ("sample", "compare", "recipes")
-_CALLBACKS = {
-    "metrics": GenerativeMetrics,
-    "samples": SampleGrid,
-    "reconstructions": Reconstructions,
-    "checkpoint": Checkpoint,
-}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -59,7 +52,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: With code 2 for a wrong command line and 1 for wrong data or files, after at most three
-            lines on standard error; ``--traceback`` shows where the error comes from instead.
+            lines on standard error; ``--traceback`` shows where the error comes from instead. With 128 + the
+            number of the signal that stopped it.
     """
     words = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in words
@@ -68,8 +62,13 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         _run(words)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # Lightning leaves with 1 after a Ctrl-C that came before the training had begun.
+        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+            raise SystemExit(130) from None
+        raise
     except Exception as error:
-        ours = _our_error(error)
+        ours = our_error(error)
         if ours is None or traceback:
             raise
         lines = [line for line in str(ours).splitlines() if line.strip()][:3]
@@ -90,54 +89,17 @@ def _run(words: list[str]) -> None:
         print(f"lightning_gans {lightning_gans.__version__}")
     elif command in _OURS:
         module = importlib.import_module(f"lightning_gans.commands.{command}")
-        parser = _CommandParser(prog=f"{PROGRAM} {command}", description=COMMANDS[command], allow_abbrev=False)
+        parser = CommandParser(prog=f"{PROGRAM} {command}", description=COMMANDS[command], allow_abbrev=False)
         module.add_arguments(parser)
         module.run(parser.parse_args(words[1:]))
+    elif command == "resume" and not {"-h", "--help"} & set(words):
+        _TrainingCLI(*resume.words_to_fit(words[1:]))
+    elif command == "resume":
+        print(f"usage: {PROGRAM} resume RUN [options of fit]        (RUN: a run's folder, runs/<recipe>/version_N)")
     elif command in COMMANDS:
         _TrainingCLI(words)
     else:
         raise SettingError(f"{command!r} is no command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}.")
-
-
-def _our_error(error: BaseException | None) -> LightningGansError | None:
-    """Return the error of ours that another one was raised from; parsers wrap what constructors raise."""
-    while error is not None:
-        if isinstance(error, LightningGansError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-class _CommandParser(argparse.ArgumentParser):
-    """Parser whose errors are ours."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing the usage."""
-        known = [name for action in self._actions for name in action.option_strings]
-        wrong = re.search(r"unrecognized arguments: (--\w+)", message)
-        raise SettingError(f"{message}.{nearest(wrong[1], known) if wrong else ''}\nSee {self.prog} --help.")
-
-
-class _RecipeAction(ActionConfigFile):
-    """``-c``: a path, or the name of a recipe that comes with the package."""
-
-    @staticmethod
-    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
-        """Read the recipe."""
-        path = recipes.find(value)
-        try:
-            ActionConfigFile.apply_config(parser, cfg, dest, str(path))
-        except (TypeError, ValueError) as error:
-            raise SettingError(f"{path} is no recipe: {_our_error(error) or _readable(str(error))}") from error
-
-
-class _TrainingParser(LightningArgumentParser):
-    """Lightning's parser, whose errors are ours."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise one readable sentence instead of printing the usage."""
-        ours = _our_error(ex)
-        raise ours if ours is not None else SettingError(_readable(message)) from ex
 
 
 def _quiet() -> None:
@@ -146,7 +108,6 @@ def _quiet() -> None:
         ".*does not have many workers.*",  # the images are in memory
         ".*args parameter is intended to run from within Python.*",
         ".*in eval mode at the start of training.*",  # the moving averages
-        ".*The dirpath has changed from.*",  # every evaluation of a checkpoint has a folder of its own
         ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own, with torch from 2.13 on
     ):
         warnings.filterwarnings("ignore", message)
@@ -159,21 +120,29 @@ class _TrainingCLI(LightningCLI):
     """LightningCLI with recipes by name, our callbacks as top-level keys, and a run's folder.
 
     The folder is ``runs/<recipe>/version_N``, unless the recipe's first logger is a CSVLogger with a place
-    of its own.
+    of its own; a run that is resumed goes on in its own. Under SLURM it is ``slurm_<job>``, which every process
+    knows without asking, and the job again after it was put back into the queue.
+
+    Args:
+        words: The command line.
+        run: The folder of the run that is resumed; by default what ``--ckpt_path`` lies in.
     """
 
-    def __init__(self, words: list[str]) -> None:
+    def __init__(self, words: list[str], run: Path | None = None) -> None:
         _quiet()
         self.words = words
+        self.run = run
         super().__init__(
             GenerativeModule,
             pl.LightningDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=42,
-            parser_class=_TrainingParser,
+            parser_class=TrainingParser,
             auto_configure_optimizers=False,  # with manual optimization `--optimizer` would only break things
             load_from_checkpoint_support=False,  # checkpoints describe their model themselves
+            save_config_callback=_SaveConfig,
+            save_config_kwargs={"save_to_log_dir": False},
             args=words,
         )
 
@@ -183,27 +152,54 @@ class _TrainingCLI(LightningCLI):
         parser.add_argument(
             "-c",
             "--config",
-            action=_RecipeAction,
+            action=RecipeAction,
             help="a recipe, by name or path; later ones override earlier ones",
         )
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the callbacks that recipes and overlays set, and the warm start."""
-        for key, callback in _CALLBACKS.items():
+        for key, callback in CALLBACKS.items():
             parser.add_class_arguments(callback, key)
         parser.add_argument("--init_from", type=str | None, help="start from the weights of this checkpoint")
 
     def instantiate_classes(self) -> None:
-        """Build everything, and note how the model's networks were named."""
+        """Build everything, with a checkpoint's model where one is named, and note how its networks were named."""
+        config = self._get(self.config, "trainer")
+        check_strategy_name(config.strategy if isinstance(config.strategy, str) else "")
+        for flag, ours in {
+            "gradient_clip_val": "gradient_clip_val",
+            "accumulate_grad_batches": "accumulate_batches",
+        }.items():
+            if config.get(flag) not in (None, 1):
+                raise SettingError(f"trainer.{flag} is {config[flag]}: with two optimizers it is --model.{ours}.")
+        self._find_checkpoint()
         super().instantiate_classes()
         init_args = self._get(self.config, "model").get("init_args")
         self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))
 
+    def _find_checkpoint(self) -> None:
+        """Find what is resumed or evaluated, take over its model, and in a fit its folder and its loggers' runs."""
+        config, fitting = self.config[self.subcommand], self.subcommand == "fit"
+        if fitting and config.ckpt_path is None and SLURMEnvironment.detect():
+            # This job, put back into the queue: it is started with the same words.
+            last = Path("runs") / self._recipe() / str(_slurm_version()) / resume.LAST
+            config.ckpt_path = str(last) if last.is_file() else None
+        if config.ckpt_path is None:
+            return
+        path = config.ckpt_path
+        if not Path(path).exists():
+            raise DataError(f"ckpt_path is {path}, which does not exist.")
+        resume.adopt_model(config, path, self.words)
+        if fitting:
+            self.run = self.run or resume.run_of(path)
+            if self.run is not None:
+                resume.continue_loggers(config, path)
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the trainer with our callbacks, and with a CSV logger before all others."""
+        """Build the trainer with our callbacks, our checkpoints, and with a CSV logger before all others."""
         config = self._get(self.config_init, "trainer")
-        self.callbacks = {key: self._get(self.config_init, key) for key in _CALLBACKS}
+        self.callbacks = {key: self._get(self.config_init, key) for key in CALLBACKS}
         callbacks = [callback for callback in self.callbacks.values() if callback.enabled]
         own = config.callbacks or []
         callbacks += own if isinstance(own, list) else [own]
@@ -211,6 +207,10 @@ class _TrainingCLI(LightningCLI):
             callbacks.append(ProgressBar())
         if not self.callbacks["checkpoint"].enabled:
             kwargs["enable_checkpointing"] = False
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        plugins = [plugin for plugin in plugins if plugin is not None]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         return super().instantiate_trainer(callbacks=callbacks, logger=self._loggers(config.logger), **kwargs)
 
     def _loggers(self, configured: Any) -> Any:
@@ -219,17 +219,25 @@ class _TrainingCLI(LightningCLI):
             return False
         loggers = [] if configured in (None, True) else configured
         loggers = loggers if isinstance(loggers, list) else [loggers]
-        if not any(isinstance(logger, CSVLogger) for logger in loggers):
-            given = self._get(self.config, "config") or []
-            name = Path(str(given[0])).stem if given else type(self.model).__name__.lower()
-            loggers = [CSVLogger("runs", name), *loggers]
-        return sorted(loggers, key=lambda logger: not isinstance(logger, CSVLogger))
+        own = next((logger for logger in loggers if isinstance(logger, CSVLogger)), None)
+        if self.run is not None:
+            first = RunLogger(self.run.parent.parent, self.run.parent.name, self.run.name)
+        elif own is not None:
+            first = RunLogger(own.save_dir, own.name, own._version, own._prefix)
+        else:
+            first = RunLogger("runs", self._recipe(), _slurm_version())
+        return [first, *(logger for logger in loggers if logger is not own)]
+
+    def _recipe(self) -> str:
+        """Return the name that a run of this configuration goes by."""
+        given = self._get(self.config, "config") or []
+        return Path(str(given[0])).stem if given else str(self._get(self.config, "model").class_path).lower()
 
     def before_fit(self) -> None:
         """Start from another checkpoint's weights where asked to."""
         self._check_shapes()
         init_from = self._get(self.config, "init_from")
-        if init_from is not None:
+        if init_from is not None and self._get(self.config, "ckpt_path") is None:
             self.model.load_weights(init_from)
 
     def before_validate(self) -> None:
@@ -254,7 +262,7 @@ class _TrainingCLI(LightningCLI):
             )
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; Lightning leaves by ``sys.exit`` after Ctrl-C, and then too the user learns how to go on."""
+        """Train; a run that is told to stop leaves by ``SystemExit``, and then too the user learns what there is."""
         started = time.monotonic()
         try:
             self.trainer.fit(**kwargs)
@@ -286,7 +294,7 @@ class _TrainingCLI(LightningCLI):
         last = found.get("last checkpoint")
         if last is not None:
             print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
-            print(f"Go on:   {PROGRAM} fit {shlex.join(self.words[1:])} --ckpt_path {last} {more}".rstrip())
+            print(f"Go on:   {PROGRAM} resume {_shown(folder.parent)} {more}".rstrip())
 
     def _scores_of_checkpoints(self) -> dict[str, str]:
         """Return the monitored score of the last and of the best checkpoint, for reading."""
@@ -317,55 +325,29 @@ class _TrainingCLI(LightningCLI):
         print(f"{len(images)} pictures: {path}, the first of them in {path.with_suffix('.png')}")
 
 
+class _SaveConfig(SaveConfigCallback):
+    """Writes ``config.yaml`` whole, over that of the run that goes on, and without the checkpoint it goes on from."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the file, on the first process."""
+        config = self.config.clone()
+        config.ckpt_path = None
+        # Not trainer.log_dir, for which the processes would have to meet.
+        folder = trainer.loggers[0].log_dir if trainer.loggers else None
+        with replacing(Path(folder or trainer.default_root_dir) / resume.CONFIG) as file:
+            file.write(self.parser.dump(config, skip_none=False).encode())
+
+
+def _slurm_version() -> str | None:
+    """Return the name of this SLURM job's run; None outside of SLURM, where runs are numbered."""
+    if not SLURMEnvironment.detect():
+        return None
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    job = os.environ.get("SLURM_JOB_ID") if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return None if job is None else f"slurm_{job}"
+
+
 def _shown(path: str | Path) -> str:
     """Return a path as short as it can be written."""
     path = Path(path)
     return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
-
-
-def _readable(message: str) -> str:
-    """Say in a sentence what jsonargparse says in up to sixty lines: the setting, its value, what is allowed."""
-    text = " ".join(message.split())
-    unknown = re.search(
-        r"Option '([\w.]+)' is not accepted|(?:not accept option|unrecognized arguments:) '?-*([\w.]+)", text
-    )
-    if unknown:
-        name = unknown[1] or unknown[2]
-        return f"{name} is no setting that is known here.{nearest(name.rsplit('.')[-1], _known_settings())}"
-    if "arguments are required" in text:
-        return f"a model and data are missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
-    key = re.search(r'Parser key "([\w.]+)"', text)
-    value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type.*)?$", text)
-    if key is None or value is None:
-        return text
-    setting = f"{key[1]} is {value[1]!r}"
-    if key[1] in ("model", "data"):
-        class_path = re.search(r"'class_path': '([\w.]+)'", value[1])
-        name = class_path[1] if class_path else value[1]
-        known = _known_classes(GenerativeModule if key[1] == "model" else ImageDataModule)
-        return f"{key[1]} is {name!r}: choose from {', '.join(known)}, or a class of yours.{nearest(name, known)}"
-    choices = re.findall(r"Literal\[(.*?)\]", text)
-    if choices:
-        allowed = [choice.strip(" '\"") for choice in choices[-1].split(",")]
-        return f"{setting}: choose from {', '.join(allowed)}.{nearest(value[1], allowed)}"
-    expected = dict.fromkeys(
-        re.findall(r"Expected an? (?:<class ')?([\w. \[\],>=<-]+?)(?:'>)?(?=\.? (?:-|G|D|E)|$|:)", text)
-    )
-    kinds = [{"NoneType": "null", "collections.abc.Sequence": "a list"}.get(kind, kind) for kind in expected]
-    return f"{setting}: expected {' or '.join(kinds)}." if kinds else text
-
-
-def _known_classes(base: type) -> list[str]:
-    """Return the public classes below a base that a recipe can name."""
-    public = [getattr(lightning_gans, name) for name in lightning_gans.__all__]
-    abstract = (base, AdversarialModule)
-    return [cls.__name__ for cls in public if inspect.isclass(cls) and issubclass(cls, base) and cls not in abstract]
-
-
-def _known_settings() -> list[str]:
-    """Return the names of all settings of the classes that recipes name, for the nearest one."""
-    classes = [pl.Trainer, *_CALLBACKS.values()]
-    classes += [value for name in lightning_gans.__all__ if inspect.isclass(value := getattr(lightning_gans, name))]
-    constructors = [vars(base)["__init__"] for cls in classes for base in cls.__mro__ if "__init__" in vars(base)]
-    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-    return sorted(names | {"model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *_CALLBACKS})

@@ -22,6 +22,10 @@ class DataError(LightningGansError, RuntimeError):
     """A file, a folder or its content is wrong: the message names the path and the remedy."""
 
 
+class DivergedError(LightningGansError, ArithmeticError):
+    """Training has left the finite numbers: the message names the step, what is not finite, and what to try."""
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the name most like the given one, or an empty string.
 

@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, and read without running anything of them."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from pickle import UnpicklingError
+from typing import IO, Any
+
+import torch
 
 from lightning_gans.errors import DataError
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[IO[bytes]]:
     """Open a temporary file beside ``path`` and rename it to ``path`` when the block ends well.
 
     The content is on the disk before the name is, so a reader, or a machine that loses power, finds the
     old file or the new one. Missing folders are made.
+
+    Args:
+        path: The file.
+        temporary: Name of the temporary file, in the same folder; by default one that no other process uses.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             yield file
@@ -30,6 +37,40 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk, where the system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:  # nor do some network file systems sync them
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:
+    """Read what ``torch.save`` has written, without running anything of it.
+
+    Raises:
+        DataError: There is no such file, it is damaged, or it holds pickled code.
+    """
+    path = Path(os.fspath(path))
+    if not path.is_file():
+        raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is a folder, not a checkpoint.")
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except UnpicklingError as error:
+        if "weights_only" in str(error) and "Unsupported" in str(error):
+            raise DataError(f"{path} holds pickled code, which is not loaded: it is no checkpoint of ours.") from error
+        raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
+    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
+        raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
 
 
 def check_writable(path: str | Path) -> Path:

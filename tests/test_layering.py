@@ -30,9 +30,10 @@ MAY_IMPORT = {
     "plugins": (set(), None),
     "callbacks": ({"models.base", "metrics"} | PICTURES, None),
     "commands": ({"models", "metrics"} | PICTURES, None),
+    "parsing": ({"callbacks", "commands", "datamodules", "models", "__init__"}, None),
     "cli": (None, None),
     "__main__": ({"cli"}, set()),
-    "__init__": ({"callbacks", "datamodules", "metrics", "models"}, set()),
+    "__init__": ({"callbacks", "datamodules", "metrics", "models", "plugins"}, set()),
 }
 
 

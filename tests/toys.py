@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
+from lightning_gans.datamodules import ImageDataModule
 
 SHAPE = (1, 8, 8)
 LATENT_DIM = 4
@@ -63,3 +64,22 @@ def placed(model, *, world_size=1, rank=0, step=0):
     """Let a model believe that it is a process of many, at a step of a run."""
     model._trainer = SimpleNamespace(world_size=world_size, global_rank=rank, global_step=step)
     return model
+
+
+class Toys(ImageDataModule):
+    """Random 8 x 8 pictures of three classes, in memory."""
+
+    class_names = ("a", "b", "c")
+    image_shape = SHAPE
+
+    def __init__(self, num_images=40, batch_size=4, val_size=8, flip=True, **options):
+        super().__init__(batch_size, val_size, **options)
+        self.num_images = num_images
+        self.horizontal_flip = flip
+
+    def load_images(self, split):
+        if split != "train":
+            return None
+        source = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (self.num_images, *SHAPE), generator=source, dtype=torch.uint8)
+        return images, torch.arange(self.num_images) % NUM_CLASSES

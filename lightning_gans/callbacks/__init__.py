@@ -1,8 +1,9 @@
-"""Callbacks: scores and pictures of a run, its checkpoints, and its progress."""
+"""Callbacks: scores and pictures of a run, its checkpoints, its progress, and how it stops."""
 
 from lightning_gans.callbacks.checkpoint import Checkpoint
+from lightning_gans.callbacks.graceful_stop import GracefulStop
 from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.progress import ProgressBar
 from lightning_gans.callbacks.samples import Reconstructions, SampleGrid
 
-__all__ = ["Checkpoint", "GenerativeMetrics", "ProgressBar", "Reconstructions", "SampleGrid"]
+__all__ = ["Checkpoint", "GenerativeMetrics", "GracefulStop", "ProgressBar", "Reconstructions", "SampleGrid"]

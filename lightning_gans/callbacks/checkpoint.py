@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.rhythm import is_due
-from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.metrics.scores import METRICS
 
 _OF_SAMPLES = tuple(f"val/{name}" for name in METRICS)
@@ -25,7 +25,8 @@ class Checkpoint(ModelCheckpoint):
         monitor: Key of the score, such as ``val/fid``; None saves the last checkpoint only, as does a score
             of samples where these are not scored.
         mode: ``min`` if lower is better, ``max`` if higher is.
-        every_n_epochs: How often to save; ``last.ckpt`` is always saved at the end.
+        every_n_epochs: How often to save at the end of an epoch; ``last.ckpt`` is always saved at the end.
+        every_n_steps: How often to save ``last.ckpt`` within an epoch, in updates; 0 is never.
         dirpath: The folder; by default ``checkpoints`` in the run's folder.
     """
 
@@ -35,10 +36,13 @@ class Checkpoint(ModelCheckpoint):
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
         every_n_epochs: int = 1,
+        every_n_steps: int = 500,
         dirpath: str | None = None,
     ) -> None:
         check_choice("checkpoint.mode", mode, ("min", "max"))
         check_positive(**{"checkpoint.every_n_epochs": every_n_epochs})
+        if every_n_steps < 0:
+            raise SettingError(f"checkpoint.every_n_steps is {every_n_steps}: it must not be negative.")
         super().__init__(
             dirpath=dirpath,
             filename="best",
@@ -49,6 +53,7 @@ class Checkpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self.enabled = enabled
+        self.every_n_steps = every_n_steps
         self._scorer: GenerativeMetrics | None = None
 
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
@@ -72,12 +77,40 @@ class Checkpoint(ModelCheckpoint):
             return True
         return bool(scorer.last_scored_step == trainer.global_step)
 
+    def on_train_batch_end(
+        self, trainer: Any, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save ``last.ckpt`` every so many updates."""
+        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+            self.write_last(trainer)
+
     def on_train_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Save ``last.ckpt`` whatever the score: Lightning's own follows it only when the best one changes."""
         if self._is_scored(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-        if self.dirpath is None or trainer.fast_dev_run:
-            return
         if is_due(trainer, self.every_n_epochs or 1):
-            self.last_model_path = os.path.join(self.dirpath, "last.ckpt")
-            trainer.save_checkpoint(self.last_model_path, weights_only=False)  # left open, Lightning says so each time
+            self.write_last(trainer)
+
+    def write_last(self, trainer: Any) -> Path | None:
+        """Save ``last.ckpt`` and return its path; None where nothing is to be saved."""
+        if self.dirpath is None or trainer.fast_dev_run:
+            return None
+        path = Path(self.dirpath) / "last.ckpt"
+        self.last_model_path = str(path)
+        trainer.save_checkpoint(path, weights_only=False)  # left open, Lightning says so each time
+        return path
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Carry the best and the last over where their files are in this run's folder, by whatever path it goes."""
+        folder = Path(self.dirpath or "")
+        best = folder / Path(state_dict["best_model_path"]).name
+        if not state_dict["best_model_path"] or not best.is_file():
+            return  # another run's checkpoint: this one looks for a best of its own
+        here = {
+            "dirpath": self.dirpath,
+            "best_model_path": str(best),
+            "kth_best_model_path": str(best),
+            "best_k_models": {str(best): score for score in state_dict["best_k_models"].values()},
+            "last_model_path": str(folder / "last.ckpt"),
+        }
+        super().load_state_dict({**state_dict, **here})

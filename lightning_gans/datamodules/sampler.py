@@ -168,12 +168,10 @@ class ShardedBatchSampler(DistributedSampler[Tensor]):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch; at an epoch's end that is the beginning of the next."""
-        done = max(0, self._done - self._in_flight())
-        finished = done == len(self)
+        """Return the place in the epoch; at its end there is nothing left of it, until ``set_epoch`` begins another."""
         return {
-            "epoch": self.epoch + 1 if finished else self.epoch,
-            "fetches": 0 if finished else done,
+            "epoch": self.epoch,
+            "fetches": max(0, self._done - self._in_flight()),
             "rows": self.num_rows,
             "per_fetch": self.rows_per_fetch,
             "seed": self._current_seed() if self._seed_in_use is None else self._seed_in_use,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_gans import losses, randomness
 from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.models.base import GenerativeModule
+from lightning_gans.models.updates import Part
 from lightning_gans.randomness import Stream
 
 GENERATOR_LOSSES = {
@@ -68,7 +69,8 @@ class AdversarialModule(GenerativeModule):
         self.discriminator_lr = discriminator_lr
         self.betas = betas
         self.weight_decay = weight_decay
-        self.d_steps = self.batches_per_step = d_steps
+        self.d_steps = d_steps
+        self.batches_per_step = d_steps * self.accumulate_batches
         self.create_ema()
 
     def generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
@@ -104,25 +106,46 @@ class AdversarialModule(GenerativeModule):
         """Update the discriminator ``d_steps`` times and the generator once.
 
         The images that the last discriminator update judged serve the generator's update too: one forward
-        pass through the generator for each batch.
+        pass through the generator for each batch. Where batches are accumulated they are made again, as the
+        memory of one batch has to be enough.
         """
         optimizers: Any = self.optimizers()
         generator_optimizer, discriminator_optimizer = optimizers
-        parts, logging = self.batch_parts(batch), self.will_log
+        updates, logging = self.batch_parts(batch), self.will_log
+        kept: list[Tensor] = []
         with self.step_randomness():
-            for part, (real, labels) in enumerate(parts):
-                noise = self.noise(len(real), part)
-                with torch.set_grad_enabled(part == len(parts) - 1):
-                    fake = self.generate(noise, labels)
-                judged = fake.detach()
-                with self._watched(real, judged) as scores:
-                    d_loss = self.discriminator_loss(real, judged, labels)
-                self.update(d_loss, discriminator_optimizer)
-            g_loss = self.generator_loss(real, fake, labels)
-            self.update(g_loss, generator_optimizer, counted=True)
-        self.end_of_step(len(parts) * len(real))
+            for number, parts in enumerate(updates):
+                keep = number == self.d_steps - 1 and self.accumulate_batches == 1
+                scores: list[dict[str, Tensor]] = []
+                d_losses = self._discriminator_losses(parts, number, kept if keep else None, scores)
+                d_loss = self.update(d_losses, discriminator_optimizer)
+            g_losses = self._generator_losses(parts, number, kept)
+            g_loss = self.update(g_losses, generator_optimizer, counted=True)
+        self.end_of_step(sum(len(images) for parts in updates for images, _ in parts))
         if logging:
-            self.log_scalars(d_loss=d_loss, g_loss=g_loss, **scores)
+            means = {name: torch.stack([part[name] for part in scores]).mean() for name in scores[0]}
+            self.log_scalars(d_loss=d_loss, g_loss=g_loss, **means)
+
+    def _discriminator_losses(
+        self, parts: Sequence[Part], update: int, kept: list[Tensor] | None, scores: list[dict[str, Tensor]]
+    ) -> Iterator[Tensor]:
+        """Yield the discriminator's loss on each batch of an update, and keep the fakes where they serve twice."""
+        for real, labels in self.accumulated(parts):
+            with torch.set_grad_enabled(kept is not None):
+                fake = self.generate(self.noise(len(real), update), labels)
+            if kept is not None:
+                kept.append(fake)
+            judged = fake.detach()
+            with self._watched(real, judged) as watched:
+                loss = self.discriminator_loss(real, judged, labels)
+            scores.append(watched)
+            yield loss
+
+    def _generator_losses(self, parts: Sequence[Part], update: int, kept: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the generator's loss on each batch of its update."""
+        for real, labels in self.accumulated(parts):
+            fake = kept.pop() if kept else self.generate(self.noise(len(real), update), labels)
+            yield self.generator_loss(real, fake, labels)
 
     @contextmanager
     def _watched(self, real: Tensor, fake: Tensor) -> Iterator[dict[str, Tensor]]:

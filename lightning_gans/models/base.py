@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_gans import randomness
 from lightning_gans.errors import SettingError, check_choice, check_positive
-from lightning_gans.models import checkpoints
+from lightning_gans.models import checkpoints, resuming
+from lightning_gans.models.distributed import check_strategy
 from lightning_gans.models.updates import Schedule, UpdatingModule
 from lightning_gans.randomness import Stream
 
@@ -46,6 +48,10 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         lr_schedule: How the learning rates go from their value to ``lr_end`` times their value over the
             whole run: ``constant`` (not at all), ``linear`` or ``cosine``.
         lr_end: Share of the learning rates that is left at the end of the schedule.
+        accumulate_batches: Batches whose gradients are averaged into one update, for batches that do not fit
+            into memory: it is the same update as that of one batch so many times as large, but for layers that
+            mix the batch (BatchNorm).
+        gradient_clip_val: Largest norm of each network's gradient; None leaves it as it is.
 
     Raises:
         SettingError: A setting is out of its range.
@@ -61,6 +67,8 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         ema_ramp: float = 0.05,
         lr_schedule: Schedule = "constant",
         lr_end: float = 0.0,
+        accumulate_batches: int = 1,
+        gradient_clip_val: float | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, latent_dim)
@@ -72,6 +80,9 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         }.items():
             if value < 0:
                 raise SettingError(f"{name} is {value}: it must not be negative.")
+        check_positive(accumulate_batches=accumulate_batches)
+        if gradient_clip_val is not None:
+            check_positive(gradient_clip_val=gradient_clip_val)
         if not 0 <= lr_end <= 1:
             raise SettingError(f"lr_end is {lr_end}: it is a share of the learning rate, between 0 and 1.")
         self.automatic_optimization = False
@@ -82,10 +93,16 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self.ema_ramp = ema_ramp
         self.lr_schedule = lr_schedule
         self.lr_end = float(lr_end)
+        self.accumulate_batches = accumulate_batches
+        self.gradient_clip_val = gradient_clip_val
         seed = randomness.global_seed()
         self.run_seed = seed if seed is not None else int(torch.randint(2**32, ()))
         self.images_seen = 0
         self.weights_step = 0
+        self.stop_vote = torch.zeros(())
+        self._validated_step = -1
+        self._max_steps: int | None = None
+        self._before_validation: resuming.BeforeValidation | None = None
 
     # --- sampling -----------------------------------------------------------------------------------------
 
@@ -225,22 +242,60 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         given |= {name: value for name, value in config.items() if isinstance(given.get(name), nn.Module)}
 
     def setup(self, stage: str) -> None:
-        """Hand the arguments to the loggers."""
+        """Refuse what this trainer cannot do, and hand the arguments to the loggers."""
+        trainer: Any = self.trainer
+        if stage == "fit" and getattr(trainer, "_val_check_time_interval", None) is not None:
+            raise SettingError(
+                "trainer.val_check_interval is a time, which cannot be resumed exactly: give a number of batches."
+            )
+        check_strategy(trainer.strategy, sync_batchnorm=getattr(trainer.strategy, "_layer_sync", None) is not None)
         self.save_hyperparameters(self.arguments)
 
     def on_fit_start(self) -> None:
         """Give every process the first one's seed."""
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
+        self.stop_vote = torch.zeros((), device=self.device)
+        self._validated_step, self._before_validation = -1, None
+
+    def on_validation_start(self) -> None:
+        """Keep what a checkpoint needs that is written before the validation is over."""
+        if self._is_fitting:
+            if self._max_steps is not None:
+                self.trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
+            self._before_validation = resuming.BeforeValidation(self.trainer)
+
+    def on_validation_end(self) -> None:
+        """Note that the validation is done; what is saved from here on counts it."""
+        if self._is_fitting:
+            self._validated_step, self._before_validation = self.trainer.global_step, None
+
+    @property
+    def _is_fitting(self) -> bool:
+        return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what makes the model again from the file alone."""
+        """Add what makes the model again from the file alone, and what resumes the run exactly.
+
+        Raises:
+            DivergedError: The weights are not finite; nothing is written then.
+        """
+        checkpoints.check_finite(self)
         checkpoints.describe(self, checkpoint)
+        before, trainer = self._before_validation, self.trainer
+        checkpoint[checkpoints.KEY]["loggers"] = resuming.logger_states(trainer) if before is None else before.loggers
+        if before is not None and "callbacks" in checkpoint:
+            checkpoint["callbacks"] = before.callbacks
+        validated = before is None and self._validated_step == trainer.global_step
+        resuming.settle_place(checkpoint, trainer, validated)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the run's seed and its count of images from the checkpoint."""
+        """Take the run's seed and its count of images from the checkpoint, and go on with its loggers."""
         description = checkpoints.description(checkpoint)
         self.run_seed, self.images_seen = description["run_seed"], description["images_seen"]
         self.weights_step = checkpoint["global_step"]
+        if self._trainer is not None and self._is_fitting:
+            resuming.restore_loggers(self.trainer, description.get("loggers", []))
+            self._max_steps = resuming.allow_validation(self.trainer, checkpoint)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]

@@ -11,17 +11,16 @@ import enum
 import importlib
 import inspect
 import numbers
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import nn
 
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, DivergedError
+from lightning_gans.files import read_tensors
 
 if TYPE_CHECKING:
     from lightning_gans.models.base import GenerativeModule
@@ -96,23 +95,23 @@ def describe(model: GenerativeModule, checkpoint: dict[str, Any]) -> None:
     }
 
 
+def check_finite(model: nn.Module) -> None:
+    """Raise :class:`DivergedError` if a weight is not a finite number."""
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    if weights and not nn.utils.get_total_norm(weights.values(), torch.inf).isfinite():
+        wrong = next(name for name, weight in weights.items() if not weight.isfinite().all())
+        raise DivergedError(
+            f"the weights are not finite ({wrong}): no checkpoint of them is written; the last one is finite."
+        )
+
+
 def read(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint without running anything of it.
 
     Raises:
         DataError: There is no such file, or it is no checkpoint of this package.
     """
-    path = Path(os.fspath(path))
-    if not path.is_file():
-        raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is a folder, not a checkpoint.")
-    try:
-        checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except UnpicklingError as error:
-        if "weights_only" in str(error) and "Unsupported" in str(error):
-            raise DataError(f"{path} holds pickled code, which is not loaded: it is no checkpoint of ours.") from error
-        raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError) as error:
-        raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
+    checkpoint: dict[str, Any] = read_tensors(path, map_location)
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise DataError(f"{path} is no checkpoint: it holds no state_dict.")
     description(checkpoint, path)

@@ -92,6 +92,6 @@ class ConditionalGAN(AdversarialModule):
 
     def _wrong(self, labels: Tensor) -> Tensor:
         """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
-        first = self.global_rank * len(labels) + self.trainer.global_step
+        first = self.first_row(len(labels)) + self.trainer.global_step
         turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
         return (labels + 1 + turn) % self.num_classes

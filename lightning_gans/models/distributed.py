@@ -1,4 +1,4 @@
-"""Gradients of one network out of several, averaged over the processes in one message."""
+"""Gradients of one network out of several, averaged over the processes in one message; and what cannot do that."""
 
 from __future__ import annotations
 
@@ -9,7 +9,47 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_gans.errors import SettingError
 from lightning_gans.losses import full_precision
+
+_UNFIT = {
+    "DeepSpeedStrategy": "it knows one optimizer only",
+    "FSDPStrategy": "it splits weights that two optimizers update in turn",
+    "ModelParallelStrategy": "it averages gradients on its own, those of the network that rests too",
+}
+
+
+def check_strategy_name(name: str) -> None:
+    """Refuse by its name what cannot even be made on some machines, before Lightning tries.
+
+    Raises:
+        SettingError: Names the strategy, and what to use.
+    """
+    for prefix, cls in {"deepspeed": "DeepSpeedStrategy", "fsdp": "FSDPStrategy"}.items():
+        if name.startswith(prefix):
+            raise SettingError(f"trainer.strategy is {name}, but {_UNFIT[cls]}: use ddp.")
+
+
+def check_strategy(strategy: Any, sync_batchnorm: bool = False) -> None:
+    """Refuse the strategies under which networks cannot be updated in turn, before anything is done.
+
+    Raises:
+        SettingError: Names the strategy, and what to use.
+    """
+    for cls in type(strategy).__mro__:
+        if cls.__name__ in _UNFIT:
+            raise SettingError(f"trainer.strategy is {cls.__name__}, but {_UNFIT[cls.__name__]}: use ddp.")
+    # Lightning keeps what it will hand to DistributedDataParallel in this place only.
+    if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
+        raise SettingError(
+            "trainer.strategy has static_graph=True, but the graph changes with the network whose turn it is: "
+            "use ddp without it."
+        )
+    if sync_batchnorm and strategy.root_device.type != "cuda":
+        raise SettingError(
+            "trainer.sync_batchnorm is True, but torch has it for GPUs only: leave it out, and each process takes "
+            "the statistics of its own batch."
+        )
 
 
 def unsynchronized(strategy: Any) -> AbstractContextManager[Any]:

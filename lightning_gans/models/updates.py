@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -14,11 +14,18 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_gans import randomness
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import DivergedError, SettingError
 from lightning_gans.models.distributed import average_over_processes, unsynchronized
 from lightning_gans.randomness import Stream
 
 Schedule = Literal["constant", "linear", "cosine"]
+Part = tuple[Tensor, Tensor | None]
+"""A batch of images, and its labels in a conditional model."""
+
+REMEDIES = (
+    "Start from that one (--init_from, load_weights) with lower learning rates, with gradient_clip_val (1.0, say), "
+    "or in 32-true or bf16-mixed precision."
+)
 
 
 class UpdatingModule(pl.LightningModule):
@@ -29,6 +36,8 @@ class UpdatingModule(pl.LightningModule):
     num_classes: int
     lr_schedule: Schedule
     lr_end: float
+    accumulate_batches: int
+    gradient_clip_val: float | None
 
     averaged_networks: tuple[str, ...] = ()
     """Names of the networks of which a moving average is kept, under the same name with ``_ema``."""
@@ -45,31 +54,46 @@ class UpdatingModule(pl.LightningModule):
     weights_step: int
     """Value of ``trainer.global_step`` that the weights belong to, also after they were loaded."""
 
+    stop_vote: Tensor
+    """Not zero: this process, or after an update any process, wants to stop."""
+
+    _accumulated: int = 0
+    """Which of the ``accumulate_batches`` the loss under way is made from."""
+
     def update_ema(self, batch_images: int) -> None:
         """Move the averages towards the weights, after a step on so many images."""
         raise NotImplementedError
 
-    def update(self, loss: Tensor, *optimizers: Any, counted: bool = False) -> None:
+    def update(self, losses: Iterable[Tensor], *optimizers: Any, counted: bool = False) -> Tensor:
         """Zero the gradients, go backward and step: the only place where this is done.
 
         Only the optimizers' own parameters get gradients. With several processes these are averaged in one
-        message; in a counted update BatchNorm's statistics ride along, so that processes never differ.
+        message; in a counted update BatchNorm's statistics ride along, so that processes never differ, and the
+        vote on whether to stop.
 
         Args:
-            loss: The scalar to go down.
+            losses: The scalar to go down, for each of the ``accumulate_batches``. One goes backward before the
+                next is asked for, so that the memory of one batch is enough.
             *optimizers: As ``self.optimizers()`` gives them; they step in this order.
             counted: Whether ``trainer.global_step`` counts the last one's step. It counts the updates of the
                 network that makes the images; all others step through the strategy, which is what an
                 optimizer's own ``step`` does apart from the counting (precision plugins and hooks included).
+
+        Returns:
+            The mean of the losses, without a graph.
         """
         groups = [group for optimizer in optimizers for group in optimizer.param_groups]
         parameters = [p for group in groups for p in group["params"] if p.requires_grad]
         for optimizer in optimizers:
             optimizer.zero_grad()
         strategy = self.trainer.strategy
+        total = torch.zeros((), device=self.device)
         with unsynchronized(strategy):
-            self.manual_backward(loss, inputs=parameters)
-        average_over_processes(strategy, parameters, self._statistics() if counted else [])
+            for loss in losses:
+                loss = loss / self.accumulate_batches if self.accumulate_batches > 1 else loss
+                self.manual_backward(loss, inputs=parameters)
+                total = total + loss.detach()
+        average_over_processes(strategy, parameters, [*self._statistics(), self.stop_vote] if counted else [])
         scaler = getattr(strategy.precision_plugin, "scaler", None) if len(optimizers) > 1 else None
         scale = 1.0 if scaler is None else scaler.get_scale()
         for optimizer in optimizers:
@@ -85,6 +109,13 @@ class UpdatingModule(pl.LightningModule):
         # An autocast that caches the low-precision copies of the weights (Lightning's own does not) keeps them
         # until the end of the step; the next forward has to see the weights that have just changed.
         torch.clear_autocast_cache()
+        return total
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip one network's gradients: here they are unscaled, and averaged over batches and processes."""
+        if self.gradient_clip_val is not None:
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
 
     def _statistics(self) -> list[Tensor]:
         """Return the floating-point buffers that training changes, which the averages only copy."""
@@ -107,8 +138,11 @@ class UpdatingModule(pl.LightningModule):
             raise SettingError(f"num_classes is {self.num_classes}, but the data has no labels: set it to 0.")
         return images.to(self.dtype), labels if self.num_classes > 0 else None
 
-    def batch_parts(self, batch: Any) -> list[tuple[Tensor, Tensor | None]]:
+    def batch_parts(self, batch: Any) -> list[list[Part]]:
         """Split what was fetched into ``batches_per_step`` equal batches of images and labels.
+
+        Returns:
+            For each update of the step the ``accumulate_batches`` that it takes.
 
         Raises:
             SettingError: As :meth:`images_and_labels`, or the number of images does not divide.
@@ -120,18 +154,31 @@ class UpdatingModule(pl.LightningModule):
                 f"one step takes {count} batches, and the loader gave {len(images)} images, which do not divide: "
                 f"use a batch_size that is a multiple of {count}, and drop_last=True."
             )
-        if labels is None:
-            return [(part, None) for part in images.chunk(count)]
-        return list(zip(images.chunk(count), labels.chunk(count), strict=True))
+        all_labels: Sequence[Tensor | None] = [None] * count if labels is None else labels.chunk(count)
+        parts = list(zip(images.chunk(count), all_labels, strict=True))
+        return [parts[start : start + self.accumulate_batches] for start in range(0, count, self.accumulate_batches)]
 
-    def noise(self, num: int, part: int, stream: Stream = Stream.NOISE) -> Tensor:
-        """Draw this process's rows of the noise that the whole world draws at this step, ``(num, latent_dim)``."""
+    def accumulated(self, parts: Sequence[Part]) -> Iterator[Part]:
+        """Go through the batches of one update, of each of which a loss is to be made."""
+        for self._accumulated, part in enumerate(parts):
+            yield part
+
+    def first_row(self, num: int) -> int:
+        """Return the place of this batch of ``num`` within the update's global batch.
+
+        That is laid out as ``(accumulate_batches, processes, num)``, so that what is a function of the place
+        does not depend on how the batch is divided.
+        """
+        return (self._accumulated * self.trainer.world_size + self.global_rank) * num
+
+    def noise(self, num: int, update: int, stream: Stream = Stream.NOISE) -> Tensor:
+        """Draw this batch's rows of the noise of the step's global batch, ``(num, latent_dim)``."""
         rows = randomness.randn(
-            (self.trainer.world_size * num, self.latent_dim),
-            *(self.run_seed, stream, self.trainer.global_step, part),
+            (self.accumulate_batches * self.trainer.world_size * num, self.latent_dim),
+            *(self.run_seed, stream, self.trainer.global_step, update),
             device=self.device,
         )
-        return rows[self.global_rank * num :][:num].to(self.dtype)
+        return rows[self.first_row(num) :][:num].to(self.dtype)
 
     @contextmanager
     def step_randomness(self) -> Iterator[None]:
@@ -159,8 +206,14 @@ class UpdatingModule(pl.LightningModule):
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def log_scalars(self, **scalars: Tensor) -> None:
-        """Log under ``train/``; to be called on the logger's own rhythm, as a scalar costs 0.2 ms."""
-        values = {f"train/{name}": value.detach() for name, value in scalars.items()}
+        """Log means over the processes under ``train/``, on the logger's own rhythm: a scalar costs 0.2 ms.
+
+        Raises:
+            DivergedError: A scalar is not finite; on all processes.
+        """
+        means = self.trainer.strategy.reduce(torch.stack([v.detach().float() for v in scalars.values()]))
+        self._check_finite(dict(zip(scalars, means.tolist(), strict=True)))
+        values = {f"train/{name}": mean for name, mean in zip(scalars, means, strict=True)}
         self.log_dict(values, prog_bar=True, logger=False)
         # To the loggers without Lightning, whose axis can be set by logging a "step" only; that number would
         # then stay for the names of all checkpoints until the next.
@@ -168,6 +221,16 @@ class UpdatingModule(pl.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(numbers, self.trainer.global_step)
             logger.save()
+
+    def _check_finite(self, scalars: dict[str, float]) -> None:
+        """Stop a run that cannot recover."""
+        if not all(map(math.isfinite, scalars.values())):
+            raise DivergedError(
+                f"update {self.trainer.global_step} is not finite: "
+                + ", ".join(f"{name} {value:.4g}" for name, value in scalars.items())
+                + ". No checkpoint is written from here on; the last one is finite.\n"
+                + REMEDIES
+            )
 
     def adam(
         self, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
@@ -185,13 +248,19 @@ class UpdatingModule(pl.LightningModule):
         """Return the optimizers and the schedules of their learning rates, as Lightning takes them."""
         if self.lr_schedule == "constant":
             return list(optimizers), []
-        total = self.trainer.estimated_stepping_batches
-        if not math.isfinite(total):
+        trainer = self.trainer
+        if trainer.max_steps == -1 and trainer.max_epochs == -1:
             raise SettingError(
                 f"lr_schedule is {self.lr_schedule!r}, which needs an end: set --trainer.max_epochs or max_steps."
             )
+        total: float | None = None
 
         def factor(step: int) -> float:
+            nonlocal total
+            if step == 0:
+                return 1.0
+            if total is None:  # asked for any earlier, Lightning makes the loader before a resume can tell it its place
+                total = trainer.estimated_stepping_batches
             done = min(step / total, 1.0)
             left = 1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
             return self.lr_end + (1 - self.lr_end) * left

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -14,6 +14,7 @@ from lightning_gans import randomness
 from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.losses import bernoulli_log_likelihood, gaussian_kl, gaussian_log_likelihood
 from lightning_gans.models.base import GenerativeModule
+from lightning_gans.models.updates import Part
 from lightning_gans.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from lightning_gans.randomness import Stream
 
@@ -99,7 +100,8 @@ class VAE(GenerativeModule):
         self.decoder_lr = decoder_lr
         self.betas = betas
         self.weight_decay = weight_decay
-        self.encoder_steps = self.batches_per_step = encoder_steps
+        self.encoder_steps = encoder_steps
+        self.batches_per_step = encoder_steps * self.accumulate_batches
         self.create_ema()
         names = ["elbo", "reconstruction", "kl"]
         if likelihood == "gaussian":  # the likelihood of 8-bit levels
@@ -191,20 +193,26 @@ class VAE(GenerativeModule):
         """Update the encoder ``encoder_steps`` times, the last time together with the decoder."""
         optimizers: Any = self.optimizers()
         encoder_optimizer, decoder_optimizer = optimizers
-        parts, logging = self.batch_parts(batch), self.will_log
+        updates, logging = self.batch_parts(batch), self.will_log
         with self.step_randomness():
-            for part, (images, labels) in enumerate(parts):
-                noise = self.noise(len(images), part, Stream.POSTERIOR)
-                reconstruction, kl = self.bound_terms(images, noise, labels, ema=False)
-                loss = (self.beta * kl - reconstruction).mean()
-                if part < len(parts) - 1:
-                    self.update(loss, encoder_optimizer)
+            for number, parts in enumerate(updates):
+                terms: list[Tensor] = []
+                if number < self.encoder_steps - 1:
+                    self.update(self._losses(parts, number, terms), encoder_optimizer)
                 else:
-                    self.update(loss, encoder_optimizer, decoder_optimizer, counted=True)
-        self.end_of_step(len(parts) * len(images))
+                    self.update(self._losses(parts, number, terms), encoder_optimizer, decoder_optimizer, counted=True)
+        self.end_of_step(sum(len(images) for parts in updates for images, _ in parts))
         if logging:
-            reconstruction, kl = reconstruction.mean(), kl.mean()
+            reconstruction, kl = torch.stack(terms).mean(0)
             self.log_scalars(elbo=reconstruction - kl, reconstruction=reconstruction, kl=kl)
+
+    def _losses(self, parts: Sequence[Part], update: int, terms: list[Tensor]) -> Iterator[Tensor]:
+        """Yield the loss on each batch of an update, and note the means of its two terms."""
+        for images, labels in self.accumulated(parts):
+            noise = self.noise(len(images), update, Stream.POSTERIOR)
+            reconstruction, kl = self.bound_terms(images, noise, labels, ema=False)
+            terms.append(torch.stack([reconstruction.detach().mean(), kl.detach().mean()]))
+            yield (self.beta * kl - reconstruction).mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure the bound on held-out images."""

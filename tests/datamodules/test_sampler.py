@@ -126,11 +126,18 @@ def test_state_resumes_in_the_middle_of_its_epoch_only():
     assert len(epoch_of(resumed, 3)) == 10
 
 
-def test_state_at_an_epochs_end_is_that_of_a_fresh_epoch():
+def test_state_at_an_epochs_end_leaves_nothing_of_it_until_the_next_begins():
     sampler = ShardedBatchSampler(80, 8)
     for _ in sampler:
         pass
-    assert (sampler.state_dict()["epoch"], sampler.state_dict()["fetches"]) == (1, 0)
+    state = sampler.state_dict()
+    assert (state["epoch"], state["fetches"]) == (0, 10)
+    resumed = ShardedBatchSampler(80, 8)
+    resumed.load_state_dict(state)
+    assert list(resumed) == []
+    resumed.load_state_dict(state)
+    resumed.set_epoch(1)
+    assert len(list(resumed)) == 10
 
 
 def test_a_fetch_whose_step_has_not_ended_is_not_counted():

@@ -58,7 +58,7 @@ def test_settings_out_of_range_are_refused(architecture, setting, value):
 
 def test_mismatch_weight_divides_the_loss_between_fakes_and_wrong_labels(monkeypatch):
     model = ConditionalGAN(generator_dims=[8], discriminator_dims=[8], mismatch_weight=0.25).eval()
-    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=3))
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=3, world_size=3))
     monkeypatch.setattr(type(model), "global_rank", 2)
     real, fake = torch.randn(2, 6, 1, 28, 28)
     labels = torch.tensor([0, 1, 2, 9, 9, 5])
@@ -74,7 +74,7 @@ def test_mismatch_weight_divides_the_loss_between_fakes_and_wrong_labels(monkeyp
 
 def test_wrong_labels_are_all_others_in_turn_and_the_same_on_any_number_of_processes(monkeypatch):
     model = ConditionalGAN(num_classes=4, generator_dims=[8], discriminator_dims=[8], mismatch_weight=0.5)
-    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=1))
+    monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=1, world_size=2))
     labels = torch.arange(12) % 4
     monkeypatch.setattr(type(model), "global_rank", 0)
     one = model._wrong(labels)

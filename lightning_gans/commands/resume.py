@@ -1,0 +1,135 @@
+"""``lightning-gans resume``: a run goes on in its own folder, with the model of its checkpoint."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_gans.errors import DataError, SettingError
+from lightning_gans.models import checkpoints
+
+CONFIG, LAST = "config.yaml", Path("checkpoints") / "last.ckpt"
+
+
+def find_run(name: str) -> Path:
+    """Return the run's folder; a checkpoint in it names it as well.
+
+    Raises:
+        DataError: It is not the folder of a run.
+    """
+    run = Path(name)
+    if run.suffix == ".ckpt":
+        run = run.parent.parent
+    if not run.is_dir():
+        raise DataError(f"{run} is no folder: name that of a run, as in runs/quickstart/version_0.")
+    if not (run / CONFIG).is_file():
+        inside = sorted(path.parent for path in run.glob(f"**/{CONFIG}"))
+        hint = f" Runs in it: {', '.join(map(str, inside[-3:]))}." if inside else ""
+        raise DataError(f"{run} is no run's folder: it has no {CONFIG}.{hint}")
+    return run
+
+
+def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
+    """Return ``RUN [options]`` as the words of the ``fit`` that goes on, and the run's folder.
+
+    A run that was stopped before its first checkpoint starts afresh.
+    """
+    if not words or words[0].startswith("-"):
+        raise SettingError("resume needs the folder of a run, as in `lightning-gans resume runs/quickstart/version_0`.")
+    run = find_run(words[0])
+    fit = ["fit", "-c", str(run / CONFIG), *words[1:]]
+    if (run / LAST).is_file():
+        fit += ["--ckpt_path", str(run / LAST)]
+    elif os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"{run} has no checkpoint yet: it starts afresh.")
+    return fit, run
+
+
+def run_of(checkpoint: str | Path) -> Path | None:
+    """Return the folder of the run that a checkpoint lies in, or None."""
+    run = Path(checkpoint).parent.parent
+    return run if Path(checkpoint).parent.name == LAST.parent.name and (run / CONFIG).is_file() else None
+
+
+def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> None:
+    """Replace a configuration's model by the checkpoint's.
+
+    Args:
+        config: The parsed configuration of a command of Lightning's.
+        checkpoint: The checkpoint.
+        words: The command line; a setting of the model there has to be what the checkpoint has.
+
+    Raises:
+        SettingError: The command line asks for another setting; names both values.
+        DataError: The checkpoint cannot be read, or its class is not to be had.
+    """
+    about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
+    given = _settings_of_the_model(words)
+    model = config.model
+    named = checkpoints.plain(_as_dict(model.init_args)) if model.get("init_args") is not None else {}
+    cls = f"{model.class_path.rpartition('.')[2]}"
+    if "class_path" in given and cls != about["class"].rpartition(".")[2]:
+        raise _conflict("model", cls, about["class"].rpartition(".")[2], checkpoint)
+    for name, stored in about["arguments"].items():
+        if name in given and name in named and _listed(named[name]) != _listed(stored):
+            raise _conflict(f"model.{name}", named[name], stored, checkpoint)
+    if checkpoints.find_class(_full_name(model.class_path)) is not checkpoints.find_class(about["class"]):
+        model.class_path, model.init_args = about["class"], type(config)()
+    for name, stored in about["arguments"].items():
+        model.init_args[name] = _as_config(stored, type(config))
+
+
+def _conflict(name: str, given: Any, stored: Any, checkpoint: str | Path) -> SettingError:
+    return SettingError(
+        f"{name} is {given!r} on the command line, but {stored!r} in {checkpoint}, whose model goes on as it is.\n"
+        "Leave the setting out; or begin a new run from those weights, with --init_from in the place of --ckpt_path."
+    )
+
+
+def _settings_of_the_model(words: Sequence[str]) -> set[str]:
+    """Return the names of the model's settings that a command line sets, ``class_path`` for the model itself."""
+    names = set()
+    for word in words:
+        key = word.partition("=")[0]
+        if key in ("--model", "--model.class_path"):
+            names.add("class_path")
+        elif key.startswith("--model."):
+            names.add(key.removeprefix("--model.").removeprefix("init_args.").split(".")[0].rstrip("+"))
+    return names
+
+
+def _full_name(class_path: str) -> str:
+    """Return a class path with its module, where a recipe gives the bare name of a class of ours."""
+    return class_path if "." in class_path else f"lightning_gans.{class_path}"
+
+
+def _as_dict(value: Any) -> Any:
+    return value.as_dict() if hasattr(value, "as_dict") else value
+
+
+def _listed(value: Any) -> Any:
+    """Return a value with lists for tuples, as YAML has them."""
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items() if item is not None}
+    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _as_config(value: Any, namespace: type) -> Any:
+    """Return a network's ``{class_path, init_args}`` in the form that the parser keeps."""
+    if not isinstance(value, Mapping):
+        return value
+    return namespace(**{key: _as_config(item, namespace) for key, item in value.items()})
+
+
+def continue_loggers(config: Any, checkpoint: str | Path) -> None:
+    """Give the configured loggers the ids of the run that goes on."""
+    about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
+    ids = {state["class"]: state["version"] for state in about.get("loggers", [])}
+    loggers = config.trainer.logger
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        name = str(getattr(logger, "class_path", "")).rpartition(".")[2]
+        key = {"WandbLogger": "id", "TensorBoardLogger": "version"}.get(name)
+        if key is not None and ids.get(name) is not None and logger.init_args.get(key) is None:
+            logger.init_args[key] = ids[name]

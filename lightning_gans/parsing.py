@@ -1,0 +1,118 @@
+"""Command lines and recipes read, with one sentence for what is wrong in them."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+from typing import Any, NoReturn
+
+import pytorch_lightning as pl
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from pytorch_lightning.cli import LightningArgumentParser
+
+import lightning_gans
+from lightning_gans.callbacks import Checkpoint, GenerativeMetrics, GracefulStop, Reconstructions, SampleGrid
+from lightning_gans.commands import recipes
+from lightning_gans.datamodules import ImageDataModule
+from lightning_gans.errors import LightningGansError, SettingError, nearest
+from lightning_gans.models import AdversarialModule, GenerativeModule
+
+PROGRAM = "lightning-gans"
+CALLBACKS = {
+    "metrics": GenerativeMetrics,
+    "samples": SampleGrid,
+    "reconstructions": Reconstructions,
+    "checkpoint": Checkpoint,
+    "stop": GracefulStop,
+}
+"""The callbacks that recipes and overlays set by a key of their own."""
+
+
+def our_error(error: BaseException | None) -> LightningGansError | None:
+    """Return the error of ours that another one was raised from; parsers wrap what constructors raise."""
+    while error is not None:
+        if isinstance(error, LightningGansError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Parser whose errors are ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        known = [name for action in self._actions for name in action.option_strings]
+        wrong = re.search(r"unrecognized arguments: (--\w+)", message)
+        raise SettingError(f"{message}.{nearest(wrong[1], known) if wrong else ''}\nSee {self.prog} --help.")
+
+
+class RecipeAction(ActionConfigFile):
+    """``-c``: a path, or the name of a recipe that comes with the package."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: str) -> None:
+        """Read the recipe."""
+        path = recipes.find(value)
+        try:
+            ActionConfigFile.apply_config(parser, cfg, dest, str(path))
+        except (TypeError, ValueError) as error:
+            raise SettingError(f"{path} is no recipe: {our_error(error) or _readable(str(error))}") from error
+
+
+class TrainingParser(LightningArgumentParser):
+    """Lightning's parser, whose errors are ours."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise one readable sentence instead of printing the usage."""
+        ours = our_error(ex)
+        raise ours if ours is not None else SettingError(_readable(message)) from ex
+
+
+def _readable(message: str) -> str:
+    """Say in a sentence what jsonargparse says in up to sixty lines: the setting, its value, what is allowed."""
+    text = " ".join(message.split())
+    unknown = re.search(
+        r"Option '([\w.]+)' is not accepted|(?:not accept option|unrecognized arguments:) '?-*([\w.]+)", text
+    )
+    if unknown:
+        name = unknown[1] or unknown[2]
+        return f"{name} is no setting that is known here.{nearest(name.rsplit('.')[-1], _known_settings())}"
+    if "arguments are required" in text:
+        return f"a model and data are missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
+    key = re.search(r'Parser key "([\w.]+)"', text)
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type.*)?$", text)
+    if key is None or value is None:
+        return text
+    setting = f"{key[1]} is {value[1]!r}"
+    if key[1] in ("model", "data"):
+        class_path = re.search(r"'class_path': '([\w.]+)'", value[1])
+        name = class_path[1] if class_path else value[1]
+        known = _known_classes(GenerativeModule if key[1] == "model" else ImageDataModule)
+        return f"{key[1]} is {name!r}: choose from {', '.join(known)}, or a class of yours.{nearest(name, known)}"
+    choices = re.findall(r"Literal\[(.*?)\]", text)
+    if choices:
+        allowed = [choice.strip(" '\"") for choice in choices[-1].split(",")]
+        return f"{setting}: choose from {', '.join(allowed)}.{nearest(value[1], allowed)}"
+    expected = dict.fromkeys(
+        re.findall(r"Expected an? (?:<class ')?([\w. \[\],>=<-]+?)(?:'>)?(?=\.? (?:-|G|D|E)|$|:)", text)
+    )
+    kinds = [{"NoneType": "null", "collections.abc.Sequence": "a list"}.get(kind, kind) for kind in expected]
+    return f"{setting}: expected {' or '.join(kinds)}." if kinds else text
+
+
+def _known_classes(base: type) -> list[str]:
+    """Return the public classes below a base that a recipe can name."""
+    public = [getattr(lightning_gans, name) for name in lightning_gans.__all__]
+    abstract = (base, AdversarialModule)
+    return [cls.__name__ for cls in public if inspect.isclass(cls) and issubclass(cls, base) and cls not in abstract]
+
+
+def _known_settings() -> list[str]:
+    """Return the names of all settings of the classes that recipes name, for the nearest one."""
+    classes = [pl.Trainer, *CALLBACKS.values()]
+    classes += [value for name in lightning_gans.__all__ if inspect.isclass(value := getattr(lightning_gans, name))]
+    constructors = [vars(base)["__init__"] for cls in classes for base in cls.__mro__ if "__init__" in vars(base)]
+    names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
+    return sorted(names | {"model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *CALLBACKS})

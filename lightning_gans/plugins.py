@@ -1,0 +1,163 @@
+"""Checkpoints written whole or not at all, and a CSV file that a resumed run continues."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.core.saving import save_hparams_to_yaml
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from lightning_gans.files import read_tensors, replacing
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its target, to the disk, and only then gives it the target's name.
+
+    Lightning's own writes to ``$TMPDIR`` and moves: on another file system that is a copy, and a run that is
+    killed in it leaves half a checkpoint under the final name. Here what a killed run leaves is at most
+    ``.NAME.tmp`` in the checkpoint's folder, which the next save replaces.
+
+    Reading never runs what is pickled in a checkpoint. The command line uses this by itself; in Python:
+
+    Example:
+        >>> import pytorch_lightning as pl
+        >>> trainer = pl.Trainer(plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False)
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole; to other places than local files as Lightning does."""
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        with replacing(path, temporary=path.with_name(f".{path.name}.tmp")) as file:
+            torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint; pickled code in it is refused, whatever ``weights_only`` says.
+
+        Raises:
+            DataError: There is no such file, it is damaged, or it holds pickled code.
+        """
+        if "://" in str(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        checkpoint: dict[str, Any] = read_tensors(path, map_location)
+        return checkpoint
+
+
+class RunLogger(CSVLogger):
+    """``metrics.csv`` with the rows of one run, also when it was stopped and resumed in between.
+
+    A checkpoint of a model of this package notes how many rows there were. A run that is resumed from it in
+    the same folder drops those after, which it is about to write again, and appends. A new run in the folder
+    of an old one replaces the old rows with its first.
+
+    Args:
+        save_dir: The folder of all runs.
+        name: The folder in it for runs of this kind.
+        version: The run's own folder in that: a number, or a name; by default the next number.
+        **options: As in Lightning's ``CSVLogger``.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The file, from the first process."""
+        if self._experiment is None:
+            self._experiment = _Rows(Path(self.log_dir))  # type: ignore[assignment]
+        return self._experiment
+
+    @rank_zero_only
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many rows there are; they are on the disk when this returns."""
+        self.experiment.save()
+        return {"rows": self.experiment.sync()}
+
+    @rank_zero_only
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Keep so many rows of the file, where there is one."""
+        self.experiment.keep(state["rows"])
+
+
+class _Rows:
+    """The rows of ``metrics.csv``: what Lightning's loggers call an experiment."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "metrics.csv"
+        self.keys: list[str] = []
+        self.metrics: list[dict[str, Any]] = []  # not written yet
+        self.hparams: dict[str, Any] = {}
+        self._written = 0
+        self._is_ours = False  # whether the file holds rows of this run
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
+        """Note a row."""
+        values = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in metrics.items()}
+        self.metrics.append({**values, "step": step})
+
+    def log_hparams(self, params: Mapping[str, Any]) -> None:
+        """Note the model's arguments."""
+        self.hparams.update(params)
+
+    def save(self) -> None:
+        """Write what is not written yet: appended, or as a whole new file where a column is new."""
+        if self.hparams:
+            save_hparams_to_yaml(self.folder / "hparams.yaml", self.hparams)
+            self.hparams = {}
+        if not self.metrics:
+            return
+        keys = sorted({*self.keys, *(key for row in self.metrics for key in row)})
+        if self._is_ours and keys == self.keys:
+            with open(self.path, "a", newline="") as file:
+                file.write(_as_csv(self.metrics, keys, header=False))
+        else:
+            self._replace((self._read() if self._is_ours else []) + self.metrics, keys)
+        self._written += len(self.metrics)
+        self.metrics = []
+
+    def sync(self) -> int:
+        """Put the rows on the disk and return their number."""
+        if self._is_ours:
+            with open(self.path, "a") as file:
+                os.fsync(file.fileno())
+        return self._written
+
+    def keep(self, rows: int) -> None:
+        """Take over the first rows of the file that is there, and drop the others."""
+        self.metrics = []
+        kept = self._read()[:rows] if self.path.is_file() else []
+        if kept:
+            self._replace(kept, sorted({key for row in kept for key, value in row.items() if value != ""}))
+        self._written, self._is_ours = len(kept), bool(kept)
+
+    def _read(self) -> list[dict[str, Any]]:
+        with open(self.path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _replace(self, rows: Sequence[Mapping[str, Any]], keys: list[str]) -> None:
+        with replacing(self.path) as file:
+            file.write(_as_csv(rows, keys, header=True).encode())
+        self.keys, self._is_ours = keys, True
+
+
+def _as_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str], header: bool) -> str:
+    """Return rows as the text of a CSV file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, keys, extrasaction="ignore")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
