@@ -285,7 +285,7 @@ class _TrainingCLI(LightningCLI):
             "samples": self.callbacks["samples"].last_path,
             "reconstructions": self.callbacks["reconstructions"].last_path,
             "scores": self.callbacks["metrics"].last_path,
-            "losses": Path(trainer.log_dir or ".") / "metrics.csv",
+            "losses": _folder_of(trainer) / "metrics.csv",
         }
         found = {what: _shown(path) for what, path in places.items() if path is not None and path.is_file()}
         scores = self._scores_of_checkpoints()
@@ -332,10 +332,13 @@ class _SaveConfig(SaveConfigCallback):
         """Write the file, on the first process."""
         config = self.config.clone()
         config.ckpt_path = None
-        # Not trainer.log_dir, for which the processes would have to meet.
-        folder = trainer.loggers[0].log_dir if trainer.loggers else None
-        with replacing(Path(folder or trainer.default_root_dir) / resume.CONFIG) as file:
+        with replacing(_folder_of(trainer) / resume.CONFIG) as file:
             file.write(self.parser.dump(config, skip_none=False).encode())
+
+
+def _folder_of(trainer: pl.Trainer) -> Path:
+    """Return the run's folder, which Lightning's ``trainer.log_dir`` gives only to all processes together."""
+    return Path((trainer.loggers[0].log_dir if trainer.loggers else None) or trainer.default_root_dir)
 
 
 def _slurm_version() -> str | None:
