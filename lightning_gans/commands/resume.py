@@ -75,9 +75,10 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> No
     for name, stored in about["arguments"].items():
         if name in given and name in named and _listed(named[name]) != _listed(stored):
             raise _conflict(f"model.{name}", named[name], stored, checkpoint)
-    if checkpoints.find_class(_full_name(model.class_path)) is not checkpoints.find_class(about["class"]):
+    stored_class = checkpoints.find_class(about["class"])
+    if checkpoints.find_class(_full_name(model.class_path)) is not stored_class:
         model.class_path, model.init_args = about["class"], type(config)()
-    for name, stored in about["arguments"].items():
+    for name, stored in checkpoints.arguments_to_pass(stored_class, about["arguments"]).items():
         model.init_args[name] = _as_config(stored, type(config))
 
 
@@ -126,7 +127,7 @@ def _as_config(value: Any, namespace: type) -> Any:
 def continue_loggers(config: Any, checkpoint: str | Path) -> None:
     """Give the configured loggers the ids of the run that goes on."""
     about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
-    ids = {state["class"]: state["version"] for state in about.get("loggers", [])}
+    ids = {state["class"]: state.get("version") for state in about.get("loggers", [])}
     loggers = config.trainer.logger
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         name = str(getattr(logger, "class_path", "")).rpartition(".")[2]

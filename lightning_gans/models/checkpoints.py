@@ -152,7 +152,8 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
             f"{path} was made with networks that it does not store: {', '.join(missing)}. Give them, as in "
             f"{cls.__name__}.load_from_checkpoint(path, {missing[0]}=…)."
         )
-    model: Model = cls(**_arguments_to_pass(cls, about["arguments"]) | overrides)
+    stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, about["arguments"]).items()}
+    model: Model = cls(**stored | overrides)
     _check_fit(model, checkpoint["state_dict"], path)
     model.load_state_dict(checkpoint["state_dict"])
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
@@ -272,14 +273,14 @@ def _defaults(cls: type) -> dict[str, Any]:
     return defaults
 
 
-def _arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored arguments with networks made; a base's argument that is its default still is left out.
+def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the stored arguments that a class takes; a base's argument that is its default still is left out.
 
     Left out because a subclass may fix it, and then does not take it.
     """
     own, defaults = _own_parameters(cls), _defaults(cls)
     return {
-        name: _instantiate(value)
+        name: value
         for name, value in stored.items()
         if name in own or name not in defaults or plain(defaults[name]) != value
     }

@@ -92,20 +92,20 @@ class BeforeValidation:
 
 
 def logger_states(trainer: Any) -> list[dict[str, Any]]:
-    """Return what a resumed run needs to go on with each logger: its kind, the run's id, and its own state."""
-    return [
-        {
-            "class": type(logger).__name__,
-            "version": logger.version if isinstance(logger.version, (int, str)) else None,
-            "state": (logger.state_dict() if hasattr(logger, "state_dict") else None) or {},
-        }
-        for logger in trainer.loggers
-    ]
+    """Return what a resumed run needs to go on with each logger: its kind, and its own state or the run's id."""
+    states = []
+    for logger in trainer.loggers:
+        about = {"class": type(logger).__name__}
+        if hasattr(logger, "state_dict"):
+            states.append(about | {"state": logger.state_dict() or {}})
+        else:
+            states.append(about | {"version": logger.version if isinstance(logger.version, (int, str)) else None})
+    return states
 
 
 def restore_loggers(trainer: Any, states: list[dict[str, Any]]) -> None:
     """Give each logger that can go on where it was the state that its kind had."""
     for logger in trainer.loggers:
-        state: dict[str, Any] = next((s["state"] for s in states if s["class"] == type(logger).__name__), {})
+        state: dict[str, Any] = next((s.get("state", {}) for s in states if s["class"] == type(logger).__name__), {})
         if state and hasattr(logger, "load_state_dict"):
             logger.load_state_dict(state)
