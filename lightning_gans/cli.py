@@ -234,8 +234,11 @@ class _TrainingCLI(LightningCLI):
         return Path(str(given[0])).stem if given else str(self._get(self.config, "model").class_path).lower()
 
     def before_fit(self) -> None:
-        """Start from another checkpoint's weights where asked to."""
+        """Start from another checkpoint's weights where asked to; clear away what a killed run has left."""
         self._check_shapes()
+        if self.run is not None and self.trainer.is_global_zero:
+            for left in self.run.rglob(".*.tmp"):
+                left.unlink(missing_ok=True)
         init_from = self._get(self.config, "init_from")
         if init_from is not None and self._get(self.config, "ckpt_path") is None:
             self.model.load_weights(init_from)

@@ -114,3 +114,4 @@ class Checkpoint(ModelCheckpoint):
             "last_model_path": str(folder / "last.ckpt"),
         }
         super().load_state_dict({**state_dict, **here})
+        self.current_score = state_dict["current_score"]  # which Lightning saves and does not restore

@@ -104,8 +104,9 @@ class SampleGrid(_Pictures):
         return grid(torch.cat(rows), columns=columns, title=title, row_labels=[str(names[k]) for k in classes])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show where the training starts from."""
-        self.draw(trainer, pl_module)
+        """Show where the training starts from; one that is resumed has shown it before."""
+        if trainer.global_step == 0:
+            self.draw(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show what the epoch has come to."""
