@@ -171,7 +171,7 @@ class _TrainingCLI(LightningCLI):
             "gradient_clip_val": "gradient_clip_val",
             "accumulate_grad_batches": "accumulate_batches",
         }.items():
-            if config.get(flag) not in (None, 1):
+            if config.get(flag) not in (None, 1 if flag == "accumulate_grad_batches" else 0):
                 raise SettingError(f"trainer.{flag} is {config[flag]}: with two optimizers it is --model.{ours}.")
         self._find_checkpoint()
         super().instantiate_classes()

@@ -1,12 +1,15 @@
 """The command line: commands, one-line errors, resume, warm start, and classes of the user's own."""
 
 import csv
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import lightning_gans
@@ -17,6 +20,13 @@ from lightning_gans.models import load
 from .fake_sets import write_mnist
 
 QUICK = ["fit", "-c", "quickstart", "-c", "fast", "--model", "DCGAN", "--model.width", "4"]
+BRIEF = [
+    *("fit", "-c", "quickstart", "-c", "fast", "--model", "VAE", "--model.lr_schedule", "constant"),
+    *("--metrics.enabled", "false", "--samples.enabled", "false", "--reconstructions.enabled", "false"),
+    *("--checkpoint.monitor", "val/elbo", "--trainer.enable_progress_bar", "false"),
+]
+RUN = Path("runs") / "quickstart" / "version_0"
+LAST = RUN / "checkpoints" / "last.ckpt"
 NETWORK = """
 import torch
 class Flat(torch.nn.Module):
@@ -233,11 +243,188 @@ def test_a_seed_gives_the_same_samples_and_no_ema_gives_others(trained):
     assert not np.array_equal(first, sample("--seed", "3", "--no_ema"))
 
 
-def test_fit_goes_on_from_a_checkpoint(trained, workplace):
-    main([*QUICK, "--trainer.max_epochs", "2", "--ckpt_path", trained["gan"]])
-    last = workplace / "runs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
-    assert torch.load(last, weights_only=True)["global_step"] == 8
-    assert load(last).images_seen == 8 * 64
+# --- going on ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    """A VAE's run of one epoch, and the same of two that was never stopped."""
+    folder = tmp_path_factory.mktemp("brief")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(BRIEF)
+        main([*BRIEF, "--trainer.max_epochs", "2"])
+    return {epochs: folder / "runs" / "quickstart" / f"version_{epochs - 1}" for epochs in (1, 2)}
+
+
+@pytest.fixture
+def stopped(brief):
+    """The run of one epoch, copied here."""
+    shutil.copytree(brief[1], RUN)
+    return RUN
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The updates that are made from here on, each by the number of those before it."""
+    steps, training_step = [], lightning_gans.VAE.training_step
+
+    def counted(self, *args):
+        steps.append(self.trainer.global_step)
+        return training_step(self, *args)
+
+    monkeypatch.setattr(lightning_gans.VAE, "training_step", counted)
+    return steps
+
+
+def rows_of(run):
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_state(first, second):
+    """Whether two checkpoints hold the same weights, to the bit, after as many updates."""
+    first, second = (torch.load(path, weights_only=True) for path in (first, second))
+    weights, others = first["state_dict"], second["state_dict"]
+    same = weights.keys() == others.keys() and all(weights[name].equal(others[name]) for name in weights)
+    return same and first["global_step"] == second["global_step"]
+
+
+def kept_best(checkpoint):
+    """Return the path and the score of the best checkpoint that another one notes."""
+    states = torch.load(checkpoint, weights_only=True)["callbacks"]
+    (state,) = (state for name, state in states.items() if name.startswith("Checkpoint"))
+    return Path(state["best_model_path"]), state["best_model_score"]
+
+
+def test_fit_goes_on_from_a_checkpoint(trained, capsys):
+    shutil.copytree(Path(trained["gan"]).parent.parent, RUN)
+    main([*QUICK, "--trainer.max_epochs", "2", "--ckpt_path", str(LAST)])
+    assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
+    assert torch.load(LAST, weights_only=True)["global_step"] == 8
+    assert load(LAST).images_seen == 8 * 64
+    rows = rows_of(RUN)
+    assert [int(row["step"]) for row in rows if row["train/g_loss"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [int(row["step"]) for row in rows if row["val/fid"]] == [4, 8]
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["trainer"]["max_epochs"] == 2
+    assert f"lightning-gans resume {RUN} --trainer.max_epochs 4" in capsys.readouterr().out
+
+
+def test_resume_goes_on_in_the_runs_folder_as_if_it_had_never_stopped(brief, stopped, steps):
+    main(["resume", str(stopped), "--trainer.max_epochs", "2"])
+    assert steps == [4, 5, 6, 7]
+    assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
+    assert same_state(LAST, brief[2] / "checkpoints" / "last.ckpt")
+    assert (RUN / "metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
+    assert (RUN / "config.yaml").read_text() == (brief[2] / "config.yaml").read_text()
+
+
+def test_a_run_is_resumed_from_within_its_folder(brief, stopped, steps, monkeypatch):
+    monkeypatch.chdir(stopped)
+    before = sorted(path for path in Path().rglob("*"))
+    main(["resume", ".", "--trainer.max_epochs", "2"])
+    assert steps == [4, 5, 6, 7]
+    assert sorted(path for path in Path().rglob("*")) == before
+    assert same_state("checkpoints/last.ckpt", brief[2] / "checkpoints" / "last.ckpt")
+    assert Path("metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
+
+
+def test_a_run_with_a_network_of_the_users_own_is_resumed(workplace):
+    (workplace / "own_networks.py").write_text(NETWORK)
+    network = ["--model.generator.class_path", "own_networks.Flat", "--model.generator.init_args.gain", "2.0"]
+    main([*QUICK, *network, "--metrics.enabled", "false"])
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    main(["resume", str(RUN), "--trainer.max_epochs", "2", "--model.generator.gain=2.0"])
+    config["trainer"]["max_epochs"] = 2
+    assert yaml.safe_load((RUN / "config.yaml").read_text()) == config
+    model = load(LAST)
+    assert type(model.generator).__name__ == "Flat" and model.generator.gain == 2.0
+    assert model.weights_step == 8
+
+
+def test_a_checkpoint_outside_of_a_runs_folder_begins_a_new_run(brief, workplace):
+    shutil.copy(brief[1] / "checkpoints" / "last.ckpt", "some.ckpt")
+    main([*BRIEF, "--trainer.max_epochs", "2", "--ckpt_path", "some.ckpt"])
+    assert same_state(LAST, brief[2] / "checkpoints" / "last.ckpt")
+    assert [int(row["step"]) for row in rows_of(RUN)] == [5, 6, 7, 8, 8]
+
+
+@pytest.mark.parametrize("place", [RUN, Path("elsewhere")])
+def test_the_best_checkpoint_is_carried_over_where_the_score_does_not_improve(brief, stopped, capsys, place):
+    stopped.rename(place)
+    main(["resume", str(place), "--trainer.max_epochs", "2"])
+    path, score = kept_best(place / "checkpoints" / "last.ckpt")
+    first, last = (float(row["val/elbo"]) for row in rows_of(place) if row["val/elbo"])
+    assert last > first
+    assert path.resolve() == (place / "checkpoints" / "best.ckpt").resolve()
+    assert float(score) == pytest.approx(first)
+    assert same_state(path, brief[1] / "checkpoints" / "last.ckpt")
+    assert f"{place}/checkpoints/best.ckpt   val/elbo {first:.4g}" in capsys.readouterr().out
+
+
+def test_resuming_what_is_not_there_is_one_sentence(workplace, capsys):
+    assert "nowhere is no folder" in fails(["resume", "nowhere"], 1, capsys)
+    (workplace / "empty").mkdir()
+    assert "empty is no run's folder" in fails(["resume", "empty"], 1, capsys)
+    assert "needs the folder of a run" in fails(["resume"], 2, capsys)
+    said = fails([*BRIEF, "--ckpt_path", "nowhere.ckpt"], 1, capsys)
+    assert said == "lightning-gans: ckpt_path is nowhere.ckpt, which does not exist."
+
+
+def test_a_setting_of_the_model_that_conflicts_is_refused_with_both_values(stopped, capsys):
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    said = fails(["resume", str(RUN), "--model.latent_dim", "17"], 2, capsys)
+    assert f"model.latent_dim is 17 on the command line, but 16 in {LAST}" in said
+    said = fails(["resume", str(RUN), "--model=DCGAN"], 2, capsys)
+    assert "model is 'DCGAN' on the command line, but 'VAE' in" in said
+    assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
+
+
+def test_a_job_of_slurm_that_is_started_again_goes_on(brief, steps, monkeypatch):
+    values = {"JOB_ID": 7, "JOB_NAME": "x", "NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    run = RUN.parent / "slurm_7"
+    main(BRIEF)
+    assert same_state(run / "checkpoints" / "last.ckpt", brief[1] / "checkpoints" / "last.ckpt")
+    main([*BRIEF, "--trainer.max_epochs", "2"])
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [path.name for path in RUN.parent.iterdir()] == ["slurm_7"]
+    assert same_state(run / "checkpoints" / "last.ckpt", brief[2] / "checkpoints" / "last.ckpt")
+    assert (run / "metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["__init__", "setup"])
+def test_an_interrupt_before_the_training_leaves_with_130(monkeypatch, capsys, method):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lightning_gans.VAE, method, interrupt)
+    with pytest.raises(SystemExit) as left:
+        main(BRIEF)
+    assert left.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (["strategy", "deepspeed"], ["trainer.strategy is deepspeed", "one optimizer only", "use ddp"]),
+        (["strategy", "fsdp"], ["trainer.strategy is fsdp", "use ddp"]),
+        (["gradient_clip_val", "1"], ["trainer.gradient_clip_val is 1", "--model.gradient_clip_val"]),
+        (["accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches is 2", "--model.accumulate_batches"]),
+    ],
+)
+def test_what_alternating_updates_cannot_do_is_refused_with_what_to_use(setting, words, workplace, capsys):
+    name, value = setting
+    said = fails([*BRIEF, f"--trainer.{name}", value], 2, capsys)
+    assert all(word in said for word in words) and len(said.splitlines()) == 1, said
+    assert not list(workplace.iterdir())
+
+
+# --- other starts -----------------------------------------------------------------------------------------
 
 
 def test_init_from_starts_from_the_weights_alone(trained, workplace):

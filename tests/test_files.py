@@ -37,6 +37,26 @@ def test_the_old_file_is_replaced_at_the_end_alone(tmp_path):
     assert path.read_bytes() == b"new"
 
 
+def test_a_temporary_file_can_have_a_name_of_its_own_that_the_next_one_takes_over(tmp_path):
+    path, temporary = tmp_path / "file.bin", tmp_path / ".file.bin.tmp"
+    temporary.write_bytes(b"half of what was killed before")
+    with replacing(path, temporary=temporary) as file:
+        file.write(b"new")
+        file.flush()
+        assert temporary.read_bytes() == b"new"
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_all_that_was_written_is_on_the_disk_before_the_name_is_taken(tmp_path, monkeypatch):
+    path, sizes, sync, rename = tmp_path / "file.bin", [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: (sizes.append(os.fstat(file).st_size), sync(file)))
+    monkeypatch.setattr(os, "replace", lambda *names: (sizes.append("rename"), rename(*names)))
+    with replacing(path) as file:
+        file.write(b"new")
+    assert sizes[:2] == [3, "rename"]
+
+
 def test_nothing_is_left_where_the_name_cannot_be_taken(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError), replacing(tmp_path / "folder") as file:

@@ -177,9 +177,9 @@ def test_a_resumed_file_has_the_bytes_of_one_that_was_never_interrupted(log, cut
 def test_a_column_that_only_dropped_rows_had_is_gone(log):
     state, path = log("run", LOSSES[:2])
     log("run", SCORES, state)
-    assert path.read_text().startswith("epoch,loss,step,val/fid\n".replace("\n", "\r\n"))
+    assert path.read_bytes().startswith(b"epoch,loss,step,val/fid\r\n0,1.0,0,\r\n")
     log("run", [], state)
-    assert path.read_text(newline="") if False else path.read_bytes().startswith(b"epoch,loss,step\r\n0,1.0,0\r\n")
+    assert path.read_bytes() == b"epoch,loss,step\r\n0,1.0,0\r\n0,0.5,1\r\n"
 
 
 def test_a_new_run_replaces_the_rows_of_an_old_one(log):
@@ -205,18 +205,22 @@ def test_a_file_that_is_gone_begins_again_with_the_next_row(log):
     assert len(path.read_text().splitlines()) == 3
 
 
-def test_a_column_that_cannot_be_added_leaves_the_file_as_it_was(log, monkeypatch):
-    state, path = log("run", LOSSES)
-    before = path.read_bytes()
+def test_a_column_that_cannot_be_added_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    logger, path = RunLogger(tmp_path, "runs", "run"), tmp_path / "runs" / "run" / "metrics.csv"
+    logger.log_metrics({"loss": 1.0}, 0)
+    logger.save()
+    logger.log_metrics({"other": 2.0}, 1)
 
-    def fail(source, target):
+    def fail(descriptor):
         raise OSError("no space left")
 
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        log("run", SCORES, state)
-    assert path.read_bytes() == before
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(os, "fsync", fail)
+        logger.save()
+    assert path.read_bytes() == b"loss,step\r\n1.0,0\r\n"
     assert names(path.parent) == ["metrics.csv"]
+    logger.save()
+    assert path.read_bytes() == b"loss,other,step\r\n1.0,,0\r\n,2.0,1\r\n"
 
 
 def test_rows_are_the_same_whatever_the_order_of_their_keys(log):
@@ -232,4 +236,6 @@ def test_other_processes_than_the_first_write_nothing(tmp_path, monkeypatch):
     logger.log_metrics({"loss": 1.0}, 0)
     logger.save()
     assert not logger.state_dict()
+    logger.experiment.log_metrics({"loss": 1.0}, 0)
+    logger.experiment.save()
     assert names(tmp_path) == []

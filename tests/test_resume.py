@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
+from lightning_gans.errors import SettingError
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 from tests.toys import Toys, tiny
 
@@ -34,11 +35,11 @@ class Score(Callback):
         model.log("val/score", torch.tensor(weights + self.total, dtype=torch.float64))
 
 
-class SaveEverywhere(Callback):
-    """Saves a checkpoint, beside a copy of the CSV file, in every hook in which somebody might."""
+class SaveEverywhere(Checkpoint):
+    """Saves a checkpoint in every hook in which somebody might; after all other callbacks, as Lightning's own."""
 
     def __init__(self, folder):
-        self.folder, self.places = folder, {}
+        self.folder = folder
 
     def save(self, trainer, place):
         if trainer.sanity_checking:
@@ -75,6 +76,7 @@ def train(make_trainer, tmp_path):
         if checkpoint is None:
             model.run_seed = 11
         options = {"max_epochs": 3, "log_every_n_steps": 1, "num_sanity_val_steps": 2, **options}
+        options["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
         logger = RunLogger(tmp_path, "runs", run)
         trainer = make_trainer(
             logger=logger, plugins=[AtomicCheckpointIO()], callbacks=[Score(), *callbacks], **options
@@ -121,18 +123,85 @@ LIMITS = {
 }
 
 
+# The ends of the first epoch, of a validation and of the run, and two places within.
+PLACES = (
+    *("batch_end-0-8", "batch_start-1-8", "batch_start-1-15", "batch_end-1-13", "batch_end-1-16"),
+    *("validation_batch_0-1-16", "validation_end-1-16", "validation_batch_1-2-24"),
+    *("epoch_end-1-16", "epoch_end-2-21", "validation_end-1-12"),
+    *("batch_end-0-5", "batch_end-1-7", "validation_batch_0-1-10", "epoch_end-1-10"),  # where an epoch has 5 batches
+)
+
+
+@pytest.fixture
+def resumed_differs(train, tmp_path):
+    """Train once, resume from each place that was saved, and return what ends differently."""
+
+    def resumed_differs(name, limits, places=None):
+        options, make = LIMITS[limits], MODELS[name]
+        end = end_of(train(make, "whole", callbacks=[SaveEverywhere(tmp_path / "saved")], **options))
+        files = sorted((tmp_path / "saved").glob("*.ckpt"))
+        chosen = [file for file in files if places is None or file.stem in places]
+        assert len(files) > 30 and len(chosen) >= 4
+        wrong = {}
+        for file in chosen:
+            # The file holds the whole run's rows: those after the checkpoint have to go.
+            shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / file.stem)
+            again = end_of(train(make, file.stem, checkpoint=file, **options))
+            found = differences(end, again)
+            if found:
+                wrong[file.stem] = found[:3]
+        return wrong
+
+    return resumed_differs
+
+
 @pytest.mark.parametrize("limits", LIMITS)
-def test_every_place_of_a_run_is_resumed_to_the_bit(train, tmp_path, limits):
-    options = LIMITS[limits]
+def test_a_run_is_resumed_to_the_bit(resumed_differs, limits):
+    assert not resumed_differs("dcgan", limits, PLACES)
+
+
+@pytest.mark.parametrize("name", sorted(set(MODELS) - {"dcgan"}))
+def test_every_model_is_resumed_to_the_bit(resumed_differs, name):
+    assert not resumed_differs(name, "epochs", PLACES[3:7])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("name", "limits"), [*(("dcgan", limits) for limits in LIMITS), *((name, "epochs") for name in MODELS)]
+)
+def test_every_place_of_a_run_is_resumed_to_the_bit(resumed_differs, name, limits):
+    assert not resumed_differs(name, limits)
+
+
+def test_a_longer_run_goes_on_from_the_end_of_a_shorter(train, tmp_path):
+    for first, second in (
+        ({"max_epochs": 1}, {"max_epochs": 3}),
+        ({"max_steps": 13, "max_epochs": -1}, {"max_steps": 24, "max_epochs": -1}),
+        ({"max_steps": 13, "max_epochs": -1}, {"max_epochs": 3}),
+    ):
+        whole = end_of(train(MODELS["gan"], f"whole-{second}", **second))
+        shorter = train(MODELS["gan"], f"longer-{first}", **first)
+        shorter.save_checkpoint(tmp_path / "end.ckpt", weights_only=False)
+        longer = end_of(train(MODELS["gan"], f"longer-{first}", checkpoint=tmp_path / "end.ckpt", **second))
+        assert not differences(whole, longer)
+
+
+def test_early_stopping_counts_each_validation_once(train, tmp_path):
+    def stopping():
+        return EarlyStopping("val/score", patience=2, mode="min", min_delta=1e9)
+
     saver = SaveEverywhere(tmp_path / "saved")
-    end = end_of(train(MODELS["dcgan"], "whole", callbacks=[saver], **options))
-    files = sorted((tmp_path / "saved").glob("*.ckpt"))
-    assert len(files) > 30
-    wrong = {}
-    for file in files:
-        shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / file.stem)
-        again = end_of(train(MODELS["dcgan"], file.stem, checkpoint=file, **options))
-        found = differences(end, again)
-        if found:
-            wrong[file.stem] = found[:3]
-    assert not wrong
+    options = {"max_epochs": 9}
+    end = end_of(train(MODELS["gan"], "whole", callbacks=[stopping(), saver], **options))
+    assert end["counts"][0] == 24
+    for place in ("validation_end-1-16", "epoch_end-1-16", "batch_end-1-16"):
+        shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / place)
+        file = tmp_path / "saved" / f"{place}.ckpt"
+        again = end_of(train(MODELS["gan"], place, checkpoint=file, callbacks=[stopping()], **options))
+        assert not differences(end, again), place
+
+
+def test_a_validation_by_the_clock_is_refused(train):
+    with pytest.raises(SettingError, match=r"val_check_interval is a time.*give a number of batches"):
+        train(MODELS["gan"], "timed", val_check_interval="00:00:00:05", check_val_every_n_epoch=None)

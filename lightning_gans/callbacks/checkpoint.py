@@ -56,6 +56,11 @@ class Checkpoint(ModelCheckpoint):
         self.every_n_steps = every_n_steps
         self._scorer: GenerativeMetrics | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Name of the state in a checkpoint: another rhythm goes on with the best of before, another score does not."""
+        return self._generate_state_key(monitor=self.monitor, mode=self.mode)
+
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         """Go without the score if nothing here will measure it."""
         super().setup(trainer, pl_module, stage)

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.models import checkpoints
 
@@ -78,8 +80,11 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> No
     stored_class = checkpoints.find_class(about["class"])
     if checkpoints.find_class(_full_name(model.class_path)) is not stored_class:
         model.class_path, model.init_args = about["class"], type(config)()
-    for name, stored in checkpoints.arguments_to_pass(stored_class, about["arguments"]).items():
-        model.init_args[name] = _as_config(stored, type(config))
+    passed = checkpoints.arguments_to_pass(stored_class, about["arguments"])
+    checkpoints.check_classes(about["arguments"])
+    for name, stored in about["arguments"].items():
+        if name in passed or name in model.init_args:
+            model.init_args[name] = _as_config(stored, type(config))
 
 
 def _conflict(name: str, given: Any, stored: Any, checkpoint: str | Path) -> SettingError:
@@ -92,13 +97,26 @@ def _conflict(name: str, given: Any, stored: Any, checkpoint: str | Path) -> Set
 def _settings_of_the_model(words: Sequence[str]) -> set[str]:
     """Return the names of the model's settings that a command line sets, ``class_path`` for the model itself."""
     names = set()
-    for word in words:
-        key = word.partition("=")[0]
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        key, given, value = word.partition("=")
+        if key in ("--model", "--model.init_args"):
+            names |= _names_in(value if given else following)
         if key in ("--model", "--model.class_path"):
             names.add("class_path")
         elif key.startswith("--model."):
             names.add(key.removeprefix("--model.").removeprefix("init_args.").split(".")[0].rstrip("+"))
     return names
+
+
+def _names_in(value: str) -> set[str]:
+    """Return the settings in a mapping that is given as one word, ``{class_path, init_args}`` or the latter alone."""
+    try:
+        given = yaml.safe_load(value)
+    except yaml.YAMLError:
+        return set()
+    if not isinstance(given, dict):
+        return set()
+    return set(given.get("init_args") or {}) if "class_path" in given else set(given)
 
 
 def _full_name(class_path: str) -> str:

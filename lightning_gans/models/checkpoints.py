@@ -152,6 +152,7 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
             f"{path} was made with networks that it does not store: {', '.join(missing)}. Give them, as in "
             f"{cls.__name__}.load_from_checkpoint(path, {missing[0]}=…)."
         )
+    check_classes(about["arguments"])
     stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, about["arguments"]).items()}
     model: Model = cls(**stored | overrides)
     _check_fit(model, checkpoint["state_dict"], path)
@@ -286,13 +287,24 @@ def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def check_classes(value: Any) -> None:
+    """Raise :class:`DataError` for a class in an argument that is not to be had, or no network."""
+    if isinstance(value, Mapping):
+        if "class_path" in value and not issubclass(find_class(value["class_path"]), nn.Module):
+            raise DataError(f"{value['class_path']} is not an nn.Module: a checkpoint may name no other class.")
+        for item in value.values():
+            check_classes(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            check_classes(item)
+
+
 def _instantiate(value: Any) -> Any:
     """Make a network that is stored as ``{class_path, init_args}``, and whatever is nested in it."""
     if isinstance(value, Mapping) and "class_path" in value:
-        cls = find_class(value["class_path"])
-        if not issubclass(cls, nn.Module):
-            raise DataError(f"{value['class_path']} is not an nn.Module: a checkpoint may name no other class.")
-        return cls(**{name: _instantiate(item) for name, item in (value.get("init_args") or {}).items()})
+        return find_class(value["class_path"])(
+            **{name: _instantiate(item) for name, item in (value.get("init_args") or {}).items()}
+        )
     if isinstance(value, list):
         return [_instantiate(item) for item in value]
     return value

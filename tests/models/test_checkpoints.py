@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 import lightning_gans.models
-from lightning_gans import DCGAN, GAN, VAE, DataError, GenerativeModule, SettingError
+from lightning_gans import DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
+from lightning_gans.models import checkpoints
 from tests.toys import LATENT_DIM, MODELS, SHAPE, loader, make_batches, same, tiny
 
 
@@ -170,6 +171,30 @@ def test_resuming_takes_the_seed_and_the_count_along(save, make_trainer):
     trainer = make_trainer(max_epochs=2)
     trainer.fit(resumed, loader(make_batches(1)), ckpt_path=path)
     assert (resumed.run_seed, resumed.images_seen, trainer.global_step) == (seed, 16, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["generator", "discriminator", "generator_ema"])
+def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(make_trainer, tmp_path, name, value):
+    model, path = tiny(GAN), tmp_path / "last.ckpt"
+    trainer = make_trainer()
+    trainer.fit(model, loader(make_batches(1)))
+    trainer.save_checkpoint(path)
+    before = path.read_bytes()
+    wrong, weight = next(model.get_submodule(name).named_parameters())
+    with torch.no_grad():
+        weight.view(-1)[-1] = value
+    with pytest.raises(DivergedError, match=rf"not finite \({name}\.{wrong}\)"):
+        trainer.save_checkpoint(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_weights_whose_sum_overflows_are_finite():
+    model = tiny(GAN)
+    with torch.no_grad():
+        model.generator_ema.get_parameter("hidden.0.weight").fill_(3e38)
+    checkpoints.check_finite(model)
 
 
 def test_a_checkpoint_names_its_class(save):
