@@ -16,6 +16,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lightning_gans.callbacks.checkpoint import Checkpoint
 from lightning_gans.callbacks.gathering import on_first_process
@@ -51,6 +52,7 @@ class GracefulStop(Callback):
         self._trainer, self._signal, self._arriving = trainer, None, None
         if trainer.received_sigterm:  # while the run was being set up
             self._signal = signal.SIGTERM
+            trainer._signal_connector.received_sigterm = False  # or Lightning leaves after the first update, unsaved
         # The strategy of a single process does not tell where it runs.
         environment = getattr(trainer._accelerator_connector, "cluster_environment", None)
         if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
@@ -116,6 +118,8 @@ class GracefulStop(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Save, say how to go on, and put a SLURM job back into the queue."""
+        if isinstance(exception, SIGTERMException):  # Lightning's, before the first update: nothing to save
+            exception.code = 128 + signal.SIGTERM
         if not isinstance(exception, Stopped) or self._signal is None:
             return
         path = _save(trainer)

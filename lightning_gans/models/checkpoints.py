@@ -96,8 +96,9 @@ def describe(model: GenerativeModule, checkpoint: dict[str, Any]) -> None:
 
 
 def check_finite(model: nn.Module) -> None:
-    """Raise :class:`DivergedError` if a weight is not a finite number."""
+    """Raise :class:`DivergedError` if a weight, or one of BatchNorm's statistics, is not a finite number."""
     weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    weights |= {name: value for name, value in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
     if weights and not nn.utils.get_total_norm(weights.values(), torch.inf).isfinite():
         wrong = next(name for name, weight in weights.items() if not weight.isfinite().all())
         raise DivergedError(

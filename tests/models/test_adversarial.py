@@ -30,15 +30,16 @@ class Note:
 class WatchedGAN(GAN):
     """Notes each update."""
 
-    def update(self, loss, *optimizers, counted=False):
+    def update(self, losses, *optimizers, counted=False):
         before = {name: weights(getattr(self, name)) for name in NETWORKS}
-        super().update(loss, *optimizers, counted=counted)
+        mean = super().update(losses, *optimizers, counted=counted)
         after = {name: weights(getattr(self, name)) for name in NETWORKS}
         gradients = {
             name: [None if p.grad is None else p.grad.clone() for p in getattr(self, name).parameters()]
             for name in NETWORKS
         }
         self.__dict__.setdefault("notes", []).append(Note(counted, before, after, gradients))
+        return mean
 
 
 def fit(trainer, model, batches):

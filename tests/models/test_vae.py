@@ -119,12 +119,13 @@ def test_likelihoods_are_float32_under_autocast():
 class Watched(VAE):
     """Notes the weights of both networks before and after each update."""
 
-    def update(self, loss, *optimizers, counted=False):
+    def update(self, losses, *optimizers, counted=False):
         before = weights(self.encoder), weights(self.decoder)
-        super().update(loss, *optimizers, counted=counted)
+        mean = super().update(losses, *optimizers, counted=counted)
         self.__dict__.setdefault("notes", []).append(
             (counted, same(before[0], self.encoder), same(before[1], self.decoder))
         )
+        return mean
 
 
 @pytest.mark.parametrize("encoder_steps", [1, 3])

@@ -1,0 +1,377 @@
+"""A run that is told to stop: what it saves, what it says, and that it goes on as if nothing had been."""
+
+import os
+import signal
+import threading
+
+import pytest
+import torch
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+
+from lightning_gans import GAN, Checkpoint, GracefulStop
+from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from tests.test_resume import MODELS, Score, differences, end_of
+from tests.toys import Toys, same, tiny, weights
+
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+class Gone(BaseException):
+    """Stands for a process that has left without a word."""
+
+
+class Kill(Callback):
+    """Sends this process signals when a hook is called after so many updates."""
+
+    def __init__(self, hook, step, *numbers):
+        self.step, self.numbers, self.sent = step, numbers, False
+        setattr(self, hook, self.send)
+
+    def send(self, trainer, *_):
+        if trainer.global_step == self.step and not self.sent and not trainer.sanity_checking:
+            self.sent = True
+            for number in self.numbers:
+                os.kill(os.getpid(), number)
+
+
+class KillBetweenUpdates(Kill):
+    """Sends them from the discriminator's forward pass after its update and before the generator's."""
+
+    def __init__(self, step, *numbers):
+        super().__init__("nowhere", step, *numbers)
+
+    def on_train_batch_start(self, trainer, model, *_):
+        if trainer.global_step == self.step:
+            self.before = weights(model.generator), weights(model.discriminator)
+            self.handle = model.discriminator.register_forward_hook(lambda *_: self.look(trainer, model))
+
+    def look(self, trainer, model):
+        if not same(self.before[1], model.discriminator):
+            assert same(self.before[0], model.generator)
+            self.send(trainer)
+            self.handle.remove()
+
+
+class Events(Callback):
+    """Notes the hooks of validations."""
+
+    def __init__(self):
+        self.hooks = []
+
+    def note(self, trainer, what):
+        if not trainer.sanity_checking:
+            self.hooks.append(what)
+
+    def on_validation_start(self, trainer, *_):
+        self.note(trainer, "start")
+
+    def on_validation_batch_end(self, trainer, *_):
+        self.note(trainer, "batch")
+
+    def on_validation_end(self, trainer, *_):
+        self.note(trainer, "end")
+
+
+@pytest.fixture
+def fit(make_trainer, tmp_path):
+    """Train in a run's folder: two epochs of eight updates, each with a validation."""
+
+    def fit(make, run, *callbacks, checkpoint="ours", resumed=None, **options):
+        torch.manual_seed(0 if resumed is None else 99)
+        model = make()
+        if resumed is None:
+            model.run_seed = 11
+        folder = str(tmp_path / "runs" / run / "checkpoints")
+        keeper = {"ours": lambda: [Checkpoint(dirpath=folder)], "none": list, "lightning": lambda: [lightning(folder)]}
+        trainer = make_trainer(
+            logger=RunLogger(tmp_path, "runs", run),
+            plugins=[AtomicCheckpointIO(), *options.pop("plugins", [])],
+            callbacks=[Score(), *callbacks, GracefulStop(), *keeper[checkpoint]()],
+            enable_checkpointing=checkpoint != "none",
+            **{"max_epochs": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 2, **options},
+        )
+        trainer.fit(model, Toys(batch_size=4 // model.batches_per_step), ckpt_path=resumed)
+        return trainer
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def ends():
+    """What the undisturbed runs have come to, by the model's name."""
+    return {}
+
+
+@pytest.fixture
+def end(fit, ends):
+    """Return what the run of a model comes to that is not disturbed."""
+
+    def end(name):
+        if name not in ends:
+            ends[name] = end_of(fit(MODELS[name], "whole"))
+        return ends[name]
+
+    return end
+
+
+@pytest.fixture
+def stop(fit, tmp_path):
+    """Train until the run is stopped; return the code that it leaves with and its last checkpoint."""
+
+    def stop(make, run, *callbacks, **options):
+        with pytest.raises(SystemExit) as left:
+            fit(make, run, *callbacks, **options)
+        return left.value.code, tmp_path / "runs" / run / "checkpoints" / "last.ckpt"
+
+    return stop
+
+
+def lightning(folder):
+    return ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=4)
+
+
+def gan():
+    return tiny(GAN)
+
+
+def step_of(path):
+    return torch.load(path, weights_only=True)["global_step"]
+
+
+# --- the state that is saved ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("gan", signal.SIGINT), ("gan", signal.SIGTERM), ("dcgan", signal.SIGINT)]
+)
+def test_a_signal_between_the_two_updates_of_a_step_lets_the_step_end(fit, stop, end, name, number):
+    code, last = stop(MODELS[name], "stopped", KillBetweenUpdates(5, number))
+    assert (code, step_of(last)) == (CODES[number], 6)
+    assert not differences(end(name), end_of(fit(MODELS[name], "stopped", resumed=last)))
+
+
+PLACES = {
+    "before_a_step": ("on_train_batch_start", 3, 4),
+    "after_a_step": ("on_train_batch_end", 3, 3),
+    "before_the_last_step_of_an_epoch": ("on_train_batch_start", 7, 8),
+    "at_the_end_of_an_epoch": ("on_train_epoch_end", 8, 9),
+    "before_the_very_last_step": ("on_train_batch_start", 15, 16),
+    "after_the_very_last_step": ("on_train_batch_end", 16, 16),
+    "in_the_last_validation": ("on_validation_batch_end", 16, 16),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_signal_anywhere_else_changes_nothing_of_how_the_run_ends(fit, stop, end, place):
+    hook, step, saved = PLACES[place]
+    code, last = stop(MODELS["dcgan"], "stopped", Kill(hook, step, signal.SIGTERM))
+    assert (code, step_of(last)) == (143, saved)
+    assert not differences(end("dcgan"), end_of(fit(MODELS["dcgan"], "stopped", resumed=last)))
+
+
+@pytest.mark.parametrize(
+    ("hook", "seen"),
+    [
+        ("on_validation_start", ["start"]),
+        ("on_validation_batch_end", ["start", "batch"]),
+        ("on_validation_end", ["start", "batch", "batch", "end"]),
+    ],
+)
+def test_a_validation_is_left_at_once_and_done_again(fit, stop, end, hook, seen):
+    stopped, resumed = Events(), Events()
+    code, last = stop(MODELS["dcgan"], "stopped", stopped, Kill(hook, 8, signal.SIGTERM))
+    assert (code, step_of(last), stopped.hooks) == (143, 8, seen)
+    again = fit(MODELS["dcgan"], "stopped", resumed, resumed=last)
+    assert resumed.hooks == ["start", "batch", "batch", "end"] * 2
+    assert not differences(end("dcgan"), end_of(again))
+
+
+@pytest.mark.parametrize(("hook", "step"), [("on_validation_batch_end", 8), ("on_train_batch_start", 15)])
+def test_the_scores_of_a_validation_that_was_left_are_those_of_a_whole_one(fit, stop, end, hook, step):
+    _, last = stop(MODELS["vae"], "stopped", Kill(hook, step, signal.SIGTERM))
+    assert not differences(end("vae"), end_of(fit(MODELS["vae"], "stopped", resumed=last)))
+
+
+def test_a_run_can_be_stopped_again_and_again(fit, stop, end):
+    last = None
+    for step in (2, 7, 8, 13):
+        code, last = stop(MODELS["dcgan"], "stopped", KillBetweenUpdates(step, signal.SIGINT), resumed=last)
+        assert (code, step_of(last)) == (130, step + 1)
+    assert not differences(end("dcgan"), end_of(fit(MODELS["dcgan"], "stopped", resumed=last)))
+
+
+def test_a_signal_after_the_last_epoch_finds_the_run_complete(fit, tmp_path):
+    trainer = fit(gan, "run", Kill("on_train_epoch_end", 16, signal.SIGTERM))
+    assert trainer.global_step == step_of(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt") == 16
+
+
+# --- what is said, and where it is saved ------------------------------------------------------------------
+
+
+def test_one_line_says_why_it_stopped_and_how_to_go_on(stop, capsys, tmp_path):
+    _, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGINT))
+    said = [line for line in capsys.readouterr().out.splitlines() if "Stopped" in line]
+    assert said == [f"Stopped by SIGINT after update 6. Go on:  trainer.fit(model, ckpt_path={str(last)!r})"]
+    (tmp_path / "runs" / "run" / "config.yaml").touch()
+    stop(gan, "run", KillBetweenUpdates(7, signal.SIGTERM))
+    expected = f"Stopped by SIGTERM after update 8. Go on:  lightning-gans resume {tmp_path / 'runs' / 'run'}"
+    assert expected in capsys.readouterr().out.splitlines()
+
+
+def test_a_run_without_checkpoints_says_that_nothing_was_saved(stop, capsys, tmp_path):
+    code, _ = stop(gan, "run", KillBetweenUpdates(5, signal.SIGINT), checkpoint="none")
+    assert code == 130
+    assert "Stopped by SIGINT after update 6. Nothing was saved" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_dry_run_stops_and_saves_nothing(stop, capsys, tmp_path):
+    code, _ = stop(gan, "run", KillBetweenUpdates(1, signal.SIGINT), fast_dev_run=3)
+    assert code == 130
+    assert "Nothing was saved" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_lightnings_own_checkpoints_get_the_last_one_beside_them(fit, stop, end):
+    code, last = stop(MODELS["gan"], "stopped", KillBetweenUpdates(5, signal.SIGINT), checkpoint="lightning")
+    assert (code, step_of(last)) == (130, 6)
+    assert sorted(path.name for path in last.parent.iterdir()) == ["last.ckpt", "step=4.ckpt"]
+    assert not differences(end("gan"), end_of(fit(MODELS["gan"], "stopped", resumed=last)))
+
+
+# --- signals ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exits(monkeypatch):
+    """Codes of the processes that would have been left at once."""
+    codes = []
+
+    def leave(code):
+        codes.append(code)
+        raise Gone
+
+    monkeypatch.setattr(os, "_exit", leave)
+    return codes
+
+
+@pytest.mark.parametrize("first", CODES)
+def test_a_second_ctrl_c_leaves_at_once_and_saves_nothing(fit, exits, first, tmp_path):
+    with pytest.raises(Gone):
+        fit(gan, "run", KillBetweenUpdates(5, first, signal.SIGINT))
+    assert exits == [130]
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_second_sigterm_is_no_reason_to_hurry(stop, exits):
+    code, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGINT, signal.SIGTERM, signal.SIGTERM))
+    assert (code, step_of(last), exits) == (130, 6, [])
+
+
+def test_a_sigterm_while_the_run_is_set_up_is_obeyed_after_the_first_step(stop):
+    code, last = stop(gan, "run", Kill("on_train_start", 0, signal.SIGTERM))
+    assert (code, step_of(last)) == (143, 1)
+
+
+class KillInSanityCheck(Callback):
+    """Sends this process a signal before training has begun."""
+
+    def on_validation_start(self, trainer, *_):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_sigterm_before_the_first_step_leaves_with_its_code_and_nothing_saved(stop):
+    code, last = stop(gan, "run", KillInSanityCheck(), num_sanity_val_steps=1)
+    assert code == 143
+    assert not last.exists()
+
+
+@pytest.fixture
+def handlers():
+    """Handlers of the caller's own, by signal."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    own = {number: lambda *_: None for number in HANDLED}
+    for number, handler in own.items():
+        signal.signal(number, handler)
+    yield own
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Handlers(Callback):
+    """Notes who gets the signals in the midst of training."""
+
+    def on_train_batch_start(self, *_):
+        self.seen = {number: signal.getsignal(number) for number in HANDLED}
+
+
+def test_the_handlers_of_before_are_back_after_the_fit(fit, stop, handlers, slurm):
+    watch = Handlers()
+    fit(gan, "whole", watch, plugins=[SLURMEnvironment()])
+    assert not {*watch.seen.values()} & {*handlers.values()}
+    assert {number: signal.getsignal(number) for number in HANDLED} == handlers
+    stop(gan, "stopped", KillBetweenUpdates(5, signal.SIGTERM), plugins=[SLURMEnvironment()])
+    assert {number: signal.getsignal(number) for number in HANDLED} == handlers
+
+
+def test_a_fit_in_another_thread_leaves_the_signals_alone(fit, handlers):
+    steps = []
+    thread = threading.Thread(target=lambda: steps.append(fit(gan, "run").global_step))
+    thread.start()
+    thread.join()
+    assert steps == [16]
+    assert {number: signal.getsignal(number) for number in HANDLED} == handlers
+
+
+# --- SLURM ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slurm(monkeypatch, tmp_path):
+    """A job of SLURM's, whose ``scontrol`` notes what it is told, and keeps a copy of what was saved by then."""
+    programs, told, last = tmp_path / "programs", tmp_path / "told", tmp_path / "runs" / "run" / "checkpoints"
+    programs.mkdir()
+    (programs / "scontrol").write_text(
+        f'#!/bin/sh\necho "$@" >> {told}\ncp {last}/last.ckpt {tmp_path}/saved.ckpt\nexit $FAILS\n'
+    )
+    (programs / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    for name, value in {"JOB_ID": "17", "NTASKS": "1", "JOB_NAME": "gan"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.setenv("FAILS", "0")
+    return lambda: told.read_text().splitlines() if told.exists() else []
+
+
+@pytest.mark.parametrize("number", [None, signal.SIGUSR1, signal.SIGUSR2])
+def test_slurms_signal_saves_and_requeues_the_job_once(stop, slurm, tmp_path, number):
+    sent = number or signal.SIGUSR1
+    environment = SLURMEnvironment(requeue_signal=number)
+    code, last = stop(gan, "run", KillBetweenUpdates(5, sent, sent), plugins=[environment])
+    assert (code, step_of(last)) == (128 + sent, 6)
+    assert slurm() == ["requeue 17"]
+    assert step_of(tmp_path / "saved.ckpt") == 6
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+
+
+def test_a_job_of_an_array_is_requeued_by_its_task(stop, slurm, monkeypatch):
+    monkeypatch.setenv("SLURM_ARRAY_JOB_ID", "16")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
+    stop(gan, "run", KillBetweenUpdates(5, signal.SIGUSR1), plugins=[SLURMEnvironment()])
+    assert slurm() == ["requeue 16_3"]
+
+
+def test_a_slurm_job_that_is_cancelled_is_not_requeued(stop, slurm):
+    code, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGTERM), plugins=[SLURMEnvironment()])
+    assert (code, step_of(last), slurm()) == (143, 6, [])
+
+
+@pytest.mark.parametrize("missing", [True, False], ids=["missing", "fails"])
+def test_a_job_that_cannot_be_requeued_is_saved_nevertheless(stop, slurm, monkeypatch, missing):
+    monkeypatch.setenv("FAILS", "1")
+    if missing:
+        monkeypatch.setenv("PATH", "")
+    with pytest.warns(match="scontrol .* not to be found" if missing else "scontrol requeue 17 failed"):
+        code, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGUSR1), plugins=[SLURMEnvironment()])
+    assert (code, step_of(last)) == (128 + signal.SIGUSR1, 6)
