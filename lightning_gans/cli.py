@@ -178,6 +178,9 @@ class _TrainingCLI(LightningCLI):
         init_args = self._get(self.config, "model").get("init_args")
         self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))
 
+    def _parse_ckpt_path(self) -> None:
+        """Do not let Lightning read the checkpoint: it imports the class that stands in there, before any check."""
+
     def _find_checkpoint(self) -> None:
         """Find what is resumed or evaluated, take over its model, and in a fit its folder and its loggers' runs."""
         config, fitting = self.config[self.subcommand], self.subcommand == "fit"
@@ -200,12 +203,16 @@ class _TrainingCLI(LightningCLI):
         """Build the trainer with our callbacks, our checkpoints, and with a CSV logger before all others."""
         config = self._get(self.config_init, "trainer")
         self.callbacks = {key: self._get(self.config_init, key) for key in CALLBACKS}
-        callbacks = [callback for callback in self.callbacks.values() if callback.enabled]
+        # Ours saves last of all: what it writes then holds what the others have just done.
+        checkpoint = self.callbacks["checkpoint"]
+        callbacks = [callback for callback in self.callbacks.values() if callback.enabled and callback != checkpoint]
         own = config.callbacks or []
         callbacks += own if isinstance(own, list) else [own]
         if config.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
-        if not self.callbacks["checkpoint"].enabled:
+        if checkpoint.enabled:
+            callbacks.append(checkpoint)
+        else:
             kwargs["enable_checkpointing"] = False
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         plugins = [plugin for plugin in plugins if plugin is not None]
@@ -297,7 +304,7 @@ class _TrainingCLI(LightningCLI):
         last = found.get("last checkpoint")
         if last is not None:
             print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
-            print(f"Go on:   {PROGRAM} resume {_shown(folder.parent)} {more}".rstrip())
+            print(f"Go on:   {PROGRAM} resume {_shown(_folder_of(trainer))} {more}".rstrip())
 
     def _scores_of_checkpoints(self) -> dict[str, str]:
         """Return the monitored score of the last and of the best checkpoint, for reading."""
@@ -329,7 +336,23 @@ class _TrainingCLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` whole, over that of the run that goes on, and without the checkpoint it goes on from."""
+    """Writes ``config.yaml`` whole, without the checkpoint that the run goes on from.
+
+    That of a run that goes on is replaced after the first update: until then the new one may be refused.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the file of a new run."""
+        if stage != "fit" or self.config.ckpt_path is None:
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write the file of a run that goes on."""
+        if not self.already_saved and trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+        self.already_saved = True
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the file, on the first process."""

@@ -66,7 +66,7 @@ def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except UnpicklingError as error:
-        if "weights_only" in str(error) and "Unsupported" in str(error):
+        if "global" in str(error).lower():  # what torch calls the names that a pickle wants to be imported
             raise DataError(f"{path} holds pickled code, which is not loaded: it is no checkpoint of ours.") from error
         raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
     except MemoryError:

@@ -86,8 +86,8 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keep so many rows of the file, where there is one."""
-        self.experiment.keep(state["rows"])
+        """Keep so many rows of the file, where there is one; without their number, those up to the ``step``."""
+        self.experiment.keep(state.get("rows"), state.get("step", 0))
 
 
 class _Rows:
@@ -135,10 +135,14 @@ class _Rows:
                 os.fsync(file.fileno())
         return self._written
 
-    def keep(self, rows: int) -> None:
-        """Take over the first rows of the file that is there, and drop the others."""
+    def keep(self, rows: int | None, step: int = 0) -> None:
+        """Take over the first rows of the file that is there, or those up to a step, and drop the others."""
         self.metrics = []
-        kept = self._read()[:rows] if self.path.is_file() else []
+        found = self._read() if self.path.is_file() else []
+        if rows is None:
+            kept = [row for row in found if str(row["step"]).isdigit() and int(row["step"]) <= step]
+        else:
+            kept = found[:rows]
         if kept:
             self._replace(kept, sorted({key for row in kept for key, value in row.items() if value != ""}))
         self._written, self._is_ours = len(kept), bool(kept)

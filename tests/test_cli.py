@@ -373,6 +373,103 @@ def test_resuming_what_is_not_there_is_one_sentence(workplace, capsys):
     assert said == "lightning-gans: ckpt_path is nowhere.ckpt, which does not exist."
 
 
+def edited(change):
+    """Change the run's last checkpoint."""
+    checkpoint = torch.load(LAST, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, LAST)
+
+
+def loading_commands():
+    """Each command of Lightning's that loads a checkpoint."""
+    return [["resume", str(RUN)], *([word, *BRIEF[1:], "--ckpt_path", str(LAST)] for word in ("fit", "validate"))]
+
+
+DAMAGES = {
+    "truncated": lambda: LAST.write_bytes(LAST.read_bytes()[:2000]),
+    "empty": lambda: LAST.write_bytes(b""),
+    "text": lambda: LAST.write_bytes(b"hello"),
+    "a list": lambda: torch.save([1], LAST),
+    "no description": lambda: edited(lambda c: c.pop("lightning_gans")),
+    "an odd description": lambda: edited(lambda c: c.update(lightning_gans=3)),
+    "no class": lambda: edited(lambda c: c["lightning_gans"].pop("class")),
+    "another class": lambda: edited(lambda c: c["lightning_gans"].update({"class": "lightning_gans.files.Path"})),
+    "an unknown setting": lambda: edited(lambda c: c["lightning_gans"]["arguments"].update(colour="red")),
+    "other weights": lambda: edited(lambda c: c["state_dict"].update(log_sigma=torch.zeros(2))),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_checkpoint_that_is_none_is_refused_by_every_command(stopped, damage, capsys):
+    DAMAGES[damage]()
+    for command in [*loading_commands(), ["sample", str(LAST), "--output", "a.png"]]:
+        assert "checkpoint" in fails(command, 1, capsys) or damage == "other weights"
+
+
+def test_a_fit_needs_more_than_the_weights(stopped, capsys):
+    edited(lambda checkpoint: checkpoint.pop("optimizer_states"))
+    assert "holds weights only" in fails(["resume", str(RUN), "--trainer.max_epochs", "2"], 1, capsys)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("open('ran', 'w')",))
+
+
+def test_pickled_code_is_named_and_not_run(stopped, workplace, capsys):
+    torch.save({"state_dict": {}, "code": Harmful()}, LAST)
+    for command in [*loading_commands(), ["sample", str(LAST), "--output", "a.png"]]:
+        assert "pickled code" in fails(command, 1, capsys)
+    assert not (workplace / "ran").exists()
+
+
+def test_a_class_that_lightning_would_import_is_not(stopped, workplace):
+    (workplace / "not_ours.py").write_text("open('imported', 'w')\n")
+    harmful = {"_class_path": "not_ours.Model", "_instantiator": "not_ours.make", "width": 1}
+    edited(lambda checkpoint: checkpoint.update(hyper_parameters=harmful))
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    main(loading_commands()[2])
+    assert not (workplace / "imported").exists()
+
+
+def test_checkpoints_in_a_folder_of_their_own_are_found(workplace, capsys):
+    main([*BRIEF, "--checkpoint.dirpath", "kept"])
+    said = capsys.readouterr().out
+    assert f"lightning-gans resume {RUN} " in said
+    rows = (RUN / "metrics.csv").read_text()
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    assert (RUN / "metrics.csv").read_text().startswith(rows)
+    assert torch.load("kept/last.ckpt", weights_only=True)["global_step"] == 8
+    shutil.rmtree("kept")
+    assert "checkpoint.dirpath" in fails(["resume", str(RUN)], 1, capsys)
+
+
+def test_a_checkpoint_that_counts_no_rows_keeps_those_up_to_its_step(stopped):
+    header = (RUN / "metrics.csv").read_text().splitlines()[0].split(",")
+    with open(RUN / "metrics.csv", "a", newline="") as file:
+        csv.DictWriter(file, header).writerow({"step": 5, "train/elbo": -1.0})
+    edited(lambda checkpoint: checkpoint["lightning_gans"].pop("loggers"))
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    assert [int(row["step"]) for row in rows_of(RUN) if row["train/elbo"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(stopped, capsys):
+    edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"].update(processed=0))
+    edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0].update(fetches=1))
+    config = (RUN / "config.yaml").read_bytes()
+    said = fails(["resume", str(RUN), "--data.batch_size", "32", "--trainer.max_epochs", "2"], 2, capsys)
+    assert "within an epoch" in said
+    assert (RUN / "config.yaml").read_bytes() == config
+
+
+def test_resume_takes_one_run_and_any_checkpoint_of_it(stopped, steps, capsys):
+    assert "takes one run, but" in fails(["resume", str(RUN), "other"], 2, capsys)
+    shutil.move(LAST, LAST.with_name("kept.ckpt"))
+    kept = str(LAST.with_name("kept.ckpt"))
+    main(["resume", str(RUN), "--trainer.max_epochs", "2", "--ckpt_path", kept])
+    assert steps == [4, 5, 6, 7]
+
+
 def test_a_setting_of_the_model_that_conflicts_is_refused_with_both_values(stopped, capsys):
     before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
     said = fails(["resume", str(RUN), "--model.latent_dim", "17"], 2, capsys)

@@ -47,6 +47,9 @@ class SaveEverywhere(Checkpoint):
         name = f"{place}-{trainer.current_epoch}-{trainer.global_step}"
         trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)
 
+    def on_train_epoch_start(self, trainer, *_):
+        self.save(trainer, "epoch_start")
+
     def on_train_batch_start(self, trainer, *_):
         self.save(trainer, "batch_start")
 
@@ -127,7 +130,7 @@ LIMITS = {
 PLACES = (
     *("batch_end-0-8", "batch_start-1-8", "batch_start-1-15", "batch_end-1-13", "batch_end-1-16"),
     *("validation_batch_0-1-16", "validation_end-1-16", "validation_batch_1-2-24"),
-    *("epoch_end-1-16", "epoch_end-2-21", "validation_end-1-12"),
+    *("epoch_start-0-0", "epoch_start-1-8", "epoch_end-1-16", "epoch_end-2-21", "validation_end-1-12"),
     *("batch_end-0-5", "batch_end-1-7", "validation_batch_0-1-10", "epoch_end-1-10"),  # where an epoch has 5 batches
 )
 
@@ -185,6 +188,31 @@ def test_a_longer_run_goes_on_from_the_end_of_a_shorter(train, tmp_path):
         shorter.save_checkpoint(tmp_path / "end.ckpt", weights_only=False)
         longer = end_of(train(MODELS["gan"], f"longer-{first}", checkpoint=tmp_path / "end.ckpt", **second))
         assert not differences(whole, longer)
+
+
+def test_an_evaluation_after_the_fit_does_not_lose_the_place(train, tmp_path):
+    whole = end_of(train(MODELS["gan"], "whole", max_steps=21, max_epochs=-1))
+    shorter = train(MODELS["gan"], "shorter", max_steps=13, max_epochs=-1)
+    shorter.validate(shorter.lightning_module, Toys(batch_size=2), verbose=False)
+    shorter.save_checkpoint(tmp_path / "end.ckpt", weights_only=False)
+    again = train(MODELS["gan"], "again", checkpoint=tmp_path / "end.ckpt", max_steps=21, max_epochs=-1)
+    assert not differences(whole["weights"], dict(again.lightning_module.state_dict()))
+
+
+class SaveWithin(Callback):
+    """Saves between the two updates of a step."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_before_optimizer_step(self, trainer, model, optimizer):
+        if trainer.global_step == 1:
+            trainer.save_checkpoint(self.path, weights_only=False)
+
+
+def test_a_checkpoint_within_an_update_comes_with_a_warning(train, tmp_path):
+    with pytest.warns(UserWarning, match="within an update"):
+        train(MODELS["gan"], "run", callbacks=[SaveWithin(tmp_path / "within.ckpt")], max_epochs=1)
 
 
 def test_early_stopping_counts_each_validation_once(train, tmp_path):

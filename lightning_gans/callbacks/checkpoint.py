@@ -9,9 +9,11 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.rhythm import is_due
 from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.files import make_folder
 from lightning_gans.metrics.scores import METRICS
 
 _OF_SAMPLES = tuple(f"val/{name}" for name in METRICS)
@@ -64,6 +66,8 @@ class Checkpoint(ModelCheckpoint):
     def setup(self, trainer: Any, pl_module: pl.LightningModule, stage: str) -> None:
         """Go without the score if nothing here will measure it."""
         super().setup(trainer, pl_module, stage)
+        if stage == "fit" and not trainer.fast_dev_run:
+            on_first_process(trainer, lambda: make_folder(self.dirpath or "."))  # an error now, not at the first save
         self._scorer = next((c for c in trainer.callbacks if isinstance(c, GenerativeMetrics)), None)
         scored = self._scorer is not None and self._scorer.measures(self.monitor or "")
         if stage == "fit" and not scored and (self.monitor or "").startswith(_OF_SAMPLES):
@@ -108,6 +112,8 @@ class Checkpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Carry the best and the last over where their files are in this run's folder, by whatever path it goes."""
         folder = Path(self.dirpath or "")
+        if (folder / "last.ckpt").is_file() and state_dict["last_model_path"]:
+            self.last_model_path = str(folder / "last.ckpt")
         best = folder / Path(state_dict["best_model_path"]).name
         if not state_dict["best_model_path"] or not best.is_file():
             return  # another run's checkpoint: this one looks for a best of its own
@@ -116,7 +122,7 @@ class Checkpoint(ModelCheckpoint):
             "best_model_path": str(best),
             "kth_best_model_path": str(best),
             "best_k_models": {str(best): score for score in state_dict["best_k_models"].values()},
-            "last_model_path": str(folder / "last.ckpt"),
+            "last_model_path": self.last_model_path,
         }
         super().load_state_dict({**state_dict, **here})
         self.current_score = state_dict["current_score"]  # which Lightning saves and does not restore

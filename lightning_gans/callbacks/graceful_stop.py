@@ -125,7 +125,9 @@ class GracefulStop(Callback):
         path = _save(trainer)
         if trainer.is_global_zero:
             name = signal.Signals(self._signal).name
-            print(f"\nStopped by {name} after update {trainer.global_step:,}. {_how_to_go_on(path)}", flush=True)
+            print(
+                f"\nStopped by {name} after update {trainer.global_step:,}. {_how_to_go_on(trainer, path)}", flush=True
+            )
         if self._signal == self._requeue_signal:
             on_first_process(trainer, _requeue)
         environment = getattr(trainer.strategy, "cluster_environment", None)
@@ -148,12 +150,12 @@ def _save(trainer: pl.Trainer) -> Path | None:
     return None
 
 
-def _how_to_go_on(path: Path | None) -> str:
+def _how_to_go_on(trainer: pl.Trainer, path: Path | None) -> str:
     """Return the sentence that tells how to resume."""
     if path is None:
         return "Nothing was saved, as the run keeps no checkpoints."
-    run = path.parent.parent
-    if (run / "config.yaml").is_file():
+    run = trainer.loggers[0].log_dir if trainer.loggers else None
+    if run is not None and (Path(run) / "config.yaml").is_file():
         return f"Go on:  lightning-gans resume {run}"
     return f"Go on:  trainer.fit(model, ckpt_path={str(path)!r})"
 

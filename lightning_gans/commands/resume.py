@@ -36,15 +36,31 @@ def find_run(name: str) -> Path:
 def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     """Return ``RUN [options]`` as the words of the ``fit`` that goes on, and the run's folder.
 
-    A run that was stopped before its first checkpoint starts afresh.
+    It goes on from ``last.ckpt``, or from what ``--ckpt_path`` names. A run that was stopped before its first
+    checkpoint starts afresh.
+
+    Raises:
+        SettingError: The words do not begin with one run.
+        DataError: It is none, or its checkpoints are not where it has kept them.
     """
     if not words or words[0].startswith("-"):
         raise SettingError("resume needs the folder of a run, as in `lightning-gans resume runs/quickstart/version_0`.")
+    if len(words) > 1 and not words[1].startswith("-"):
+        raise SettingError(f"resume takes one run, but after {words[0]} stands {words[1]}.")
     run = find_run(words[0])
     fit = ["fit", "-c", str(run / CONFIG), *words[1:]]
-    if (run / LAST).is_file():
-        fit += ["--ckpt_path", str(run / LAST)]
-    elif os.environ.get("LOCAL_RANK", "0") == "0":
+    if any(word.partition("=")[0] == "--ckpt_path" for word in words):
+        return fit, run
+    settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
+    elsewhere = ((settings or {}).get("checkpoint") or {}).get("dirpath")
+    last = run / LAST if elsewhere is None else Path(elsewhere) / LAST.name
+    if last.is_file():
+        return [*fit, "--ckpt_path", str(last)], run
+    if elsewhere is not None and (run / "metrics.csv").is_file():
+        raise DataError(
+            f"{last} does not exist, where {run} keeps its checkpoints (checkpoint.dirpath): name one with --ckpt_path."
+        )
+    if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"{run} has no checkpoint yet: it starts afresh.")
     return fit, run
 
@@ -68,6 +84,7 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> No
         DataError: The checkpoint cannot be read, or its class is not to be had.
     """
     about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
+    stored_class = checkpoints.find_model(about, checkpoint)
     given = _settings_of_the_model(words)
     model = config.model
     named = checkpoints.plain(_as_dict(model.init_args)) if model.get("init_args") is not None else {}
@@ -77,11 +94,9 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> No
     for name, stored in about["arguments"].items():
         if name in given and name in named and _listed(named[name]) != _listed(stored):
             raise _conflict(f"model.{name}", named[name], stored, checkpoint)
-    stored_class = checkpoints.find_class(about["class"])
     if checkpoints.find_class(_full_name(model.class_path)) is not stored_class:
         model.class_path, model.init_args = about["class"], type(config)()
     passed = checkpoints.arguments_to_pass(stored_class, about["arguments"])
-    checkpoints.check_classes(about["arguments"])
     for name, stored in about["arguments"].items():
         if name in passed or name in model.init_args:
             model.init_args[name] = _as_config(stored, type(config))

@@ -9,11 +9,12 @@ from typing import Any, Self
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_gans import randomness
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
 from lightning_gans.models import checkpoints, resuming
 from lightning_gans.models.distributed import check_strategy
 from lightning_gans.models.updates import Schedule, UpdatingModule
@@ -102,6 +103,7 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self.stop_vote = torch.zeros(())
         self._validated_step = -1
         self._max_steps: int | None = None
+        self._place_in_epoch: Any = None
         self._before_validation: resuming.BeforeValidation | None = None
 
     # --- sampling -----------------------------------------------------------------------------------------
@@ -256,6 +258,11 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
         self.stop_vote = torch.zeros((), device=self.device)
         self._validated_step, self._before_validation = -1, None
+        self._within_step, self._place_in_epoch = False, None
+
+    def on_train_end(self) -> None:
+        """Keep the place in the data, which Lightning forgets when it evaluates the model after the fit."""
+        self._place_in_epoch = self.trainer.fit_loop.on_save_checkpoint().get("combined_loader")
 
     def on_validation_start(self) -> None:
         """Keep what a checkpoint needs that is written before the validation is over."""
@@ -280,6 +287,8 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
             DivergedError: The weights are not finite; nothing is written then.
         """
         checkpoints.check_finite(self)
+        if self._within_step:
+            rank_zero_warn("This checkpoint is written within an update: what is resumed from it is not exact.")
         checkpoints.describe(self, checkpoint)
         before, trainer = self._before_validation, self.trainer
         checkpoint[checkpoints.KEY]["loggers"] = resuming.logger_states(trainer) if before is None else before.loggers
@@ -287,14 +296,20 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
             checkpoint["callbacks"] = before.callbacks
         validated = before is None and self._validated_step == trainer.global_step
         resuming.settle_place(checkpoint, trainer, validated)
+        if self._place_in_epoch is not None:
+            checkpoint["loops"]["fit_loop"]["state_dict"].setdefault("combined_loader", self._place_in_epoch)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take the run's seed and its count of images from the checkpoint, and go on with its loggers."""
         description = checkpoints.description(checkpoint)
+        if self.strict_loading:
+            checkpoints.check_fit(self, checkpoint["state_dict"], "the checkpoint")
         self.run_seed, self.images_seen = description["run_seed"], description["images_seen"]
         self.weights_step = checkpoint["global_step"]
         if self._trainer is not None and self._is_fitting:
-            resuming.restore_loggers(self.trainer, description.get("loggers", []))
+            if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
+                raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
+            resuming.restore_loggers(self.trainer, description.get("loggers", []), checkpoint["global_step"])
             self._max_steps = resuming.allow_validation(self.trainer, checkpoint)
 
     @classmethod

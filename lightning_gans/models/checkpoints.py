@@ -124,7 +124,29 @@ def description(checkpoint: Mapping[str, Any], path: Any = "the checkpoint") -> 
     if KEY not in checkpoint:
         raise DataError(f"{path} was not written by a model of lightning_gans: it has no {KEY!r} entry.")
     found: dict[str, Any] = checkpoint[KEY]
+    kinds = {"class": str, "arguments": dict, "missing": list, "run_seed": int, "images_seen": int}
+    for name, kind in kinds.items():
+        if not isinstance(found, dict) or not isinstance(found.get(name), kind):
+            raise DataError(f"{path} is damaged: its {KEY!r} entry has no {name} of the type {kind.__name__}.")
     return found
+
+
+def find_model(about: Mapping[str, Any], path: Any) -> type[GenerativeModule]:
+    """Return the class of a checkpoint's model, which takes the arguments that are stored with it.
+
+    Raises:
+        DataError: The class is not to be had, no model, or another version of the one that was saved.
+    """
+    from lightning_gans.models.base import GenerativeModule
+
+    cls = find_class(about["class"])
+    if not issubclass(cls, GenerativeModule):
+        raise DataError(f"{path} holds a {cls.__name__}, not a GenerativeModule.")
+    check_classes(about["arguments"])
+    unknown = sorted(set(about["arguments"]) - set(_own_parameters(cls)) - set(_defaults(cls)))
+    if unknown:
+        raise DataError(f"{path} holds the setting {unknown[0]!r}, which {cls.__name__} does not take.")
+    return cls
 
 
 def load(path: Any, expected: type[Model], map_location: Any = "cpu", **overrides: Any) -> Model:
@@ -142,9 +164,10 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
     checkpoint = read(path, map_location)
     about = description(checkpoint, path)
     if about["class"] == f"{expected.__module__}.{expected.__qualname__}":
-        cls: type = expected
+        cls: type[GenerativeModule] = expected
+        check_classes(about["arguments"])
     else:
-        cls = find_class(about["class"])
+        cls = find_model(about, path)
     if not issubclass(cls, expected):
         raise DataError(f"{path} holds a {cls.__name__}, not a {expected.__name__}.")
     missing = [name for name in about["missing"] if name not in overrides]
@@ -153,10 +176,9 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
             f"{path} was made with networks that it does not store: {', '.join(missing)}. Give them, as in "
             f"{cls.__name__}.load_from_checkpoint(path, {missing[0]}=…)."
         )
-    check_classes(about["arguments"])
     stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, about["arguments"]).items()}
-    model: Model = cls(**stored | overrides)
-    _check_fit(model, checkpoint["state_dict"], path)
+    model = cls(**stored | overrides)
+    check_fit(model, checkpoint["state_dict"], path)
     model.load_state_dict(checkpoint["state_dict"])
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
     model.weights_step = checkpoint.get("global_step", 0)
@@ -178,11 +200,11 @@ def load_weights(model: GenerativeModule, path: Any) -> None:
         if name.startswith(averages) and name not in weights:
             weights[name] = weights.get(name.replace("_ema.", ".", 1), own[name])
     weights = {name: value for name, value in weights.items() if name in own or not name.startswith(averages)}
-    _check_fit(model, weights, path)
+    check_fit(model, weights, path)
     model.load_state_dict(weights)
 
 
-def _check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Any) -> None:
+def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Any) -> None:
     """Raise :class:`DataError` for the first weight that is missing, unknown, or of another shape."""
     own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):

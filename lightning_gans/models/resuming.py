@@ -23,9 +23,13 @@ def settle_place(checkpoint: dict[str, Any], trainer: Any, validated: bool) -> N
     loops = checkpoint["loops"]["fit_loop"]
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     validation = loops["epoch_loop.val_loop.batch_progress"]
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+    if epochs["current"]["started"] < epochs["current"]["ready"]:  # an epoch is about to begin: it has not yet
+        for counts in (epochs["total"], epochs["current"]):
+            counts["ready"] = counts["started"]
     begun, done = epochs["current"]["ready"], batches["current"]["processed"]
-    if epochs["current"]["started"] < begun or begun == 0:
-        return  # no epoch is under way: Lightning resumes from there
+    if begun == 0:
+        return
     if batches["current"]["ready"] > done:  # an update is under way, which counts as not begun
         batches["is_last_batch"] = False
     # Lightning ends an epoch early at max_steps, or when it is told to stop; a longer run would not have.
@@ -43,7 +47,6 @@ def settle_place(checkpoint: dict[str, Any], trainer: Any, validated: bool) -> N
     if not validated and _validation_is_due(trainer, batches, epochs["current"]["ready"]):
         # To Lightning a validation that was interrupted in its first batch: it begins again, if one is due.
         validation["total"].update(ready=1, started=1)
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
 
 
 def _validation_is_due(trainer: Any, batches: dict[str, Any], epoch: int) -> bool:
@@ -103,9 +106,9 @@ def logger_states(trainer: Any) -> list[dict[str, Any]]:
     return states
 
 
-def restore_loggers(trainer: Any, states: list[dict[str, Any]]) -> None:
-    """Give each logger that can go on where it was the state that its kind had."""
+def restore_loggers(trainer: Any, states: list[dict[str, Any]], step: int) -> None:
+    """Give each logger that can go on where it was the state that its kind had; else the step, to judge by."""
     for logger in trainer.loggers:
-        state: dict[str, Any] = next((s.get("state", {}) for s in states if s["class"] == type(logger).__name__), {})
-        if state and hasattr(logger, "load_state_dict"):
-            logger.load_state_dict(state)
+        if hasattr(logger, "load_state_dict"):
+            state = next((state.get("state") for state in states if state["class"] == type(logger).__name__), None)
+            logger.load_state_dict(state or {"step": step})

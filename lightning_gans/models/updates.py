@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_gans import randomness
 from lightning_gans.errors import DivergedError, SettingError
@@ -56,6 +56,9 @@ class UpdatingModule(pl.LightningModule):
 
     stop_vote: Tensor
     """Not zero: this process, or after an update any process, wants to stop."""
+
+    _within_step: bool = False
+    """Whether an update has begun and not ended, which an error may have kept it from."""
 
     _accumulated: int = 0
     """Which of the ``accumulate_batches`` the loss under way is made from."""
@@ -183,6 +186,7 @@ class UpdatingModule(pl.LightningModule):
     @contextmanager
     def step_randomness(self) -> Iterator[None]:
         """Make what draws from the global stream in a step (dropout) a function of the step and the rank."""
+        self._within_step = True
         key = (self.run_seed, Stream.LAYERS, self.trainer.global_step, self.global_rank)
         with randomness.default_generator_seeded(self.device, *key):
             yield
@@ -195,9 +199,11 @@ class UpdatingModule(pl.LightningModule):
         self.update_ema(batch_images)
         schedulers: Any = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()
+            if not isinstance(scheduler, ReduceLROnPlateau):  # which wants a score: its owner steps it
+                scheduler.step()
         # The axis of what Lightning hands to the loggers, validation included; its own is one behind.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
+        self._within_step = False
 
     @property
     def will_log(self) -> bool:
