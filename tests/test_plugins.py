@@ -67,6 +67,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint_and_nothing_else(saved, mon
     assert names(saved.parent) == ["last.ckpt"]
 
 
+@pytest.mark.slow
 def test_a_save_that_is_killed_leaves_the_old_checkpoint_and_a_file_that_the_next_save_replaces(saved):
     before = saved.read_bytes()
     killed = subprocess.run([sys.executable, "-c", KILLED, str(saved)], capture_output=True)

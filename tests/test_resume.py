@@ -144,7 +144,7 @@ def resumed_differs(train, tmp_path):
         end = end_of(train(make, "whole", callbacks=[SaveEverywhere(tmp_path / "saved")], **options))
         files = sorted((tmp_path / "saved").glob("*.ckpt"))
         chosen = [file for file in files if places is None or file.stem in places]
-        assert len(files) > 30 and len(chosen) >= 4
+        assert len(files) > 30 and len(chosen) >= 2
         wrong = {}
         for file in chosen:
             # The file holds the whole run's rows: those after the checkpoint have to go.
@@ -158,14 +158,14 @@ def resumed_differs(train, tmp_path):
     return resumed_differs
 
 
-@pytest.mark.parametrize("limits", LIMITS)
+@pytest.mark.parametrize("limits", ["epochs", "steps_to_an_epochs_end", "val_check_batches", "limited"])
 def test_a_run_is_resumed_to_the_bit(resumed_differs, limits):
     assert not resumed_differs("dcgan", limits, PLACES)
 
 
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"dcgan"}))
 def test_every_model_is_resumed_to_the_bit(resumed_differs, name):
-    assert not resumed_differs(name, "epochs", PLACES[3:7])
+    assert not resumed_differs(name, "epochs", PLACES[3:7:2])
 
 
 @pytest.mark.slow

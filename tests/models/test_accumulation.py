@@ -57,7 +57,12 @@ def train(make_trainer, cls, accumulate, batch_size, **options):
 
 
 @pytest.mark.parametrize(
-    ("case", "limit"), [*((case, None) for case in CASES), ("d_steps", 0.05), ("mismatch", 0.05), ("gaussian", 0.05)]
+    ("case", "limit"),
+    [
+        *(("d_steps", None), ("mismatch", 0.05), ("gaussian", 0.05)),
+        *(pytest.param(case, None, marks=pytest.mark.slow) for case in CASES if case != "d_steps"),
+        pytest.param("d_steps", 0.05, marks=pytest.mark.slow),
+    ],
 )
 def test_accumulated_batches_end_with_the_weights_of_one_as_large(make_trainer, case, limit):
     cls, options = CASES[case]
