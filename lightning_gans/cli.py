@@ -22,6 +22,7 @@ from pytorch_lightning.plugins.io import CheckpointIO
 
 import lightning_gans
 from lightning_gans.callbacks import ProgressBar
+from lightning_gans.callbacks.graceful_stop import slurm_job
 from lightning_gans.commands import resume
 from lightning_gans.errors import DataError, SettingError, nearest
 from lightning_gans.files import replacing
@@ -371,8 +372,7 @@ def _slurm_version() -> str | None:
     """Return the name of this SLURM job's run; None outside of SLURM, where runs are numbered."""
     if not SLURMEnvironment.detect():
         return None
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = os.environ.get("SLURM_JOB_ID") if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    job = slurm_job()
     return None if job is None else f"slurm_{job}"
 
 

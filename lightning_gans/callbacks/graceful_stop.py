@@ -160,10 +160,15 @@ def _how_to_go_on(trainer: pl.Trainer, path: Path | None) -> str:
     return f"Go on:  trainer.fit(model, ckpt_path={str(path)!r})"
 
 
+def slurm_job() -> str | None:
+    """Return the name of the SLURM job that this is, with its task where it is an array; None if it is none."""
+    array, task = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return os.environ.get("SLURM_JOB_ID") if array is None else f"{array}_{task}"
+
+
 def _requeue() -> None:
     """Put this SLURM job back into the queue."""
-    array = os.environ.get("SLURM_ARRAY_JOB_ID")
-    job = os.environ["SLURM_JOB_ID"] if array is None else f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    job = str(slurm_job())
     program = shutil.which("scontrol")
     if program is None:
         rank_zero_warn(f"scontrol is not to be found: the job {job} was not put back into the queue.")
