@@ -215,9 +215,10 @@ def test_a_checkpoint_within_an_update_comes_with_a_warning(train, tmp_path):
         train(MODELS["gan"], "run", callbacks=[SaveWithin(tmp_path / "within.ckpt")], max_epochs=1)
 
 
-def test_early_stopping_counts_each_validation_once(train, tmp_path):
+@pytest.mark.parametrize("at_epoch_end", [True, False])
+def test_early_stopping_counts_each_validation_once(train, tmp_path, at_epoch_end):
     def stopping():
-        return EarlyStopping("val/score", patience=2, mode="min", min_delta=1e9)
+        return EarlyStopping("val/score", min_delta=1e9, patience=2, check_on_train_epoch_end=at_epoch_end)
 
     saver = SaveEverywhere(tmp_path / "saved")
     options = {"max_epochs": 9}
