@@ -199,6 +199,23 @@ def test_an_evaluation_after_the_fit_does_not_lose_the_place(train, tmp_path):
     assert not differences(whole["weights"], dict(again.lightning_module.state_dict()))
 
 
+class OneCycle(GAN):
+    """Asks how long the run will be, which has Lightning make the loader before it reads a checkpoint."""
+
+    def configure_optimizers(self):
+        optimizers, _ = super().configure_optimizers()
+        steps = self.trainer.estimated_stepping_batches
+        return optimizers, [torch.optim.lr_scheduler.OneCycleLR(optimizers[0], 1e-3, steps)]
+
+
+def test_a_schedule_of_the_users_own_does_not_lose_the_place(train, tmp_path):
+    saver = SaveEverywhere(tmp_path / "saved")
+    end = end_of(train(lambda: tiny(OneCycle), "whole", callbacks=[saver]))
+    for place in ("batch_end-1-13", "epoch_end-1-16"):
+        again = end_of(train(lambda: tiny(OneCycle), place, checkpoint=tmp_path / "saved" / f"{place}.ckpt"))
+        assert not [d for d in differences(end, again) if d != "/csv"], place
+
+
 class SaveWithin(Callback):
     """Saves between the two updates of a step."""
 

@@ -260,6 +260,15 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self._validated_step, self._before_validation = -1, None
         self._within_step, self._place_in_epoch = False, None
 
+    def on_train_start(self) -> None:
+        """Tell the loader its place, where ``configure_optimizers`` had it made before the checkpoint was read.
+
+        ``trainer.estimated_stepping_batches`` does that; Lightning then forgets the place.
+        """
+        loop: Any = self.trainer.fit_loop
+        if getattr(loop, "_combined_loader_states_to_load", None):
+            loop._load_combined_loader_states()
+
     def on_train_end(self) -> None:
         """Keep the place in the data, which Lightning forgets when it evaluates the model after the fit."""
         self._place_in_epoch = self.trainer.fit_loop.on_save_checkpoint().get("combined_loader")
