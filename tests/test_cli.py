@@ -399,7 +399,13 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    "damage",
+    [
+        name if name in ("truncated", "an odd description") else pytest.param(name, marks=pytest.mark.slow)
+        for name in DAMAGES
+    ],
+)
 def test_a_checkpoint_that_is_none_is_refused_by_every_command(stopped, damage, capsys):
     DAMAGES[damage]()
     commands = [*loading_commands(), ["sample", str(LAST), "--output", "a.png"]]

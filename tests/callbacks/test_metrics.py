@@ -620,6 +620,7 @@ with open(f"{folder}/{devices}-{trainer.global_rank}.json", "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(tmp_path):
     script = tmp_path / "evaluate.py"
     script.write_text(SCRIPT)
