@@ -168,11 +168,11 @@ class _TrainingCLI(LightningCLI):
         """Build everything, with a checkpoint's model where one is named, and note how its networks were named."""
         config = self._get(self.config, "trainer")
         check_strategy_name(config.strategy if isinstance(config.strategy, str) else "")
-        for flag, ours in {
-            "gradient_clip_val": "gradient_clip_val",
-            "accumulate_grad_batches": "accumulate_batches",
-        }.items():
-            if config.get(flag) not in (None, 1 if flag == "accumulate_grad_batches" else 0):
+        for flag, none, ours in (
+            ("gradient_clip_val", 0, "gradient_clip_val"),
+            ("accumulate_grad_batches", 1, "accumulate_batches"),
+        ):
+            if config.get(flag) not in (None, none):
                 raise SettingError(f"trainer.{flag} is {config[flag]}: with two optimizers it is --model.{ours}.")
         self._find_checkpoint()
         super().instantiate_classes()
@@ -194,11 +194,11 @@ class _TrainingCLI(LightningCLI):
         path = config.ckpt_path
         if not Path(path).exists():
             raise DataError(f"ckpt_path is {path}, which does not exist.")
-        resume.adopt_model(config, path, self.words)
+        about = resume.adopt_model(config, path, self.words)
         if fitting:
             self.run = self.run or resume.run_of(path)
             if self.run is not None:
-                resume.continue_loggers(config, path)
+                resume.continue_loggers(config, about)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         """Build the trainer with our callbacks, our checkpoints, and with a CSV logger before all others."""

@@ -71,13 +71,16 @@ def run_of(checkpoint: str | Path) -> Path | None:
     return run if Path(checkpoint).parent.name == LAST.parent.name and (run / CONFIG).is_file() else None
 
 
-def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> None:
+def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> dict[str, Any]:
     """Replace a configuration's model by the checkpoint's.
 
     Args:
         config: The parsed configuration of a command of Lightning's.
         checkpoint: The checkpoint.
         words: The command line; a setting of the model there has to be what the checkpoint has.
+
+    Returns:
+        What the checkpoint says of its model and of its run.
 
     Raises:
         SettingError: The command line asks for another setting; names both values.
@@ -100,6 +103,7 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> No
     for name, stored in about["arguments"].items():
         if name in passed or name in model.init_args:
             model.init_args[name] = _as_config(stored, type(config))
+    return about
 
 
 def _conflict(name: str, given: Any, stored: Any, checkpoint: str | Path) -> SettingError:
@@ -157,9 +161,8 @@ def _as_config(value: Any, namespace: type) -> Any:
     return namespace(**{key: _as_config(item, namespace) for key, item in value.items()})
 
 
-def continue_loggers(config: Any, checkpoint: str | Path) -> None:
-    """Give the configured loggers the ids of the run that goes on."""
-    about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
+def continue_loggers(config: Any, about: Mapping[str, Any]) -> None:
+    """Give the configured loggers the ids of the run that goes on, of which :func:`adopt_model` tells."""
     ids = {state["class"]: state.get("version") for state in about.get("loggers", [])}
     loggers = config.trainer.logger
     for logger in loggers if isinstance(loggers, list) else [loggers]:

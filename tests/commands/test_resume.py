@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_gans import DCGAN, GAN, VAE, DataError, GenerativeModule, SettingError
 from lightning_gans.commands import resume
+from lightning_gans.models import checkpoints
 from lightning_gans.parsing import TrainingParser
 from tests.toys import LATENT_DIM, SHAPE, Toys, same, tiny
 
@@ -278,7 +279,7 @@ def logger(kind, **init_args):
 
 @pytest.fixture
 def logged(save):
-    """A checkpoint of a run with a logger of each kind."""
+    """What the checkpoint of a run with a logger of each kind says."""
     checkpoint = save(tiny(VAE))
     content = torch.load(checkpoint, weights_only=True)
     content["lightning_gans"]["loggers"] = [
@@ -287,7 +288,7 @@ def logged(save):
         {"class": "TensorBoardLogger", "version": 4},
     ]
     torch.save(content, checkpoint)
-    return checkpoint
+    return checkpoints.description(checkpoints.read(checkpoint))
 
 
 def test_loggers_go_on_with_their_runs(logged):
