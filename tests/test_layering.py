@@ -66,6 +66,18 @@ def forbidden(room, source):
     return wrong
 
 
+HEAVY = {"matplotlib", "sklearn", "tensorboard", "torch_fidelity", "wandb"}
+
+
+def imported_at_once(source):
+    """Return the libraries that importing a file imports: not those within functions, or for type checkers only."""
+    body = [
+        node for node in ast.parse(source).body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node))
+    ]
+    outside = [node for node in body if not isinstance(node, (ast.FunctionDef, ast.ClassDef))]
+    return {name.partition(".")[0] for node in outside for name in imports(ast.unparse(node))}
+
+
 FILES = sorted(ROOT.rglob("*.py"))
 
 
@@ -76,6 +88,19 @@ def room_of(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_import_what_their_room_may(path):
     assert forbidden(room_of(path), path.read_text()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_heavy_libraries_are_imported_when_they_are_used(path):
+    assert imported_at_once(path.read_text()) & HEAVY == set()
+
+
+def test_a_heavy_import_is_found():
+    source = "import torch\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import wandb\n"
+    late = "def draw():\n    import matplotlib\n"
+    assert imported_at_once(source + late) & HEAVY == set()
+    assert imported_at_once(source + "from sklearn.datasets import load_digits") & HEAVY == {"sklearn"}
+    assert imported_at_once("try:\n    import wandb\nexcept ImportError:\n    wandb = None") & HEAVY == {"wandb"}
 
 
 def test_the_files_are_found():

@@ -8,15 +8,21 @@ import tempfile
 import threading
 import urllib.request
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
 
 from lightning_gans.errors import DataError
 from lightning_gans.files import replacing
 from lightning_gans.metrics.extractors import Extractor
 
+if TYPE_CHECKING:  # torch-fidelity is imported when the network is built
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+URL_INCEPTION_V3 = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
 FILE_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
 _HASH_PREFIX = FILE_NAME.rsplit("-", 1)[1].removesuffix(".pth")
 _PATIENCE = 3.0  # seconds until a server that does not answer counts as out of reach
@@ -59,6 +65,8 @@ def _build(content: bytes, weights_path: str | Path | None) -> FeatureExtractorI
 
     So it is given a file of our own making, of tensors that were read with ``weights_only=True``.
     """
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
     where = weights_path or hub_path()
     with tempfile.TemporaryDirectory() as folder:
         given, checked = Path(folder) / "given.pth", Path(folder) / "checked.pth"

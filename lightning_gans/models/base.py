@@ -105,6 +105,7 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self._max_steps: int | None = None
         self._place_in_epoch: Any = None
         self._before_validation: resuming.BeforeValidation | None = None
+        self._averaging: tuple[list[Tensor], ...] | None = None
 
     # --- sampling -----------------------------------------------------------------------------------------
 
@@ -210,11 +211,18 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
             return
         half_life = max(min(self.ema_half_life, self.ema_ramp * self.images_seen), 1e-8)
         average = get_ema_multi_avg_fn(0.5 ** (batch_images / half_life))  # type: ignore[no-untyped-call]
-        for name in self.averaged_networks:
-            ema, network = getattr(self, f"{name}_ema"), getattr(self, name)
-            average(list(ema.parameters()), list(network.parameters()), None)
-            for target, source in zip(ema.buffers(), network.buffers(), strict=True):
-                target.copy_(source)
+        if self._averaging is None:
+            networks = [getattr(self, name) for name in self.averaged_networks]
+            averages = [self.averaged(name) for name in self.averaged_networks]
+            self._averaging = tuple(
+                [tensor for network in side for tensor in getattr(network, kind)()]
+                for kind in ("parameters", "buffers")
+                for side in (averages, networks)
+            )
+        ema_parameters, parameters, ema_buffers, buffers = self._averaging
+        average(ema_parameters, parameters, None)
+        if buffers:
+            torch._foreach_copy_(ema_buffers, buffers)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the networks; the averages always stay in evaluation mode."""
@@ -257,7 +265,7 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         """Give every process the first one's seed."""
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
         self.stop_vote = torch.zeros((), device=self.device)
-        self._validated_step, self._before_validation = -1, None
+        self._validated_step, self._before_validation, self._averaging = -1, None, None
         self._within_step, self._place_in_epoch = False, None
 
     def on_train_start(self) -> None:
