@@ -12,7 +12,7 @@ from lightning_gans.models import load
 
 from .fake_sets import write_cifar10, write_mnist
 
-OVERLAYS = {"fast", "inception", "multi_node", "tensorboard", "wandb"}
+OVERLAYS = {"fast", "inception", "multi_node", "speed_cpu", "speed_cuda", "tensorboard", "wandb"}
 SMALL = {
     "DCGAN": ["--model.width", "4"],
     "ConditionalGAN": ["--model.width", "4"],

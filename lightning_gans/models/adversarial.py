@@ -41,6 +41,7 @@ class AdversarialModule(GenerativeModule):
         **options: See :class:`GenerativeModule`.
     """
 
+    trained_networks = ("generator", "discriminator")
     averaged_networks = ("generator",)
 
     def __init__(
@@ -145,7 +146,15 @@ class AdversarialModule(GenerativeModule):
         """Yield the generator's loss on each batch of its update."""
         for real, labels in self.accumulated(parts):
             fake = kept.pop() if kept else self.generate(self.noise(len(real), update), labels)
-            yield self.generator_loss(real, fake, labels)
+            with self.frozen(self.discriminator):
+                loss = self.generator_loss(real, fake, labels)
+            yield loss
+
+    def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
+        """Yield the discriminator's loss and the generator's, on batches of one update each."""
+        kept: list[Tensor] = []
+        yield from self._discriminator_losses(parts, 0, kept, [])
+        yield from self._generator_losses(parts, 0, kept)
 
     @contextmanager
     def _watched(self, real: Tensor, fake: Tensor) -> Iterator[dict[str, Tensor]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
@@ -16,8 +16,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from lightning_gans import randomness
 from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
 from lightning_gans.models import checkpoints, resuming
+from lightning_gans.models.acceleration import AcceleratedModule, CompileMode, MatmulPrecision
 from lightning_gans.models.distributed import check_strategy
-from lightning_gans.models.updates import Schedule, UpdatingModule
+from lightning_gans.models.updates import Schedule
 from lightning_gans.randomness import Stream
 
 SAMPLE_BLOCK = 50
@@ -32,7 +33,7 @@ def check_sizes(image_shape: Sequence[int], latent_dim: int) -> None:
     check_positive(latent_dim=latent_dim)
 
 
-class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
+class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
     """A model that makes images: what callbacks and commands may know of it.
 
     A batch is ``(images, labels)``: float32 ``(N, C, H, W)`` in [-1, 1] and int64 ``(N,)``. One call of
@@ -53,6 +54,13 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
             into memory: it is the same update as that of one batch so many times as large, but for layers that
             mix the batch (BatchNorm).
         gradient_clip_val: Largest norm of each network's gradient; None leaves it as it is.
+        compile_mode: Compiles the networks while they train, in this mode of ``torch.compile``; None does not. A
+            network that cannot be compiled, as one with a gradient penalty, trains as it is, with a warning.
+            ``reduce-overhead`` replays CUDA graphs.
+        channels_last: Keeps convolutional networks and their images as ``(N, H, W, C)`` in memory, which changes
+            no result but by rounding, and is faster where the device has kernels for it.
+        matmul_precision: Of float32 matrix products while training, as in ``torch.set_float32_matmul_precision``:
+            ``high`` lets a GPU use TF32. None leaves it as it is.
 
     Raises:
         SettingError: A setting is out of its range.
@@ -70,9 +78,16 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         lr_end: float = 0.0,
         accumulate_batches: int = 1,
         gradient_clip_val: float | None = None,
+        compile_mode: CompileMode | None = None,
+        channels_last: bool = False,
+        matmul_precision: MatmulPrecision | None = None,
     ) -> None:
         super().__init__()
         check_sizes(image_shape, latent_dim)
+        if compile_mode is not None:
+            check_choice("compile_mode", compile_mode, get_args(CompileMode))
+        if matmul_precision is not None:
+            check_choice("matmul_precision", matmul_precision, get_args(MatmulPrecision))
         check_choice("lr_schedule", lr_schedule, ("constant", "linear", "cosine"))
         for name, value in {
             "num_classes": num_classes,
@@ -96,6 +111,9 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self.lr_end = float(lr_end)
         self.accumulate_batches = accumulate_batches
         self.gradient_clip_val = gradient_clip_val
+        self.compile_mode = compile_mode
+        self.channels_last = channels_last
+        self.matmul_precision = matmul_precision
         seed = randomness.global_seed()
         self.run_seed = seed if seed is not None else int(torch.randint(2**32, ()))
         self.images_seen = 0
@@ -187,7 +205,8 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            yield
+            with self.uncompiled():
+                yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
@@ -267,6 +286,7 @@ class GenerativeModule(checkpoints.NotesArguments, UpdatingModule):
         self.stop_vote = torch.zeros((), device=self.device)
         self._validated_step, self._before_validation, self._averaging = -1, None, None
         self._within_step, self._place_in_epoch = False, None
+        self.start_acceleration()
 
     def on_train_start(self) -> None:
         """Tell the loader its place, where ``configure_optimizers`` had it made before the checkpoint was read.

@@ -39,6 +39,9 @@ class UpdatingModule(pl.LightningModule):
     accumulate_batches: int
     gradient_clip_val: float | None
 
+    trained_networks: tuple[str, ...] = ()
+    """Names of the networks that the updates change."""
+
     averaged_networks: tuple[str, ...] = ()
     """Names of the networks of which a moving average is kept, under the same name with ``_ema``."""
 
@@ -53,6 +56,9 @@ class UpdatingModule(pl.LightningModule):
 
     weights_step: int
     """Value of ``trainer.global_step`` that the weights belong to, also after they were loaded."""
+
+    image_format: torch.memory_format = torch.contiguous_format
+    """How the images of a batch lie in memory."""
 
     stop_vote: Tensor
     """Not zero: this process, or after an update any process, wants to stop."""
@@ -151,7 +157,8 @@ class UpdatingModule(pl.LightningModule):
             )
         if self.num_classes > 0 and labels is None:
             raise SettingError(f"num_classes is {self.num_classes}, but the data has no labels: set it to 0.")
-        return images.to(self.dtype), labels if self.num_classes > 0 else None
+        images = images.to(self.dtype, memory_format=self.image_format)
+        return images, labels if self.num_classes > 0 else None
 
     def batch_parts(self, batch: Any) -> list[list[Part]]:
         """Split what was fetched into ``batches_per_step`` equal batches of images and labels.

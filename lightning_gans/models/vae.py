@@ -53,6 +53,7 @@ class VAE(GenerativeModule):
         torch.Size([2, 1, 28, 28])
     """
 
+    trained_networks = ("encoder", "decoder")
     averaged_networks = ("encoder", "decoder")
 
     def __init__(
@@ -205,6 +206,10 @@ class VAE(GenerativeModule):
         if logging:
             reconstruction, kl = torch.stack(terms).mean(0)
             self.log_scalars(elbo=reconstruction - kl, reconstruction=reconstruction, kl=kl)
+
+    def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
+        """Yield the loss on batches of one update each."""
+        yield from self._losses(parts, 0, [])
 
     def _losses(self, parts: Sequence[Part], update: int, terms: list[Tensor]) -> Iterator[Tensor]:
         """Yield the loss on each batch of an update, and note the means of its two terms."""

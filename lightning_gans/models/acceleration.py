@@ -1,0 +1,129 @@
+"""Options for speed that change no line of a training step: compiled networks, memory format, matrix precision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
+
+import torch
+from pytorch_lightning.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from lightning_gans import randomness
+from lightning_gans.models.updates import Part, UpdatingModule
+from lightning_gans.randomness import Stream
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune"]
+MatmulPrecision = Literal["highest", "high", "medium"]
+
+
+class AcceleratedModule(UpdatingModule):
+    """Applies the options for as long as a fit lasts, and leaves the process and the networks as they were."""
+
+    compile_mode: CompileMode | None
+    channels_last: bool
+    matmul_precision: MatmulPrecision | None
+
+    _is_compiled: bool = False
+    """Whether the networks run compiled, as far as they can be."""
+
+    _precision_before: str | None = None
+
+    def start_acceleration(self) -> None:
+        """Set what a fit needs before its first batch; to be called once the weights are on their device."""
+        self._uncompile()  # what a fit that failed has left
+        if self.channels_last and any(parameter.dim() == 4 for parameter in self.parameters()):
+            self.to(memory_format=torch.channels_last)
+            self.image_format = torch.channels_last
+        if self.matmul_precision is not None:
+            self._precision_before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision(self.matmul_precision)
+
+    def on_fit_end(self) -> None:
+        """Take it back."""
+        if self._precision_before is not None:
+            torch.set_float32_matmul_precision(self._precision_before)
+            self._precision_before = None
+        self._uncompile()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Compile the networks with the first batch of a fit; what CUDA graphs returned before may be overwritten."""
+        if self.compile_mode is None:
+            return
+        if not self._is_compiled:
+            self._is_compiled = True
+            compile_networks(self, self.trained_networks, self.compile_mode, lambda: self.rehearse(batch))
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+    def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
+        """Yield every loss that a step goes down, on batches of one update each."""
+        raise NotImplementedError
+
+    def rehearse(self, batch: Any) -> None:
+        """Make every loss of a step and differentiate it, and leave nothing of it behind."""
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        buffers = [(buffer, buffer.clone()) for buffer in self.buffers()]
+        key = (self.run_seed, Stream.LAYERS, self.trainer.global_step, self.global_rank)
+        precision = self.trainer.strategy.precision_plugin
+        try:
+            with randomness.default_generator_seeded(self.device, *key), precision.train_step_context():
+                for loss in self.losses_of(self.batch_parts(batch)[-1][:1]):
+                    torch.autograd.grad(loss, parameters, allow_unused=True)
+        finally:
+            for buffer, before in buffers:
+                buffer.copy_(before)
+
+    def uncompiled(self) -> AbstractContextManager[Any]:
+        """Run everything inside the block as if nothing were compiled, so that samples are the same bits either way."""
+        return torch.compiler.set_stance("force_eager") if self._is_compiled else nullcontext()
+
+    def frozen(self, network: nn.Module) -> AbstractContextManager[None]:
+        """Keep a compiled network's weights out of the losses made inside the block.
+
+        A compiled backward pass computes the gradients of all weights that have one, whatever is asked for.
+        """
+        return _frozen(network) if self._is_compiled else nullcontext()
+
+    def _uncompile(self) -> None:
+        for name in self.trained_networks:
+            vars(getattr(self, name)).pop("forward", None)
+        self._is_compiled = False
+
+
+def compile_networks(model: nn.Module, names: Iterable[str], mode: CompileMode, rehearse: Callable[[], None]) -> None:
+    """Compile a model's networks, each only if its losses can then be differentiated.
+
+    What ``torch.compile`` cannot do shows at the first backward pass: an operation that it does not know, no C++
+    compiler on this machine, a gradient penalty (a network that is differentiated twice). So after each network a
+    step is rehearsed, and one that fails stays as it was, with one warning. A network's ``forward`` is replaced, not
+    the network: parameters keep their names, and hooks are still called.
+
+    Args:
+        model: Has the networks.
+        names: The attributes that they are.
+        mode: As in ``torch.compile``.
+        rehearse: Makes all losses of a step and goes backward, and leaves nothing of it behind.
+    """
+    rehearse()  # what is wrong without compiling is the user's to see as it is
+    for name in names:
+        network = getattr(model, name)
+        network.forward = torch.compile(network.forward, mode=mode)
+        try:
+            rehearse()
+        except Exception as error:  # of any kind: compilers raise what they like
+            del network.forward
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            rank_zero_warn(f"The {name} is not compiled (compile_mode={mode!r}): {reason}")
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
