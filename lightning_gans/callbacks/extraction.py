@@ -24,7 +24,7 @@ from lightning_gans.pictures import to_bytes
 BLOCK = 250
 """Images that go through the generator and the extractor together, by their global index."""
 
-_VERSION = 1  # of what is kept on disk; raise it when the same key would give other numbers
+_VERSION = 2  # of what is kept on disk; raise it when the same key would give other numbers
 
 
 def extract(

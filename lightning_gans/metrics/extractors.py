@@ -27,6 +27,7 @@ class Extractor(nn.Module):
         weights_sha256: Hash of its weights, and of what else tells it from others.
         class_names: Names of the classes of its logits, where they are those of a data set.
         block_size: Images that are shown at once, always, so that their features never depend on it.
+        accelerator_block_size: The same anywhere but on a CPU, where it differs.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Extractor(nn.Module):
     weights_sha256: str
     class_names: tuple[str, ...] = ()
     block_size: int = 250
+    accelerator_block_size: int | None = None
 
     def identity(self) -> dict[str, str]:
         """Return what makes two extractors the same."""
@@ -55,22 +57,23 @@ class Extractor(nn.Module):
             SettingError: The network gives features of another shape, or numbers that are not finite.
         """
         self.eval()
+        size = self.block_size if images.device.type == "cpu" else self.accelerator_block_size or self.block_size
         features, logits = [torch.empty(0, self.num_features)], []
         with true_float32(images.device):
-            for block in torch.split(images, self.block_size):
-                missing = self.block_size - len(block)
+            for block in torch.split(images, size):
+                missing = size - len(block)
                 shown = torch.cat([block, block[:1].expand(missing, -1, -1, -1)]) if missing else block
                 found, classes = self(shown)
-                features.append(self._checked(found, "features")[: len(block)])
+                features.append(self._checked(found, size, "features")[: len(block)])
                 if classes is not None:
-                    logits.append(self._checked(classes, "logits")[: len(block)])
+                    logits.append(self._checked(classes, size, "logits")[: len(block)])
         self.num_features = features[-1].shape[1]
         return torch.cat(features[1:] or features), torch.cat(logits) if logits else None
 
-    def _checked(self, values: Tensor, what: str) -> Tensor:
-        if values.dim() != 2 or len(values) != self.block_size or values.shape[1] == 0:
+    def _checked(self, values: Tensor, size: int, what: str) -> Tensor:
+        if values.dim() != 2 or len(values) != size or values.shape[1] == 0:
             raise SettingError(
-                f"the extractor {self.name} gave {what} of the shape {list(values.shape)} for {self.block_size} "
+                f"the extractor {self.name} gave {what} of the shape {list(values.shape)} for {size} "
                 f"images: it must be (N, number of {what})."
             )
         values = values.float().cpu()

@@ -46,7 +46,8 @@ class InceptionExtractor(Extractor):
     name = "inception"
     num_features = 2048
     resize = "bilinear as in TensorFlow 1, to 299x299"
-    block_size = 25  # of 299x299: 250 would take gigabytes, and small blocks are faster on a CPU
+    block_size = 25  # small blocks of 299x299 stay in a processor's caches
+    accelerator_block_size = 125  # enough to keep it busy, in 2 GB; 250 would take 4
 
     def __init__(self, weights_path: str | Path | None = None) -> None:
         super().__init__()
@@ -56,6 +57,9 @@ class InceptionExtractor(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and unbiased logits of images, uint8 ``(N, 1 or 3, H, W)``."""
+        # With the channels last a CPU takes a quarter less time or better; float32 on CUDA is not known to gain.
+        on_cpu = images.device.type == "cpu"
+        self.network.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
         features, logits = self.network(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
         return features, logits
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.metrics.sets import TwoSetsMetric
 
-_CHUNK_BYTES = 2**26  # of the matrix of distances that is held at once
+_CHUNK_BYTES = 2**24  # of the matrix of distances that is held at once: little enough for a processor's caches
 _SPARE = 8  # neighbours more than are asked for, whose order is then settled by the difference itself
 
 
@@ -165,10 +165,15 @@ def count_inside(real: Tensor, fake: Tensor, rim_radii: Tensor, open_radii: Tens
         rows, columns = doubtful.nonzero(as_tuple=True)
         for some_rows, some_columns in zip(torch.split(rows, 2**16), torch.split(columns, 2**16), strict=True):
             distances[some_rows, some_columns] = _exact(part[some_rows], fake[some_columns])
-        fake_in_real |= (distances <= rims).any(0)
-        real_in_fake[start:stop] = (distances <= fake_radii).any(1)
-        num_fake_within[start:stop] = (distances < opens).sum(1)
+        fake_in_real |= _any(distances <= rims, 0)
+        real_in_fake[start:stop] = _any(distances <= fake_radii, 1)
+        num_fake_within[start:stop] = (distances < opens).sum(1, dtype=torch.int32)  # faster than in int64
     return Inside(fake_in_real, real_in_fake, num_fake_within)
+
+
+def _any(flags: Tensor, dim: int) -> Tensor:
+    """Return whether any is set, as ``Tensor.any`` does in many times as long on a CPU."""
+    return flags.view(torch.uint8).amax(dim).bool()
 
 
 def _squared_distances(points: Tensor, others: Tensor, norms: Tensor, other_norms: Tensor) -> Tensor:

@@ -1,11 +1,12 @@
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import nn
 
 from lightning_gans import DataError, SettingError
-from lightning_gans.metrics import MNISTExtractor, ModuleExtractor, make_extractor
+from lightning_gans.metrics import MNISTExtractor, ModuleExtractor, extractors, make_extractor
 from lightning_gans.metrics.extractors import hash_module
 
 SHAPE = (1, 4, 4)
@@ -107,6 +108,24 @@ def test_the_network_sees_whole_blocks_only(count, calls):
     features, logits = ModuleExtractor(network).extract(make_images(count))
     assert [len(shown) for shown in network.shown] == [BLOCK] * calls
     assert (len(features), len(logits)) == (count, count)
+
+
+def test_an_accelerator_may_see_larger_blocks(monkeypatch):
+    # A device without numbers stands in for it, whose arithmetic has no precision to set.
+    monkeypatch.setattr(extractors, "true_float32", lambda device: nullcontext())
+    seen = []
+
+    def look(images):
+        seen.append(len(images))
+        return torch.zeros(len(images), 3)
+
+    extractor = ModuleExtractor(Giving(look))
+    extractor.block_size, extractor.accelerator_block_size = 4, 6
+    extractor.extract(make_images(9))
+    extractor.extract(make_images(9).to("meta"))
+    extractor.accelerator_block_size = None
+    extractor.extract(make_images(9).to("meta"))
+    assert seen == [4, 4, 4, 6, 6, 4, 4, 4]
 
 
 def test_features_come_in_the_order_of_the_images():

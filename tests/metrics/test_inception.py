@@ -6,6 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lightning_gans import DataError
 from lightning_gans.metrics import InceptionExtractor, inception
@@ -221,6 +222,18 @@ def test_features_and_logits_come_from_one_pass_and_the_logits_without_bias(extr
     assert features.dtype == logits.dtype == torch.float32
     assert extractor.network.fc.bias.any()
     torch.testing.assert_close(logits, features @ extractor.network.fc.weight.T, rtol=1e-4, atol=1e-4)
+
+
+def test_on_a_cpu_the_channels_come_last_and_the_numbers_are_torch_fidelitys(extractor, weights):
+    images = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+    found = extractor(images)
+    assert extractor.network.Conv2d_2a_3x3.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    theirs = FeatureExtractorInceptionV3(
+        "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(weights)
+    )
+    assert not theirs.Conv2d_2a_3x3.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    for ours, wanted in zip(found, theirs(images), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-3 * wanted.std().item())
 
 
 def test_a_grey_image_is_an_image_of_three_equal_channels(extractor):
