@@ -20,6 +20,7 @@ from lightning_gans.models import load
 from .fake_sets import write_mnist
 
 QUICK = ["fit", "-c", "quickstart", "-c", "fast", "--model", "DCGAN", "--model.width", "4"]
+WITHOUT_PICTURES = ["--metrics.enabled", "false", "--samples.enabled", "false"]
 BRIEF = [
     *("fit", "-c", "quickstart", "-c", "fast", "--model", "VAE", "--model.lr_schedule", "constant"),
     *("--metrics.enabled", "false", "--samples.enabled", "false", "--reconstructions.enabled", "false"),
@@ -75,16 +76,22 @@ def fails(args, code, capsys):
     ("args", "words"),
     [
         (["--model.latent_dimm", "3"], ["latent_dimm", "Did you mean 'latent_dim'?"]),
-        (["--trainer.max_epoch", "3"], ["max_epoch", "Did you mean 'max_epochs'?"]),
-        (["--samples.num_sample", "3"], ["num_sample", "Did you mean 'num_samples'?"]),
-        (["--model.latent_dim", "0"], ["latent_dim is 0", "greater than 0"]),
+        pytest.param(["--trainer.max_epoch", "3"], ["max_epoch", "Did you mean 'max_epochs'?"], marks=pytest.mark.slow),
+        pytest.param(
+            ["--samples.num_sample", "3"], ["num_sample", "Did you mean 'num_samples'?"], marks=pytest.mark.slow
+        ),
+        pytest.param(["--model.latent_dim", "0"], ["latent_dim is 0", "greater than 0"], marks=pytest.mark.slow),
         (["--model.image_shape", "[1,32,32]"], ["image_shape", "[1, 32, 32]", "[1, 28, 28]"]),
-        (["--model.image_shape", "[1,27,27]"], ["image_shape", "(1, 27, 27)", "14, 28"]),
+        pytest.param(
+            ["--model.image_shape", "[1,27,27]"], ["image_shape", "(1, 27, 27)", "14, 28"], marks=pytest.mark.slow
+        ),
         (["--model.width", "wide"], ["width is 'wide'", "int"]),
-        (["--trainer.max_epochs", "many"], ["trainer.max_epochs is 'many'", "int or null"]),
+        pytest.param(
+            ["--trainer.max_epochs", "many"], ["trainer.max_epochs is 'many'", "int or null"], marks=pytest.mark.slow
+        ),
         (["--model.loss", "wgan"], ["loss is 'wgan'", "nonsaturating, minimax"]),
         (["--model", "DGAN"], ["model is 'DGAN'", "Did you mean 'DCGAN'?"]),
-        (["--data", "MNIST"], ["data is 'MNIST'", "MNISTDataModule"]),
+        pytest.param(["--data", "MNIST"], ["data is 'MNIST'", "MNISTDataModule"], marks=pytest.mark.slow),
         (["--data.batch_size", "0"], ["batch_size is 0", "greater than 0"]),
         (["--data.batch_size", "5000"], ["batch_size", "5000"]),
         (["--checkpoint.every_n_epochs", "0"], ["checkpoint.every_n_epochs is 0"]),
@@ -100,7 +107,9 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(args, words
     [
         (("latent_dim:", "latent_dimm:"), ["latent_dimm", "Did you mean 'latent_dim'?"]),
         (("trainer:", "trainr:"), ["trainr"]),
-        (("max_epochs:", "max_epoch:"), ["max_epoch", "Did you mean 'max_epochs'?"]),
+        pytest.param(
+            ("max_epochs:", "max_epoch:"), ["max_epoch", "Did you mean 'max_epochs'?"], marks=pytest.mark.slow
+        ),
         (
             ("class_path: ConditionalGAN", "class_path: ConditionalGN"),
             ["'ConditionalGN'", "Did you mean 'ConditionalGAN'?"],
@@ -334,7 +343,7 @@ def test_a_run_is_resumed_from_within_its_folder(brief, stopped, steps, monkeypa
 def test_a_run_with_a_network_of_the_users_own_is_resumed(workplace):
     (workplace / "own_networks.py").write_text(NETWORK)
     network = ["--model.generator.class_path", "own_networks.Flat", "--model.generator.init_args.gain", "2.0"]
-    main([*QUICK, *network, "--metrics.enabled", "false"])
+    main([*QUICK, *network, *WITHOUT_PICTURES])
     config = yaml.safe_load((RUN / "config.yaml").read_text())
     main(["resume", str(RUN), "--trainer.max_epochs", "2", "--model.generator.gain=2.0"])
     config["trainer"]["max_epochs"] = 2
@@ -351,7 +360,7 @@ def test_a_checkpoint_outside_of_a_runs_folder_begins_a_new_run(brief, workplace
     assert [int(row["step"]) for row in rows_of(RUN)] == [5, 6, 7, 8, 8]
 
 
-@pytest.mark.parametrize("place", [RUN, Path("elsewhere")])
+@pytest.mark.parametrize("place", [pytest.param(RUN, marks=pytest.mark.slow), Path("elsewhere")])
 def test_the_best_checkpoint_is_carried_over_where_the_score_does_not_improve(brief, stopped, capsys, place):
     stopped.rename(place)
     main(["resume", str(place), "--trainer.max_epochs", "2"])
@@ -516,7 +525,7 @@ def test_an_interrupt_before_the_training_leaves_with_130(monkeypatch, capsys, m
     ("setting", "words"),
     [
         (["strategy", "deepspeed"], ["trainer.strategy is deepspeed", "one optimizer only", "use ddp"]),
-        (["strategy", "fsdp"], ["trainer.strategy is fsdp", "use ddp"]),
+        pytest.param(["strategy", "fsdp"], ["trainer.strategy is fsdp", "use ddp"], marks=pytest.mark.slow),
         (["gradient_clip_val", "1"], ["trainer.gradient_clip_val is 1", "--model.gradient_clip_val"]),
         (["accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches is 2", "--model.accumulate_batches"]),
     ],
@@ -537,6 +546,7 @@ def test_init_from_starts_from_the_weights_alone(trained, workplace):
             *QUICK,
             "--init_from",
             trained["gan"],
+            *WITHOUT_PICTURES,
             "--model.generator_lr",
             "1e-12",
             "--model.discriminator_lr",

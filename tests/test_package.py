@@ -1,5 +1,6 @@
 """What is in the wheel."""
 
+import importlib.util
 import subprocess
 import sys
 import zipfile
@@ -35,6 +36,17 @@ def test_the_wheel_holds_the_package_its_types_and_every_recipe(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_the_wheel_finds_its_own_recipes(wheel, tmp_path):
+    zipfile.ZipFile(wheel).extractall(tmp_path)
+    package = tmp_path / "lightning_gans"
+    spec = importlib.util.spec_from_file_location("recipes_of_the_wheel", package / "commands" / "recipes.py")
+    packaged = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(packaged)
+    assert packaged.folder() == package / "recipes"
+    assert packaged.names() == recipes.names() and packaged.find("dcgan_mnist").is_relative_to(package)
+
+
+@pytest.mark.slow
 def test_the_wheel_works_alone_in_an_empty_folder(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (

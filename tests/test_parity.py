@@ -17,14 +17,14 @@ from tests.toys import tiny
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all that is computed once
 
-NUM = 64
-AT_ONCE = 6  # small blocks are a third faster on a CPU; the last one of 64 pictures has to be filled up
-NUM_WRONG = 3 * AT_ONCE  # a quarter of the pictures wrong is enough to be noticed
-SUBSETS = {"num_subsets": 10, "subset_size": 32}
+NUM = 24
+AT_ONCE = 5  # small blocks are a third faster on a CPU; the last one of 24 pictures has to be filled up
+NUM_WRONG = AT_ONCE  # a fifth of the pictures wrong is enough to be noticed
+SUBSETS = {"num_subsets": 10, "subset_size": 12}
 
 
 def make_pictures():
-    """Make smooth colourful pictures, real and generated, uint8 ``(64, 3, 32, 32)``.
+    """Make smooth colourful pictures, real and generated, uint8 ``(24, 3, 32, 32)``.
 
     Most generated ones resemble a real one each, so that little is enough to move them away from it. The last ones
     of either set have their like in none of the other.
@@ -39,10 +39,10 @@ def make_pictures():
         return 0.3 * torch.randn(num, 3, 1, 1, generator=source)
 
     orange = torch.tensor([0.5, 0.0, -0.5]).view(3, 1, 1)
-    forms, colours = smooth(51), tints(51)
-    alike = 0.99 * forms[:41] + 0.15 * smooth(41)
-    real = torch.cat([0.7 * forms + colours, 0.4 * smooth(13) + tints(13) - orange])
-    fake = torch.cat([0.7 * alike + colours[:41], 0.5 * smooth(23) + tints(23) + orange])
+    forms, colours = smooth(19), tints(19)
+    alike = 0.99 * forms[:15] + 0.15 * smooth(15)
+    real = torch.cat([0.7 * forms + colours, 0.4 * smooth(5) + tints(5) - orange])
+    fake = torch.cat([0.7 * alike + colours[:15], 0.5 * smooth(9) + tints(9) + orange])
     return tuple((127.5 * (1 + pictures.tanh())).round().byte() for pictures in (real, fake))
 
 
@@ -62,7 +62,7 @@ def files(tmp_path_factory):
         (root / folder).mkdir(parents=True)
         for number, picture in enumerate(pictures):
             Image.fromarray(picture.permute(1, 2, 0).numpy()).save(root / folder / f"{number:02}.png")
-    weights = write_inception_weights(root / "weights.pth", torch.cat([real[::7], fake[::7]]))
+    weights = write_inception_weights(root / "weights.pth", torch.cat([real[::4], fake[::4]]))
     yield SimpleNamespace(root=root, weights=str(weights), real=real, fake=fake)
     weights.unlink()  # 95 MB, which pytest would keep
 

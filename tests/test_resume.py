@@ -36,16 +36,20 @@ class Score(Callback):
 
 
 class SaveEverywhere(Checkpoint):
-    """Saves a checkpoint in every hook in which somebody might; after all other callbacks, as Lightning's own."""
+    """Saves a checkpoint in every hook in which somebody might; after all other callbacks, as Lightning's own.
 
-    def __init__(self, folder):
-        self.folder = folder
+    Given some places, it saves at those alone, which takes less time.
+    """
+
+    def __init__(self, folder, places=None):
+        self.folder, self.places = folder, places
 
     def save(self, trainer, place):
         if trainer.sanity_checking:
             return
         name = f"{place}-{trainer.current_epoch}-{trainer.global_step}"
-        trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)
+        if self.places is None or name in self.places:
+            trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False)
 
     def on_train_epoch_start(self, trainer, *_):
         self.save(trainer, "epoch_start")
@@ -141,12 +145,11 @@ def resumed_differs(train, tmp_path):
 
     def resumed_differs(name, limits, places=None):
         options, make = LIMITS[limits], MODELS[name]
-        end = end_of(train(make, "whole", callbacks=[SaveEverywhere(tmp_path / "saved")], **options))
+        end = end_of(train(make, "whole", callbacks=[SaveEverywhere(tmp_path / "saved", places)], **options))
         files = sorted((tmp_path / "saved").glob("*.ckpt"))
-        chosen = [file for file in files if places is None or file.stem in places]
-        assert len(files) > 30 and len(chosen) >= 2
+        assert len(files) > 30 if places is None else len(files) >= 2
         wrong = {}
-        for file in chosen:
+        for file in files:
             # The file holds the whole run's rows: those after the checkpoint have to go.
             shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / file.stem)
             again = end_of(train(make, file.stem, checkpoint=file, **options))
@@ -178,12 +181,12 @@ def test_every_place_of_a_run_is_resumed_to_the_bit(resumed_differs, name, limit
 
 
 def test_a_longer_run_goes_on_from_the_end_of_a_shorter(train, tmp_path):
+    whole = end_of(train(MODELS["gan"], "whole", max_epochs=3))  # 24 steps
     for first, second in (
         ({"max_epochs": 1}, {"max_epochs": 3}),
         ({"max_steps": 13, "max_epochs": -1}, {"max_steps": 24, "max_epochs": -1}),
         ({"max_steps": 13, "max_epochs": -1}, {"max_epochs": 3}),
     ):
-        whole = end_of(train(MODELS["gan"], f"whole-{second}", **second))
         shorter = train(MODELS["gan"], f"longer-{first}", **first)
         shorter.save_checkpoint(tmp_path / "end.ckpt", weights_only=False)
         longer = end_of(train(MODELS["gan"], f"longer-{first}", checkpoint=tmp_path / "end.ckpt", **second))
@@ -209,9 +212,10 @@ class OneCycle(GAN):
 
 
 def test_a_schedule_of_the_users_own_does_not_lose_the_place(train, tmp_path):
-    saver = SaveEverywhere(tmp_path / "saved")
+    places = ("batch_end-1-13", "epoch_end-1-16")
+    saver = SaveEverywhere(tmp_path / "saved", places)
     end = end_of(train(lambda: tiny(OneCycle), "whole", callbacks=[saver]))
-    for place in ("batch_end-1-13", "epoch_end-1-16"):
+    for place in places:
         again = end_of(train(lambda: tiny(OneCycle), place, checkpoint=tmp_path / "saved" / f"{place}.ckpt"))
         assert not [d for d in differences(end, again) if d != "/csv"], place
 
@@ -237,11 +241,12 @@ def test_early_stopping_counts_each_validation_once(train, tmp_path, at_epoch_en
     def stopping():
         return EarlyStopping("val/score", min_delta=1e9, patience=2, check_on_train_epoch_end=at_epoch_end)
 
-    saver = SaveEverywhere(tmp_path / "saved")
+    places = ("validation_end-1-16", "epoch_end-1-16", "batch_end-1-16")
+    saver = SaveEverywhere(tmp_path / "saved", places)
     options = {"max_epochs": 9}
     end = end_of(train(MODELS["gan"], "whole", callbacks=[stopping(), saver], **options))
     assert end["counts"][0] == 24
-    for place in ("validation_end-1-16", "epoch_end-1-16", "batch_end-1-16"):
+    for place in places:
         shutil.copytree(tmp_path / "runs" / "whole", tmp_path / "runs" / place)
         file = tmp_path / "saved" / f"{place}.ckpt"
         again = end_of(train(MODELS["gan"], place, checkpoint=file, callbacks=[stopping()], **options))
