@@ -4,10 +4,10 @@
     python benchmarks/growth.py --paper
 
 The first trains a DCGAN under Lightning's Trainer in several sizes, in turn, and prints JSON: seconds an update (the
-median), multiplications and additions (counted by torch), parameters, and what an update would have to send. It fits
-``seconds = fixed + images x each`` to the sizes of the batch. The second puts the counted work and bytes of the recipes
-into a model of data-parallel training and prints how efficient it would be on up to 64 GPUs; its two rates are
-arguments, not measurements.
+smallest of the rounds' medians), multiplications and additions (counted by torch), parameters, and what an update would
+have to send. It fits ``seconds = fixed + images x each`` to the sizes of the batch. The second puts the counted work
+and bytes of the recipes into a model of data-parallel training and prints how efficient it would be on up to 64 GPUs;
+its two rates are arguments, not measurements.
 """
 
 import argparse

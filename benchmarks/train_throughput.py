@@ -6,7 +6,7 @@
 For each recipe four variants take turns, each from fresh weights, with the recipe's networks and batch size:
 
     usual    the loop that people write: PIL pictures through a DataLoader, two passes through the generator for each
-             update, both losses read on the host each step
+             update, gradients of both networks, torch.optim.Adam as it comes, both losses read on the host each step
     lean     a bare loop that does the same work as ours, with nothing in the way
     ours     `lightning-gans fit -c RECIPE`, with its loggers, progress bar and checkpoints
     fast     the same with every option for speed that serves on the device (FAST)
@@ -20,6 +20,7 @@ scikit-learn's digits, enlarged and repeated: no download.
 import argparse
 import contextlib
 import copy
+import functools
 import hashlib
 import inspect
 import io
@@ -48,9 +49,9 @@ from lightning_gans.commands.recipes import find
 
 UPDATES = {
     "cpu": {"gan_mnist": 25, "dcgan_mnist": 25, "dcgan_cifar10": 2, "vae_mnist": 25},
-    "cuda": dict.fromkeys(["gan_mnist", "dcgan_mnist", "dcgan_cifar10", "vae_mnist"], 250),
+    "cuda": dict.fromkeys(["gan_mnist", "dcgan_mnist", "dcgan_cifar10", "vae_mnist"], 50),
 }
-"""Updates a turn: a second or less, so that what else the machine does meets all variants."""
+"""Updates a turn: few, so that what else the machine does meets all variants."""
 
 FAST = {"cpu": ["-c", "speed_cpu"], "cuda": ["-c", "speed_cuda"]}
 """The options of the fast variant: the overlay for the device."""
@@ -242,12 +243,24 @@ class Pictures(lightning_gans.ImageDataModule):
 
     def load_images(self, split):
         """Return the pictures; there are none but for training."""
-        if split != "train":
-            return None
-        channels, size, _ = self.image_shape
-        images, labels = lightning_gans.DigitsDataModule(size).load_images("train")
-        rows = torch.arange(self.num_images) % len(images)
-        return images[rows].repeat(1, channels, 1, 1), labels[rows]
+        return pictures(self.image_shape, self.num_images) if split == "train" else None
+
+
+@functools.cache
+def pictures(image_shape, num_images):
+    """Make the pictures, once for all variants."""
+    channels, size, _ = image_shape
+    images, labels = lightning_gans.DigitsDataModule(size).load_images("train")
+    rows = torch.arange(num_images) % len(images)
+    return images[rows].repeat(1, channels, 1, 1), labels[rows]
+
+
+class Terminal(io.StringIO):
+    """Takes what a fit prints, and has the progress bar drawn."""
+
+    def isatty(self):
+        """Claim to be a terminal."""
+        return True
 
 
 class Turns(pl.Callback):
@@ -264,6 +277,7 @@ class Turns(pl.Callback):
         """Say what the next fit is to do; ``seconds`` will hold those an update took, one number for each turn."""
         cls.loops, cls.device, cls.rounds, cls.updates, cls.warm_up = loops, args.device, rounds, updates, args.warm_up
         cls.seconds = {name: [] for name in ("ours", *loops)}
+        cls.precision = torch.get_float32_matmul_precision()
 
     def on_train_batch_end(self, trainer, model, outputs, batch, index):
         """Count; at the end of a turn let the others have theirs."""
@@ -272,12 +286,15 @@ class Turns(pl.Callback):
             return
         if trainer.global_step > Turns.warm_up:
             self.seconds["ours"].append((now(self.device) - self.began) / self.updates)
+        within = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.precision)  # the fast variant's own is the whole process's
         for name, loop in self.loops.items():
             if trainer.global_step == Turns.warm_up:
                 advance(loop, Turns.warm_up)
             began = now(self.device)
             advance(loop, self.updates)
             self.seconds[name].append((now(self.device) - began) / self.updates)
+        torch.set_float32_matmul_precision(within)
         trainer.should_stop = len(self.seconds["ours"]) == self.rounds
         self.left, self.began = self.updates, now(self.device)
 
@@ -293,7 +310,7 @@ def start(loop, settings, batch_size, num_images, args):
     pl.seed_everything(0, verbose=False)
     model = getattr(lightning_gans, settings["model"]["class_path"])(**settings["model"]["init_args"])
     flip = settings["data"]["init_args"].get("horizontal_flip", False)
-    images, labels = Pictures(model.image_shape, num_images=num_images).load_images("train")
+    images, labels = pictures(model.image_shape, num_images)
     return loop(model, images, labels, batch_size, flip, args.device, args.workers)
 
 
@@ -364,6 +381,10 @@ def measure(recipe, args):
     return {
         "batch_size": batch_size,
         "updates": updates * args.rounds * args.repeats,
+        "updates_a_turn": updates,
+        "warm_up": args.warm_up,
+        "workers": args.workers,
+        "options": args.options,
         "images_per_second": {name: quartiles(found) for name, found in speeds.items()},
         "ratios": summary,
         "peak_memory_gb": peaks,
@@ -386,7 +407,12 @@ def quartiles(values):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Other words, such as --model.width=96, go to `lightning-gans fit`; the loops do not know them.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--recipes", nargs="+", choices=UPDATES["cpu"], default=list(UPDATES["cpu"]))
     parser.add_argument("--device", choices=FAST, default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, help="images an update; the recipe's by default")
@@ -395,9 +421,9 @@ def main():
     parser.add_argument("--updates", type=int, help="updates a turn, at a time")
     parser.add_argument("--warm_up", type=int, default=30, help="updates before the first turn")
     parser.add_argument("--workers", type=int, default=0, help="of the usual loop's DataLoader")
-    parser.add_argument("--options", nargs="*", default=[], help="more words for `lightning-gans fit`")
     parser.add_argument("--output", type=Path, help="write the JSON there")
-    args = parser.parse_args()
+    args, options = parser.parse_known_args()
+    args.options = options
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     source = "".join(inspect.getsource(part) for part in REFERENCE)
     found = {
@@ -413,7 +439,7 @@ def main():
     }
     here = Path.cwd()
     for recipe in args.recipes:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(Terminal()):
             os.chdir(folder)
             try:
                 found["recipes"][recipe] = measure(recipe, args)

@@ -20,8 +20,13 @@ class ProgressBar(RichProgressBar):
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=_PER_SECOND)
-        self._drawn_at = 0.0
+        self._drawn_at, self._drawn_batch = 0.0, -1
         self._epoch = (0.0, 0)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock of an epoch that is resumed within."""
+        super().on_train_start(trainer, pl_module)
+        self._epoch = (time.monotonic(), getattr(pl_module, "images_seen", 0))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -34,8 +39,14 @@ class ProgressBar(RichProgressBar):
         """Show how far the epoch has come, if what is shown is old."""
         now = time.monotonic()
         if now - self._drawn_at >= 1 / _PER_SECOND or batch_idx + 1 == self.total_train_batches:
-            self._drawn_at = now
+            self._drawn_at, self._drawn_batch = now, batch_idx
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Show where the epoch has ended, which may be in its midst."""
+        if self._drawn_batch != trainer.fit_loop.batch_idx:
+            super().on_train_batch_end(trainer, pl_module, None, None, trainer.fit_loop.batch_idx)
+        super().on_train_epoch_end(trainer, pl_module)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
         """Return what is shown."""

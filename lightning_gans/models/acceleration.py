@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_gans import randomness
+from lightning_gans.errors import SettingError
 from lightning_gans.models.updates import Part, UpdatingModule
 from lightning_gans.randomness import Stream
 
@@ -19,7 +21,7 @@ MatmulPrecision = Literal["highest", "high", "medium"]
 
 
 class AcceleratedModule(UpdatingModule):
-    """Applies the options for as long as a fit lasts, and leaves the process and the networks as they were."""
+    """Applies the options in a fit; what it does to the process and to the networks' code is over with that."""
 
     compile_mode: CompileMode | None
     channels_last: bool
@@ -32,10 +34,12 @@ class AcceleratedModule(UpdatingModule):
 
     def start_acceleration(self) -> None:
         """Set what a fit needs before its first batch; to be called once the weights are on their device."""
-        self._uncompile()  # what a fit that failed has left
-        if self.channels_last and any(parameter.dim() == 4 for parameter in self.parameters()):
-            self.to(memory_format=torch.channels_last)
+        self.on_fit_end()  # which Lightning leaves out where a fit fails
+        weights = [weight for weight in (*self.parameters(), *self.buffers()) if weight.dim() == 4]
+        if self.channels_last and weights:
             self.image_format = torch.channels_last
+            for weight in weights:
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         if self.matmul_precision is not None:
             self._precision_before = torch.get_float32_matmul_precision()
             torch.set_float32_matmul_precision(self.matmul_precision)
@@ -61,18 +65,42 @@ class AcceleratedModule(UpdatingModule):
         raise NotImplementedError
 
     def rehearse(self, batch: Any) -> None:
-        """Make every loss of a step and differentiate it, and leave nothing of it behind."""
+        """Make every loss of a step and differentiate it, and leave nothing of it behind.
+
+        But for what a loss of the user's own keeps in plain attributes.
+        """
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        buffers = [(buffer, buffer.clone()) for buffer in self.buffers()]
+        buffers = [
+            (module, name, buffer, buffer.clone())
+            for module in self.modules()
+            for name, buffer in module.named_buffers(recurse=False)
+        ]
         key = (self.run_seed, Stream.LAYERS, self.trainer.global_step, self.global_rank)
         precision = self.trainer.strategy.precision_plugin
+        torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
             with randomness.default_generator_seeded(self.device, *key), precision.train_step_context():
                 for loss in self.losses_of(self.batch_parts(batch)[-1][:1]):
                     torch.autograd.grad(loss, parameters, allow_unused=True)
         finally:
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for module, name, buffer, before in buffers:
+                setattr(module, name, buffer.copy_(before))
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go backward, and say what to do where a gradient penalty begins later than the rehearsal.
+
+        Raises:
+            SettingError: A compiled network is differentiated twice.
+        """
+        try:
+            super().manual_backward(loss, *args, **kwargs)
+        except RuntimeError as error:
+            if not self._is_compiled or "double backward" not in str(error):
+                raise
+            raise SettingError(
+                f"compile_mode is {self.compile_mode!r}, but a network is differentiated twice from update "
+                f"{self.trainer.global_step + 1} on, which it was not at the beginning: leave compile_mode out."
+            ) from error
 
     def uncompiled(self) -> AbstractContextManager[Any]:
         """Run everything inside the block as if nothing were compiled, so that samples are the same bits either way."""
@@ -87,7 +115,8 @@ class AcceleratedModule(UpdatingModule):
 
     def _uncompile(self) -> None:
         for name in self.trained_networks:
-            vars(getattr(self, name)).pop("forward", None)
+            if isinstance(compiled := vars(getattr(self, name)).get("forward"), _Compiled):
+                compiled.undo()
         self._is_compiled = False
 
 
@@ -107,14 +136,38 @@ def compile_networks(model: nn.Module, names: Iterable[str], mode: CompileMode, 
     """
     rehearse()  # what is wrong without compiling is the user's to see as it is
     for name in names:
-        network = getattr(model, name)
-        network.forward = torch.compile(network.forward, mode=mode)
+        compiled = _Compiled(getattr(model, name), mode)
         try:
             rehearse()
         except Exception as error:  # of any kind: compilers raise what they like
-            del network.forward
+            compiled.undo()
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             rank_zero_warn(f"The {name} is not compiled (compile_mode={mode!r}): {reason}")
+
+
+class _Compiled:
+    """A compiled ``forward`` in the place of a network's own; a copy of the network, or a pickle, has its own again."""
+
+    def __init__(self, network: nn.Module, mode: CompileMode) -> None:
+        self.network, self.before = network, vars(network).get("forward")
+        self.function = torch.compile(network.forward, mode=mode)
+        network.forward = self
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(*args, **kwargs)
+
+    def undo(self) -> None:
+        """Put back what was there."""
+        del self.network.forward
+        if self.before is not None:
+            self.network.forward = self.before
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _own_forward, (self.network,)
+
+
+def _own_forward(network: nn.Module) -> MethodType:
+    return MethodType(type(network).forward, network)
 
 
 @contextmanager

@@ -33,6 +33,13 @@ def check_sizes(image_shape: Sequence[int], latent_dim: int) -> None:
     check_positive(latent_dim=latent_dim)
 
 
+def _tensors_of(networks: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Module]]:
+    """Return the parameters of networks, and the modules in them that have buffers; looking takes longer than using."""
+    modules = [module for network in networks for module in network.modules()]
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    return parameters, [module for module in modules if any(True for _ in module.buffers(recurse=False))]
+
+
 class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
     """A model that makes images: what callbacks and commands may know of it.
 
@@ -123,7 +130,7 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         self._max_steps: int | None = None
         self._place_in_epoch: Any = None
         self._before_validation: resuming.BeforeValidation | None = None
-        self._averaging: tuple[list[Tensor], ...] | None = None
+        self._averaging: Any = None
 
     # --- sampling -----------------------------------------------------------------------------------------
 
@@ -233,15 +240,15 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         if self._averaging is None:
             networks = [getattr(self, name) for name in self.averaged_networks]
             averages = [self.averaged(name) for name in self.averaged_networks]
-            self._averaging = tuple(
-                [tensor for network in side for tensor in getattr(network, kind)()]
-                for kind in ("parameters", "buffers")
-                for side in (averages, networks)
+            self._averaging = _tensors_of(averages), _tensors_of(networks)
+        (targets, of_targets), (parameters, modules) = self._averaging
+        average(targets, parameters, None)
+        if modules:
+            # A module may have put other tensors in the place of its buffers since.
+            targets, buffers = (
+                [b for module in side for b in module.buffers(recurse=False)] for side in (of_targets, modules)
             )
-        ema_parameters, parameters, ema_buffers, buffers = self._averaging
-        average(ema_parameters, parameters, None)
-        if buffers:
-            torch._foreach_copy_(ema_buffers, buffers)
+            torch._foreach_copy_(targets, buffers)
 
     def train(self, mode: bool = True) -> Self:
         """Set the mode of the networks; the averages always stay in evaluation mode."""

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError
@@ -64,6 +65,10 @@ def average_over_processes(strategy: Any, parameters: Sequence[nn.Parameter], bu
         return
     tensors = [p.grad for p in parameters if p.grad is not None] + list(buffers)
     flat = torch.cat([full_precision(tensor.detach().reshape(-1)) for tensor in tensors])
-    flat = strategy.reduce(flat, reduce_op="mean")
-    for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(flat)  # Lightning's own waits at a barrier first, on the host
+        flat /= strategy.world_size
+    else:
+        flat = strategy.reduce(flat, reduce_op="mean")
+    for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(mean.view_as(tensor))

@@ -1,4 +1,6 @@
 import copy
+import pickle
+import warnings
 
 import pytest
 import torch
@@ -6,7 +8,7 @@ from pytorch_lightning import Callback
 from torch import nn
 
 from lightning_gans import DCGAN, GAN, VAE, SettingError
-from tests.toys import MODELS, Toys, loader, make_batches, same, tiny
+from tests.toys import MODELS, SHAPE, Toys, loader, make_batches, same, tiny
 
 compile_with = torch.compile
 
@@ -29,6 +31,20 @@ def quick_compiler(monkeypatch):
     monkeypatch.setattr(torch, "compile", compile)
     yield seen
     torch._dynamo.reset()
+
+
+class Unpinned(nn.Module):
+    """Multiplies by a mean that each call replaces instead of changing it."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+        self.register_buffer("mean", torch.zeros(1))
+
+    def forward(self, noise):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * noise.detach().mean() + 1.0
+        return (noise.mean(1) * self.weight + 0.0 * self.mean)[:, None, None, None].expand(-1, *SHAPE).tanh()
 
 
 def train(make_trainer, cls, steps=4, **options):
@@ -109,6 +125,70 @@ def test_an_error_of_the_users_own_is_not_blamed_on_the_compiler(make_trainer, q
     with pytest.raises(ZeroDivisionError, match="mine"):
         train(make_trainer, Broken, compile_mode="default")
     assert not [warning for warning in recwarn if "is not compiled" in str(warning.message)]
+
+
+def test_a_penalty_that_begins_later_ends_the_run_with_a_sentence(make_trainer, quick_compiler):
+    class Lazy(Penalized):
+        def discriminator_loss(self, real, fake, labels):
+            late = self.trainer.global_step >= 2
+            return (super() if late else super(Penalized, self)).discriminator_loss(real, fake, labels)
+
+    with pytest.raises(SettingError, match=r"compile_mode is 'default', but .* twice from update 3 on"):
+        train(make_trainer, Lazy, compile_mode="default")
+    assert train(make_trainer, Lazy).weights_step == 4
+
+
+def test_a_forward_of_the_users_own_is_kept(make_trainer, quick_compiler):
+    calls = []
+    model = tiny(GAN, compile_mode="default")
+    own = model.discriminator.forward
+
+    def forward(images):
+        calls.append(1)
+        return own(images)
+
+    model.discriminator.forward = forward
+    make_trainer().fit(model, loader(make_batches(2)))
+    assert vars(model.discriminator)["forward"] is forward and calls
+
+
+def test_a_copy_of_a_compiled_network_is_a_network_of_its_own(make_trainer, quick_compiler):
+    found = []
+
+    class Copying(Callback):
+        def on_train_batch_end(self, trainer, model, *args):
+            twin = copy.deepcopy(model.generator)
+            for weight in twin.parameters():
+                weight.data.zero_()
+            found.append(twin(torch.ones(2, 4)).abs().max().item())
+            pickle.dumps(model.generator)
+
+    model = tiny(GAN, compile_mode="default")
+    make_trainer(callbacks=[Copying()]).fit(model, loader(make_batches(1)))
+    assert found == [0.0]
+
+
+def test_a_fit_that_fails_leaves_nothing_to_the_next(make_trainer, quick_compiler):
+    class Stop(Callback):
+        def on_train_batch_end(self, *args):
+            raise ZeroDivisionError
+
+    before = torch.get_float32_matmul_precision()
+    model = tiny(GAN, compile_mode="default", matmul_precision="medium")
+    with pytest.raises(ZeroDivisionError):
+        make_trainer(callbacks=[Stop()]).fit(model, loader(make_batches(1)))
+    make_trainer().fit(model, loader(make_batches(1)))
+    assert torch.get_float32_matmul_precision() == before
+    assert "forward" not in vars(model.generator)
+
+
+def test_buffers_that_a_network_replaces_reach_the_average_and_survive_a_rehearsal(make_trainer):
+    model = tiny(GAN, generator=Unpinned())
+    make_trainer().fit(model, loader(make_batches(4)))
+    assert model.generator.mean.item() > 3 and model.generator_ema.mean.equal(model.generator.mean)
+    before = model.generator.mean.clone()
+    model.rehearse(make_batches(1)[0])
+    assert model.generator.mean.equal(before)
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -265,5 +345,8 @@ def test_cuda_graphs_learn_what_the_others_do(make_trainer, cls, precision):
         return model.cpu()
 
     tolerance = 1e-3 if precision == "32-true" else 5e-2
-    for a, b in zip(trained(compile_mode="reduce-overhead").parameters(), trained().parameters(), strict=True):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*is not compiled.*")
+        compiled = trained(compile_mode="reduce-overhead")
+    for a, b in zip(compiled.parameters(), trained().parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
