@@ -8,13 +8,13 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import RichProgressBar
 
-_PER_SECOND = 5
+_PER_SECOND = 2
 
 
 class ProgressBar(RichProgressBar):
     """Rich progress bar with the losses and the images per second of the epoch so far.
 
-    It is drawn five times a second, and in between an update costs nothing: Lightning's own is drawn a hundred times
+    It is drawn twice a second, and in between an update costs nothing: Lightning's own is drawn a hundred times
     a second in a thread that takes its time from the training, and reading what it shows waits for the device.
     """
 
