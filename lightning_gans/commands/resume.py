@@ -14,6 +14,9 @@ from lightning_gans.models import checkpoints
 
 CONFIG, LAST = "config.yaml", Path("checkpoints") / "last.ckpt"
 
+_OF_THE_MACHINE = ("compile_mode", "channels_last", "matmul_precision")
+"""Settings of the model that say how it is computed, not what."""
+
 
 def find_run(name: str) -> Path:
     """Return the run's folder; a checkpoint in it names it as well.
@@ -77,7 +80,8 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> di
     Args:
         config: The parsed configuration of a command of Lightning's.
         checkpoint: The checkpoint.
-        words: The command line; a setting of the model there has to be what the checkpoint has.
+        words: The command line; a setting of the model there has to be what the checkpoint has, but for the options
+            for speed, which are the machine's.
 
     Returns:
         What the checkpoint says of its model and of its run.
@@ -94,15 +98,16 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> di
     cls = f"{model.class_path.rpartition('.')[2]}"
     if "class_path" in given and cls != about["class"].rpartition(".")[2]:
         raise _conflict("model", cls, about["class"].rpartition(".")[2], checkpoint)
+    chosen = {name: named[name] for name in _OF_THE_MACHINE if name in given and name in named}
     for name, stored in about["arguments"].items():
-        if name in given and name in named and _listed(named[name]) != _listed(stored):
+        if name in given and name in named and name not in chosen and _listed(named[name]) != _listed(stored):
             raise _conflict(f"model.{name}", named[name], stored, checkpoint)
     if checkpoints.find_class(_full_name(model.class_path)) is not stored_class:
         model.class_path, model.init_args = about["class"], type(config)()
     passed = checkpoints.arguments_to_pass(stored_class, about["arguments"])
     for name, stored in about["arguments"].items():
         if name in passed or name in model.init_args:
-            model.init_args[name] = _as_config(stored, type(config))
+            model.init_args[name] = _as_config(chosen.get(name, stored), type(config))
     return about
 
 

@@ -190,6 +190,16 @@ def test_a_setting_that_conflicts_is_refused_with_both_values(save, adopt, words
         adopt(checkpoint, TINY_GAN, words)
 
 
+def test_options_for_speed_may_change_with_the_machine(save, adopt):
+    checkpoint = save(tiny(GAN, channels_last=True, matmul_precision="high", compile_mode=None))
+    words = ["--model.channels_last", "false", "--model.matmul_precision=null", "--model.compile_mode", "default"]
+    model = adopt(checkpoint, TINY_GAN, words)
+    assert (model.channels_last, model.matmul_precision, model.compile_mode) == (False, None, "default")
+    assert adopt(checkpoint, TINY_GAN).matmul_precision == "high"
+    model = adopt(checkpoint, ["--model", "DCGAN"], ["--model.matmul_precision", "medium"])
+    assert (model.channels_last, model.matmul_precision) == (True, "medium")
+
+
 def test_a_list_that_conflicts_is_refused(save, adopt):
     with pytest.raises(SettingError, match=r"model.betas is \(0.5, 0.9\) on the command line, but \(0.5, 0.999\)"):
         adopt(save(tiny(GAN)), TINY_GAN, ["--model.betas", "[0.5,0.9]"])
