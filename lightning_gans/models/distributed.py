@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -59,8 +59,8 @@ def unsynchronized(strategy: Any) -> AbstractContextManager[Any]:
     return nullcontext() if block is None else block()
 
 
-def average_over_processes(strategy: Any, parameters: Sequence[nn.Parameter], buffers: Sequence[Tensor]) -> None:
-    """Average gradients and buffers over all processes with one all-reduce; nothing to do for one process."""
+def average_over_processes(strategy: Any, parameters: Sequence[nn.Parameter], buffers: Iterable[Tensor]) -> None:
+    """Average gradients and buffers over all processes with one all-reduce; one process does not even look for them."""
     if getattr(strategy, "world_size", 1) == 1:
         return
     tensors = [p.grad for p in parameters if p.grad is not None] + list(buffers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, Literal
 
 import pytorch_lightning as pl
@@ -113,8 +114,7 @@ class UpdatingModule(pl.LightningModule):
                 loss = loss / self.accumulate_batches if self.accumulate_batches > 1 else loss
                 self.manual_backward(loss, inputs=parameters)
                 total = total + loss.detach()
-        if self.trainer.world_size > 1:
-            average_over_processes(strategy, parameters, [*self._statistics(), self.stop_vote] if counted else [])
+        average_over_processes(strategy, parameters, chain(self._statistics(), [self.stop_vote]) if counted else ())
         scaler = getattr(strategy.precision_plugin, "scaler", None) if len(optimizers) > 1 else None
         scale = 1.0 if scaler is None else scaler.get_scale()
         for optimizer in optimizers:
@@ -138,10 +138,10 @@ class UpdatingModule(pl.LightningModule):
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.gradient_clip_val)
 
-    def _statistics(self) -> list[Tensor]:
-        """Return the floating-point buffers that training changes, which the averages only copy."""
+    def _statistics(self) -> Iterator[Tensor]:
+        """Yield the floating-point buffers that training changes, which the averages only copy."""
         averages = tuple(f"{name}_ema." for name in self.averaged_networks)
-        return [b for name, b in self.named_buffers() if b.is_floating_point() and not name.startswith(averages)]
+        yield from (b for name, b in self.named_buffers() if b.is_floating_point() and not name.startswith(averages))
 
     def images_and_labels(self, batch: Any) -> tuple[Tensor, Tensor | None]:
         """Return a batch's images, and its labels in a conditional model.

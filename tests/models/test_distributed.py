@@ -192,7 +192,6 @@ def test_an_update_averages_its_own_networks_gradients_and_the_statistics(make_t
         sent.append(([id(p) for p in parameters], [id(b) for b in buffers]))
 
     monkeypatch.setattr("lightning_gans.models.updates.average_over_processes", note)
-    monkeypatch.setattr(pl.Trainer, "world_size", 2)
     model = tiny(DCGAN)
     trainer: pl.Trainer = make_trainer(max_steps=1)
     trainer.fit(model, Toys())
