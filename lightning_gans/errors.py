@@ -44,6 +44,20 @@ def check_positive(**settings: float) -> None:
             raise SettingError(f"{name} is {value}: it must be greater than 0.")
 
 
+def check_not_negative(**settings: float) -> None:
+    """Raise :class:`SettingError` for the first setting that is below zero, or no number."""
+    for name, value in settings.items():
+        if not value >= 0:
+            raise SettingError(f"{name} is {value}: it must not be negative.")
+
+
+def check_share(**settings: float) -> None:
+    """Raise :class:`SettingError` for the first setting that is not between 0 and 1."""
+    for name, value in settings.items():
+        if not 0 <= value <= 1:
+            raise SettingError(f"{name} is {value}: it is a share, between 0 and 1.")
+
+
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     """Raise :class:`SettingError` if ``value`` is not one of ``allowed``."""
     allowed = list(allowed)

@@ -1,12 +1,15 @@
 """Losses as pure functions of tensors; each reads like its equation and is computed in float32 or better.
 
-The adversarial losses take logits: raw discriminator outputs, shape ``(N,)``, without a sigmoid. The terms
-of the variational bound are log-likelihoods in nats, one for each image, shape ``(N,)``.
+The adversarial losses take logits: raw discriminator outputs, shape ``(N,)``, without a sigmoid. They come in
+pairs, one for each player; :data:`ADVERSARIAL_LOSSES` has them by name. The terms of the variational bound are
+log-likelihoods in nats, one for each image, shape ``(N,)``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +58,136 @@ def minimax_generator_loss(fake_logits: Tensor) -> Tensor:
         tensor(-0.6931)
     """
     return -F.softplus(full_precision(fake_logits)).mean()
+
+
+def least_squares_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""Least squares to 1 for real and 0 for fake, :math:`\frac12 (D(x) - 1)^2 + \frac12 D(G(z))^2`.
+
+    Mao et al. 2017, equation 9 (https://arxiv.org/abs/1611.04076).
+
+    Example:
+        >>> least_squares_discriminator_loss(torch.zeros(4), torch.zeros(4))
+        tensor(0.5000)
+    """
+    real, fake = full_precision(real_logits), full_precision(fake_logits)
+    return 0.5 * ((real - 1).square().mean() + fake.square().mean())
+
+
+def least_squares_generator_loss(fake_logits: Tensor) -> Tensor:
+    r"""Least squares to 1, :math:`\frac12 (D(G(z)) - 1)^2`.
+
+    Mao et al. 2017, equation 9.
+
+    Example:
+        >>> least_squares_generator_loss(torch.zeros(4))
+        tensor(0.5000)
+    """
+    return 0.5 * (full_precision(fake_logits) - 1).square().mean()
+
+
+def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""Hinge loss, :math:`\max(0, 1 - D(x)) + \max(0, 1 + D(G(z)))`.
+
+    Lim & Ye 2017 (https://arxiv.org/abs/1705.02894); Miyato et al. 2018, equation 16 (https://arxiv.org/abs/1802.05957).
+    The generator's side is the Wasserstein one.
+
+    Example:
+        >>> hinge_discriminator_loss(torch.zeros(4), torch.zeros(4))
+        tensor(2.)
+    """
+    return F.relu(1 - full_precision(real_logits)).mean() + F.relu(1 + full_precision(fake_logits)).mean()
+
+
+def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""The critic's loss, :math:`D(G(z)) - D(x)`: minus its estimate of the Wasserstein distance.
+
+    Arjovsky et al. 2017, equation 2 (https://arxiv.org/abs/1701.07875). It needs a critic that is Lipschitz: a gradient
+    penalty, or spectral normalisation.
+
+    Example:
+        >>> wasserstein_discriminator_loss(torch.ones(4), torch.zeros(4))
+        tensor(-1.)
+    """
+    return full_precision(fake_logits).mean() - full_precision(real_logits).mean()
+
+
+def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
+    r"""The generator's side, :math:`-D(G(z))`.
+
+    Arjovsky et al. 2017, equation 2.
+
+    Example:
+        >>> wasserstein_generator_loss(torch.ones(4))
+        tensor(-1.)
+    """
+    return -full_precision(fake_logits).mean()
+
+
+def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    r"""Relativistic pairing loss, :math:`-\log \sigma(D(x) - D(G(z)))`, each real image against one fake.
+
+    Jolicoeur-Martineau 2018, section 4.1 (https://arxiv.org/abs/1807.00734). In a conditional model the two have the
+    same label.
+
+    Example:
+        >>> relativistic_discriminator_loss(torch.zeros(4), torch.zeros(4))
+        tensor(0.6931)
+    """
+    return F.softplus(full_precision(fake_logits) - full_precision(real_logits)).mean()
+
+
+def relativistic_generator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    r"""The generator's side, :math:`-\log \sigma(D(G(z)) - D(x))`.
+
+    Jolicoeur-Martineau 2018, section 4.1.
+
+    Example:
+        >>> relativistic_generator_loss(torch.zeros(4), torch.zeros(4))
+        tensor(0.6931)
+    """
+    return relativistic_discriminator_loss(fake_logits, real_logits)
+
+
+class AdversarialLoss(NamedTuple):
+    """The two players' losses.
+
+    Attributes:
+        discriminator: A function of the logits of real and of fake images.
+        generator: A function of the logits of fake images, and of real ones where the loss pairs them.
+        pairs: Whether it does.
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[..., Tensor]
+    pairs: bool = False
+
+
+ADVERSARIAL_LOSSES = {
+    "nonsaturating": AdversarialLoss(discriminator_loss, nonsaturating_generator_loss),
+    "minimax": AdversarialLoss(discriminator_loss, minimax_generator_loss),
+    "least_squares": AdversarialLoss(least_squares_discriminator_loss, least_squares_generator_loss),
+    "hinge": AdversarialLoss(hinge_discriminator_loss, wasserstein_generator_loss),
+    "wasserstein": AdversarialLoss(wasserstein_discriminator_loss, wasserstein_generator_loss),
+    "relativistic": AdversarialLoss(relativistic_discriminator_loss, relativistic_generator_loss, pairs=True),
+}
+
+
+def feature_matching_loss(real_features: Tensor, fake_features: Tensor, norm: int = 2) -> Tensor:
+    r"""Distance of the mean features, :math:`\|\mathbb E f(x) - \mathbb E f(G(z))\|_2^2`, or the L1 norm.
+
+    Salimans et al. 2016, section 3.1 (https://arxiv.org/abs/1606.03498).
+
+    Args:
+        real_features: What a layer of the discriminator makes of real images, shape ``(N, ...)``.
+        fake_features: The same of generated ones.
+        norm: 2 for the squared L2 norm, as in the paper; 1 for the L1 norm.
+
+    Example:
+        >>> feature_matching_loss(torch.zeros(4, 3), torch.full((4, 3), 2.0))
+        tensor(12.)
+    """
+    difference = full_precision(real_features).mean(0) - full_precision(fake_features).mean(0)
+    return difference.abs().sum() if norm == 1 else difference.square().sum()
 
 
 def bernoulli_log_likelihood(logits: Tensor, images: Tensor) -> Tensor:

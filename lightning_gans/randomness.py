@@ -31,6 +31,10 @@ class Stream(IntEnum):
     LABELS = 8
     INIT = 9
     BINARIZE = 10
+    AUGMENT = 11
+    PENALTY = 12
+    STACK = 13
+    SEQUENCE = 14
 
 
 def mix(*key: int) -> int:
@@ -71,6 +75,11 @@ def randn(
 ) -> Tensor:
     """Draw standard normal numbers of the given shape from the key."""
     return torch.randn(shape, generator=generator(*key, device=device), device=device, dtype=dtype)
+
+
+def rand(shape: tuple[int, ...], *key: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw numbers uniform in [0, 1) of the given shape from the key, float32."""
+    return torch.rand(shape, generator=generator(*key, device=device), device=device)
 
 
 def randn_rows(

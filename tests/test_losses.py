@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.distributions import Bernoulli, Independent, Normal, kl_divergence
@@ -12,6 +13,17 @@ ADVERSARIAL = {
     "fake": lambda x: losses.discriminator_loss(torch.full_like(x, 1e4), x),
     "nonsaturating": losses.nonsaturating_generator_loss,
     "minimax": losses.minimax_generator_loss,
+    "hinge real": lambda x: losses.hinge_discriminator_loss(x, torch.full_like(x, -1e4)),
+    "hinge fake": lambda x: losses.hinge_discriminator_loss(torch.full_like(x, 1e4), x),
+    "least squares real": lambda x: losses.least_squares_discriminator_loss(x, torch.zeros_like(x)),
+    "least squares fake": lambda x: losses.least_squares_discriminator_loss(torch.ones_like(x), x),
+    "least squares": losses.least_squares_generator_loss,
+    "wasserstein real": lambda x: losses.wasserstein_discriminator_loss(x, torch.zeros_like(x)),
+    "wasserstein fake": lambda x: losses.wasserstein_discriminator_loss(torch.zeros_like(x), x),
+    "wasserstein": losses.wasserstein_generator_loss,
+    "relativistic real": lambda x: losses.relativistic_discriminator_loss(x, 1 - x.detach()),
+    "relativistic fake": lambda x: losses.relativistic_discriminator_loss(1 - x.detach(), x),
+    "relativistic": lambda x: losses.relativistic_generator_loss(x, 1 - x.detach()),
 }
 
 
@@ -22,6 +34,17 @@ ADVERSARIAL = {
         ("fake", lambda x: -(-x).sigmoid().log(), lambda x: x.sigmoid()),
         ("nonsaturating", lambda x: -x.sigmoid().log(), lambda x: x.sigmoid() - 1),
         ("minimax", lambda x: (-x).sigmoid().log(), lambda x: -x.sigmoid()),
+        ("hinge real", lambda x: (1 - x).clamp(min=0), lambda x: -(x < 1).double()),
+        ("hinge fake", lambda x: (1 + x).clamp(min=0), lambda x: (x > -1).double()),
+        ("least squares real", lambda x: (x - 1) ** 2 / 2, lambda x: x - 1),
+        ("least squares fake", lambda x: x**2 / 2, lambda x: x),
+        ("least squares", lambda x: (x - 1) ** 2 / 2, lambda x: x - 1),
+        ("wasserstein real", lambda x: -x, lambda x: -torch.ones_like(x)),
+        ("wasserstein fake", lambda x: x, torch.ones_like),
+        ("wasserstein", lambda x: -x, lambda x: -torch.ones_like(x)),
+        ("relativistic real", lambda x: -(2 * x - 1).sigmoid().log(), lambda x: (2 * x - 1).sigmoid() - 1),
+        ("relativistic fake", lambda x: -(1 - 2 * x).sigmoid().log(), lambda x: (2 * x - 1).sigmoid()),
+        ("relativistic", lambda x: -(2 * x - 1).sigmoid().log(), lambda x: (2 * x - 1).sigmoid() - 1),
     ],
 )
 def test_adversarial_losses_and_their_gradients(name, closed_form, gradient):
@@ -47,6 +70,28 @@ def test_extreme_logits_stay_finite(loss):
     loss(logits).backward()
     assert loss(logits).isfinite()
     assert logits.grad.isfinite().all()
+
+
+def test_the_relativistic_loss_pairs_each_real_image_with_one_fake():
+    real, fake = torch.randn(7, dtype=torch.float64), torch.randn(7, dtype=torch.float64)
+    wanted = sum(math.log1p(math.exp(f - r)) for r, f in zip(real.tolist(), fake.tolist(), strict=True)) / 7
+    assert losses.relativistic_discriminator_loss(real, fake).item() == pytest.approx(wanted)
+    assert losses.relativistic_discriminator_loss(real, fake.flip(0)).item() != pytest.approx(wanted)
+
+
+def test_only_the_relativistic_generator_needs_real_logits():
+    assert [name for name, loss in losses.ADVERSARIAL_LOSSES.items() if loss.pairs] == ["relativistic"]
+    logits = torch.zeros(3)
+    for loss in losses.ADVERSARIAL_LOSSES.values():
+        assert loss.discriminator(logits, logits).shape == ()
+        assert loss.generator(*[logits] * (1 + loss.pairs)).shape == ()
+
+
+def test_feature_matching_is_the_distance_of_the_means():
+    real, fake = torch.randn(6, 2, 3, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64)
+    difference = (real.numpy().mean(0) - fake.numpy().mean(0)).reshape(-1)
+    assert losses.feature_matching_loss(real, fake).item() == pytest.approx(np.linalg.norm(difference) ** 2)
+    assert losses.feature_matching_loss(real, fake, 1).item() == pytest.approx(np.linalg.norm(difference, 1))
 
 
 def test_bernoulli_likelihood():
@@ -103,6 +148,9 @@ def test_results_are_float32_or_better(given):
             losses.discriminator_loss(flat, flat),
             losses.nonsaturating_generator_loss(flat),
             losses.minimax_generator_loss(flat),
+            losses.feature_matching_loss(images, images),
+            *(loss.discriminator(flat, flat) for loss in losses.ADVERSARIAL_LOSSES.values()),
+            *(loss.generator(*[flat] * (1 + loss.pairs)) for loss in losses.ADVERSARIAL_LOSSES.values()),
             losses.bernoulli_log_likelihood(images, images),
             losses.gaussian_log_likelihood(images, images, torch.zeros((), dtype=given)),
             losses.gaussian_kl(images.flatten(1), images.flatten(1)),

@@ -57,8 +57,12 @@ class AcceleratedModule(UpdatingModule):
             return
         if not self._is_compiled:
             self._is_compiled = True
-            compile_networks(self, self.trained_networks, self.compile_mode, lambda: self.rehearse(batch))
+            compile_networks(self, self.compilable_networks(), self.compile_mode, lambda: self.rehearse(batch))
         torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+
+    def compilable_networks(self) -> tuple[str, ...]:
+        """Return the names of the networks that are to be compiled."""
+        return self.trained_networks
 
     def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
         """Yield every loss that a step goes down, on batches of one update each."""

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import losses, randomness
-from lightning_gans.errors import SettingError, check_choice, check_positive
-from lightning_gans.models.base import GenerativeModule
-from lightning_gans.models.updates import Part
+from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive, check_share
+from lightning_gans.models.regularization import RegularizedModule
+from lightning_gans.models.updates import Part, cosine
 from lightning_gans.randomness import Stream
 
-GENERATOR_LOSSES = {
-    "nonsaturating": losses.nonsaturating_generator_loss,
-    "minimax": losses.minimax_generator_loss,
-}
+Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
 
 
-class AdversarialModule(GenerativeModule):
+class AdversarialModule(RegularizedModule):
     """A generator and a discriminator that are updated in turn (Goodfellow et al. 2014, algorithm 1).
 
     A subclass overrides :meth:`generator_loss` and :meth:`discriminator_loss`, or passes other networks.
@@ -31,14 +27,17 @@ class AdversarialModule(GenerativeModule):
         latent_dim: Length of the noise vectors.
         num_classes: Number of labels; where it is not 0, both networks are called with labels as well.
         generator: ``generator(noise[, labels])`` gives images ``(N, C, H, W)`` in [-1, 1].
-        discriminator: ``discriminator(images[, labels])`` gives logits, ``(N,)`` or ``(N, 1)``.
-        loss: The generator's loss: ``nonsaturating`` (the paper's section 3) or ``minimax`` (its equation 1).
+        discriminator: See :class:`RegularizedModule`.
+        loss: Both players' loss, out of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`.
+        adversarial_weight: Weight of :meth:`generator_loss`; 0 leaves feature matching alone.
         generator_lr: Adam's learning rate for the generator.
-        discriminator_lr: Adam's learning rate for the discriminator.
+        discriminator_lr: Adam's learning rate for the discriminator; another than the generator's makes it two
+            time scales (Heusel et al. 2017, arXiv:1706.08500).
         betas: Adam's decay rates, for both.
+        beta2_end: The second of them at the end of the schedule, where it is to change along a cosine.
         weight_decay: Adam's L2 penalty, for both.
         d_steps: Discriminator updates for each generator update, each on its own batch.
-        **options: See :class:`GenerativeModule`.
+        **options: See :class:`RegularizedModule` and :class:`GenerativeModule`.
     """
 
     trained_networks = ("generator", "discriminator")
@@ -52,23 +51,31 @@ class AdversarialModule(GenerativeModule):
         *,
         generator: nn.Module,
         discriminator: nn.Module,
-        loss: Literal["nonsaturating", "minimax"] = "nonsaturating",
+        loss: Loss = "nonsaturating",
+        adversarial_weight: float = 1.0,
         generator_lr: float = 2e-4,
         discriminator_lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
+        beta2_end: float | None = None,
         weight_decay: float = 0.0,
         d_steps: int = 1,
         **options: Any,
     ) -> None:
-        super().__init__(image_shape, latent_dim, num_classes, **options)
+        super().__init__(image_shape, latent_dim, num_classes, discriminator=discriminator, **options)
         check_positive(generator_lr=generator_lr, discriminator_lr=discriminator_lr, d_steps=d_steps)
-        check_choice("loss", loss, GENERATOR_LOSSES)
+        check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
+        check_not_negative(adversarial_weight=adversarial_weight)
+        if beta2_end is not None:
+            check_share(beta2_end=beta2_end)
+        if adversarial_weight == self.feature_matching == 0:
+            raise SettingError("adversarial_weight and feature_matching are 0: the generator has no loss.")
         self.generator = generator
-        self.discriminator = discriminator
         self.loss = loss
+        self.adversarial_weight = adversarial_weight
         self.generator_lr = generator_lr
         self.discriminator_lr = discriminator_lr
         self.betas = betas
+        self.beta2_end = beta2_end
         self.weight_decay = weight_decay
         self.d_steps = d_steps
         self.batches_per_step = d_steps * self.accumulate_batches
@@ -76,21 +83,17 @@ class AdversarialModule(GenerativeModule):
 
     def generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the scalar that the generator's update brings down; the gradient reaches it through ``fake``."""
-        return GENERATOR_LOSSES[self.loss](self.logits(fake, labels))
+        loss = losses.ADVERSARIAL_LOSSES[self.loss]
+        if not loss.pairs:
+            return loss.generator(self.logits(fake, labels))
+        with torch.no_grad():
+            real_logits = self.logits(real, labels)
+        return loss.generator(self.logits(fake, labels), real_logits)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the scalar that the discriminator's update brings down; ``fake`` carries no gradient."""
-        return losses.discriminator_loss(self.logits(real, labels), self.logits(fake, labels))
-
-    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the discriminator's logits as float32 or better, of shape ``(N,)``."""
-        logits = self.discriminator(images) if labels is None else self.discriminator(images, labels)
-        if logits.shape not in ((len(images),), (len(images), 1)):
-            raise SettingError(
-                f"the discriminator gave the shape {list(logits.shape)} for {len(images)} images: "
-                "it must be (N,) or (N, 1)."
-            )
-        return losses.full_precision(logits.flatten())
+        loss = losses.ADVERSARIAL_LOSSES[self.loss]
+        return loss.discriminator(self.logits(real, labels), self.logits(fake, labels))
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``."""
@@ -131,23 +134,40 @@ class AdversarialModule(GenerativeModule):
         self, parts: Sequence[Part], update: int, kept: list[Tensor] | None, scores: list[dict[str, Tensor]]
     ) -> Iterator[Tensor]:
         """Yield the discriminator's loss on each batch of an update, and keep the fakes where they serve twice."""
+        weights = self.penalty_weights(self.trainer.global_step * self.d_steps + update)
         for real, labels in self.accumulated(parts):
             with torch.set_grad_enabled(kept is not None):
                 fake = self.generate(self.noise(len(real), update), labels)
             if kept is not None:
                 kept.append(fake)
-            judged = fake.detach()
-            with self._watched(real, judged) as watched:
-                loss = self.discriminator_loss(real, judged, labels)
-            scores.append(watched)
+            # Where the gradient is penalized, the logits that the loss is made from serve the penalty too.
+            shown = real.detach().requires_grad_("r1" in weights)
+            judged = fake.detach().requires_grad_("r2" in weights)
+            with self.watched(update) as judgements:
+                loss = self.discriminator_loss(shown, judged, labels)
+                found = self.penalty_terms(weights, judgements, shown, judged, labels, update)
+                for name, penalty in found.items():
+                    loss = loss + weights[name] * penalty
+                if labels is not None:
+                    loss = loss + self.auxiliary_loss(judgements, (shown, judged), labels)
+            scores.append({name: penalty.detach() for name, penalty in found.items()})
+            for name, images in (("d_real", shown), ("d_fake", judged)):
+                if self.will_log and (judgement := judgements.of(images)) is not None:
+                    scores[-1][name] = judgement.logits.detach().float().mean()
             yield loss
 
     def _generator_losses(self, parts: Sequence[Part], update: int, kept: list[Tensor]) -> Iterator[Tensor]:
         """Yield the generator's loss on each batch of its update."""
         for real, labels in self.accumulated(parts):
             fake = kept.pop() if kept else self.generate(self.noise(len(real), update), labels)
-            with self.frozen(self.discriminator):
-                loss = self.generator_loss(real, fake, labels)
+            with self.frozen(self.discriminator), self.watched(self.d_steps, self.feature_matching > 0) as judgements:
+                loss = torch.zeros((), device=fake.device)
+                if self.adversarial_weight > 0:
+                    loss = self.adversarial_weight * self.generator_loss(real, fake, labels)
+                if labels is not None:
+                    loss = loss + self.auxiliary_loss(judgements, (fake,), labels)
+                if self.feature_matching > 0:
+                    loss = loss + self.feature_matching * self.feature_distance(judgements, real, fake, labels)
             yield loss
 
     def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
@@ -156,28 +176,14 @@ class AdversarialModule(GenerativeModule):
         yield from self._discriminator_losses(parts, 0, kept, [])
         yield from self._generator_losses(parts, 0, kept)
 
-    @contextmanager
-    def _watched(self, real: Tensor, fake: Tensor) -> Iterator[dict[str, Tensor]]:
-        """Collect the mean logits of the real and the fake images, on steps that are logged.
-
-        They are read off the discriminator's calls, so that a loss of the user's own is logged as well.
-        """
-        scores: dict[str, Tensor] = {}
-
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
-            images = inputs[0] if inputs else None
-            name = "d_real" if images is real else "d_fake" if images is fake else None
-            if name is not None and name not in scores:  # the first call: the same images may be judged again
-                scores[name] = logits.detach().float().mean()
-
-        if not self.will_log:
-            yield scores
+    def move_schedules(self) -> None:
+        """Set Adam's second decay rate, where it changes."""
+        if self.beta2_end is None:
             return
-        handle = self.discriminator.register_forward_hook(note)
-        try:
-            yield scores
-        finally:
-            handle.remove()
+        optimizers: Any = self.optimizers()
+        beta2 = cosine(self.betas[1], self.beta2_end, self.progress())
+        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+            group["betas"] = (group["betas"][0], beta2)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing with the batch: adversarial models are judged by their samples, in callbacks."""

@@ -1,8 +1,7 @@
-"""What every model shares: sampling, the moving average of the weights, and checkpoints."""
+"""What every model shares: sampling, its settings, and checkpoints."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, get_args
@@ -11,12 +10,12 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from lightning_gans import randomness
-from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
+from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive, check_share
 from lightning_gans.models import checkpoints, resuming
-from lightning_gans.models.acceleration import AcceleratedModule, CompileMode, MatmulPrecision
+from lightning_gans.models.acceleration import CompileMode, MatmulPrecision
+from lightning_gans.models.averaging import AveragedModule
 from lightning_gans.models.distributed import check_strategy
 from lightning_gans.models.updates import Schedule
 from lightning_gans.randomness import Stream
@@ -26,21 +25,21 @@ SAMPLE_BLOCK = 50
 bits then depend neither on how many are asked for at once nor on who asks."""
 
 
-def check_sizes(image_shape: Sequence[int], latent_dim: int) -> None:
-    """Raise :class:`SettingError` for sizes of which no network can be made; to be called before one is."""
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise SettingError(f"image_shape is {list(image_shape)}: give [channels, height, width], each 1 or more.")
+def check_sizes(image_shape: Sequence[int], latent_dim: int, *, sequences: bool = False) -> None:
+    """Raise :class:`SettingError` for sizes of which no network can be made; to be called before one is.
+
+    Args:
+        image_shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences where the model takes these.
+        latent_dim: Length of the latent vectors.
+        sequences: Whether the model takes sequences too.
+    """
+    if len(image_shape) not in ((2, 3) if sequences else (3,)) or min(image_shape) < 1:
+        allowed = "[channels, height, width]" + (", or [channels, steps] for sequences" if sequences else "")
+        raise SettingError(f"image_shape is {list(image_shape)}: give {allowed}, each 1 or more.")
     check_positive(latent_dim=latent_dim)
 
 
-def _tensors_of(networks: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Module]]:
-    """Return the parameters of networks, and the modules in them that have buffers; looking takes longer than using."""
-    modules = [module for network in networks for module in network.modules()]
-    parameters = [parameter for network in networks for parameter in network.parameters()]
-    return parameters, [module for module in modules if any(True for _ in module.buffers(recurse=False))]
-
-
-class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
+class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
     """A model that makes images: what callbacks and commands may know of it.
 
     A batch is ``(images, labels)``: float32 ``(N, C, H, W)`` in [-1, 1] and int64 ``(N,)``. One call of
@@ -54,9 +53,11 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         ema_half_life: Half-life of the moving average of the weights, in images; 0 switches it off.
         ema_ramp: The half-life is at most this share of the images seen so far, so that the average forgets
             the first steps (Karras et al. 2020, arXiv:2006.06676).
-        lr_schedule: How the learning rates go from their value to ``lr_end`` times their value over the
-            whole run: ``constant`` (not at all), ``linear`` or ``cosine``.
+        ema_start: Share of the half-life at the start, from where it rises to the whole along a cosine.
+        lr_schedule: How the learning rates go from their value to ``lr_end`` times their value: ``constant`` (not
+            at all), ``linear`` or ``cosine``.
         lr_end: Share of the learning rates that is left at the end of the schedule.
+        schedule_images: After how many images all schedules have come to their end; None is the whole run.
         accumulate_batches: Batches whose gradients are averaged into one update, for batches that do not fit
             into memory: it is the same update as that of one batch so many times as large, but for layers that
             mix the batch (BatchNorm).
@@ -81,8 +82,10 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         *,
         ema_half_life: float = 10_000,
         ema_ramp: float = 0.05,
+        ema_start: float = 1.0,
         lr_schedule: Schedule = "constant",
         lr_end: float = 0.0,
+        schedule_images: int | None = None,
         accumulate_batches: int = 1,
         gradient_clip_val: float | None = None,
         compile_mode: CompileMode | None = None,
@@ -90,32 +93,29 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         matmul_precision: MatmulPrecision | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim, sequences=True)
         if compile_mode is not None:
             check_choice("compile_mode", compile_mode, get_args(CompileMode))
         if matmul_precision is not None:
             check_choice("matmul_precision", matmul_precision, get_args(MatmulPrecision))
         check_choice("lr_schedule", lr_schedule, ("constant", "linear", "cosine"))
-        for name, value in {
-            "num_classes": num_classes,
-            "ema_half_life": ema_half_life,
-            "ema_ramp": ema_ramp,
-        }.items():
-            if value < 0:
-                raise SettingError(f"{name} is {value}: it must not be negative.")
+        check_not_negative(num_classes=num_classes, ema_half_life=ema_half_life, ema_ramp=ema_ramp)
         check_positive(accumulate_batches=accumulate_batches)
         if gradient_clip_val is not None:
             check_positive(gradient_clip_val=gradient_clip_val)
-        if not 0 <= lr_end <= 1:
-            raise SettingError(f"lr_end is {lr_end}: it is a share of the learning rate, between 0 and 1.")
+        if schedule_images is not None:
+            check_positive(schedule_images=schedule_images)
+        check_share(lr_end=lr_end, ema_start=ema_start)
         self.automatic_optimization = False
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.ema_half_life = ema_half_life
         self.ema_ramp = ema_ramp
+        self.ema_start = ema_start
         self.lr_schedule = lr_schedule
         self.lr_end = float(lr_end)
+        self.schedule_images = schedule_images
         self.accumulate_batches = accumulate_batches
         self.gradient_clip_val = gradient_clip_val
         self.compile_mode = compile_mode
@@ -130,7 +130,6 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         self._max_steps: int | None = None
         self._place_in_epoch: Any = None
         self._before_validation: resuming.BeforeValidation | None = None
-        self._averaging: Any = None
 
     # --- sampling -----------------------------------------------------------------------------------------
 
@@ -218,46 +217,6 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
             for module, mode in modes.items():
                 module.training = mode
 
-    # --- the moving average -------------------------------------------------------------------------------
-
-    def create_ema(self) -> None:
-        """Copy the networks named in ``averaged_networks``; to be called once they are all there."""
-        if self.ema_half_life > 0:
-            for name in self.averaged_networks:
-                self.add_module(f"{name}_ema", copy.deepcopy(getattr(self, name)).requires_grad_(False).eval())
-
-    def averaged(self, name: str, ema: bool = True) -> Any:
-        """Return the moving average of a network, or the network itself where there is none or ``ema`` is off."""
-        return getattr(self, f"{name}_ema" if ema and hasattr(self, f"{name}_ema") else name)
-
-    @torch.no_grad()
-    def update_ema(self, batch_images: int) -> None:
-        """Move the averages towards the weights; copy the buffers (BatchNorm's statistics)."""
-        if self.ema_half_life == 0:
-            return
-        half_life = max(min(self.ema_half_life, self.ema_ramp * self.images_seen), 1e-8)
-        average = get_ema_multi_avg_fn(0.5 ** (batch_images / half_life))  # type: ignore[no-untyped-call]
-        if self._averaging is None:
-            networks = [getattr(self, name) for name in self.averaged_networks]
-            averages = [self.averaged(name) for name in self.averaged_networks]
-            self._averaging = _tensors_of(averages), _tensors_of(networks)
-        (targets, of_targets), (parameters, modules) = self._averaging
-        average(targets, parameters, None)
-        if modules:
-            # A module may have put other tensors in the place of its buffers since.
-            targets, buffers = (
-                [b for module in side for b in module.buffers(recurse=False)] for side in (of_targets, modules)
-            )
-            torch._foreach_copy_(targets, buffers)
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode of the networks; the averages always stay in evaluation mode."""
-        super().train(mode)
-        for name in self.averaged_networks:
-            if hasattr(self, f"{name}_ema"):
-                getattr(self, f"{name}_ema").eval()
-        return self
-
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Refuse: what there is to predict from a batch is each model's own."""
         raise SettingError(
@@ -291,7 +250,8 @@ class GenerativeModule(checkpoints.NotesArguments, AcceleratedModule):
         """Give every process the first one's seed."""
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
         self.stop_vote = torch.zeros((), device=self.device)
-        self._validated_step, self._before_validation, self._averaging = -1, None, None
+        self._validated_step, self._before_validation, self._steps_planned = -1, None, None
+        self.start_averaging()
         self._within_step, self._place_in_epoch = False, None
         self.start_acceleration()
 

@@ -29,6 +29,7 @@ class ConditionalGAN(AdversarialModule):
         discriminator_dims: Widths of the hidden layers of the ``mlp`` discriminator.
         dropout: Probability of dropping a hidden unit of the ``mlp`` discriminator.
         width: Channels of the ``conv`` networks at half the image's size; each halving doubles them.
+        batch_norm: Whether the ``conv`` discriminator has BatchNorm; with a gradient penalty it should not.
         mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
             a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
             the paper's loss. The discriminator learns much faster what the label means.
@@ -52,6 +53,7 @@ class ConditionalGAN(AdversarialModule):
         discriminator_dims: Sequence[int] = (1024, 512, 256),
         dropout: float = 0.3,
         width: int = 64,
+        batch_norm: bool = True,
         mismatch_weight: float = 0.0,
         **options: Any,
     ) -> None:
@@ -68,7 +70,7 @@ class ConditionalGAN(AdversarialModule):
             discriminator = discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes)
         else:
             generator = generator or DCGANGenerator(image_shape, latent_dim, width, num_classes)
-            discriminator = discriminator or DCGANDiscriminator(image_shape, width, num_classes)
+            discriminator = discriminator or DCGANDiscriminator(image_shape, width, num_classes, batch_norm)
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,
@@ -85,9 +87,10 @@ class ConditionalGAN(AdversarialModule):
             return super().discriminator_loss(real, fake, labels)
         real_logits, fake_logits = self.logits(real, labels), self.logits(fake, labels)
         wrong_logits = self.logits(real, self._wrong(labels))
+        loss = losses.ADVERSARIAL_LOSSES[self.loss].discriminator
         return (
-            losses.discriminator_loss(real_logits, fake_logits) * (1 - self.mismatch_weight)
-            + losses.discriminator_loss(real_logits, wrong_logits) * self.mismatch_weight
+            loss(real_logits, fake_logits) * (1 - self.mismatch_weight)
+            + loss(real_logits, wrong_logits) * self.mismatch_weight
         )
 
     def _wrong(self, labels: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ class DCGAN(AdversarialModule):
         generator: Replaces the generator; ``generator(noise)`` gives images in [-1, 1].
         discriminator: Replaces the discriminator; ``discriminator(images)`` gives logits, ``(N,)`` or ``(N, 1)``.
         width: Channels of both networks at half the image's size; each halving doubles them.
+        discriminator_width: The discriminator's, where it differs.
+        batch_norm: Whether the discriminator has BatchNorm; with a gradient penalty it should not.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
     Example:
@@ -36,6 +38,8 @@ class DCGAN(AdversarialModule):
         generator: nn.Module | None = None,
         discriminator: nn.Module | None = None,
         width: int = 64,
+        discriminator_width: int | None = None,
+        batch_norm: bool = True,
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim)
@@ -44,6 +48,7 @@ class DCGAN(AdversarialModule):
             latent_dim=latent_dim,
             num_classes=0,
             generator=generator or DCGANGenerator(image_shape, latent_dim, width),
-            discriminator=discriminator or DCGANDiscriminator(image_shape, width),
+            discriminator=discriminator
+            or DCGANDiscriminator(image_shape, discriminator_width or width, batch_norm=batch_norm),
             **options,
         )

@@ -23,6 +23,17 @@ Schedule = Literal["constant", "linear", "cosine"]
 Part = tuple[Tensor, Tensor | None]
 """A batch of images, and its labels in a conditional model."""
 
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """Go from one value to another along half a cosine, ``progress`` being from 0 to 1.
+
+    Example:
+        >>> [round(cosine(1.0, 0.0, progress / 4), 3) for progress in range(5)]
+        [1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    return end + (start - end) * (1 + math.cos(math.pi * progress)) / 2
+
+
 REMEDIES = (
     "Start from that one (--init_from, load_weights) with lower learning rates, with gradient_clip_val (1.0, say), "
     "or in 32-true or bf16-mixed precision."
@@ -37,6 +48,7 @@ class UpdatingModule(pl.LightningModule):
     num_classes: int
     lr_schedule: Schedule
     lr_end: float
+    schedule_images: int | None
     accumulate_batches: int
     gradient_clip_val: float | None
 
@@ -66,6 +78,9 @@ class UpdatingModule(pl.LightningModule):
 
     _within_step: bool = False
     """Whether an update has begun and not ended, which an error may have kept it from."""
+
+    _steps_planned: float | None = None
+    """How many updates the fit is to have, once that was asked."""
 
     _accumulated: int = 0
     """Which of the ``accumulate_batches`` the loss under way is made from."""
@@ -202,6 +217,15 @@ class UpdatingModule(pl.LightningModule):
         )
         return rows[self.first_row(num) :][:num].to(self.dtype)
 
+    def uniform(self, num: int, size: int, *key: int) -> Tensor:
+        """Draw this batch's rows of numbers uniform in [0, 1) for the step's global batch, ``(num, size)``."""
+        rows = randomness.rand(
+            (self.accumulate_batches * self.trainer.world_size * num, size),
+            *(self.run_seed, key[0], self.trainer.global_step, *key[1:]),
+            device=self.device,
+        )
+        return rows[self.first_row(num) :][:num]
+
     @contextmanager
     def step_randomness(self) -> Iterator[None]:
         """Make what draws from the global stream in a step (dropout) a function of the step and the rank."""
@@ -216,6 +240,7 @@ class UpdatingModule(pl.LightningModule):
         self.images_seen += batch_images
         self.weights_step = self.trainer.global_step
         self.update_ema(batch_images)
+        self.move_schedules()
         schedulers: Any = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
             if not isinstance(scheduler, ReduceLROnPlateau):  # which wants a score: its owner steps it
@@ -223,6 +248,28 @@ class UpdatingModule(pl.LightningModule):
         # The axis of what Lightning hands to the loggers, validation included; its own is one behind.
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.trainer.global_step
         self._within_step = False
+
+    def move_schedules(self) -> None:
+        """Set what depends on :meth:`progress`, beside the learning rates and the averages."""
+
+    def progress(self) -> float:
+        """Return how far the schedules have come, from 0 to 1.
+
+        Raises:
+            SettingError: They have no end.
+        """
+        trainer = self.trainer
+        if self.schedule_images is not None:
+            return min(self.images_seen / self.schedule_images, 1.0)
+        if trainer.max_steps == -1 and trainer.max_epochs == -1:
+            raise SettingError(
+                "a schedule needs an end: set --trainer.max_epochs, --trainer.max_steps or --model.schedule_images."
+            )
+        if trainer.global_step == 0:  # asked any earlier, Lightning makes the loader before a resume tells it its place
+            return 0.0
+        if self._steps_planned is None:
+            self._steps_planned = trainer.estimated_stepping_batches
+        return float(min(trainer.global_step / self._steps_planned, 1.0))
 
     @property
     def will_log(self) -> bool:
@@ -273,21 +320,12 @@ class UpdatingModule(pl.LightningModule):
         """Return the optimizers and the schedules of their learning rates, as Lightning takes them."""
         if self.lr_schedule == "constant":
             return list(optimizers), []
-        trainer = self.trainer
-        if trainer.max_steps == -1 and trainer.max_epochs == -1:
-            raise SettingError(
-                f"lr_schedule is {self.lr_schedule!r}, which needs an end: set --trainer.max_epochs or max_steps."
-            )
-        total: float | None = None
+        self.progress()  # which says at once where there is no end
 
         def factor(step: int) -> float:
-            nonlocal total
-            if step == 0:
-                return 1.0
-            if total is None:  # asked for any earlier, Lightning makes the loader before a resume can tell it its place
-                total = trainer.estimated_stepping_batches
-            done = min(step / total, 1.0)
-            left = 1 - done if self.lr_schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-            return self.lr_end + (1 - self.lr_end) * left
+            done = self.progress() if step > 0 else 0.0
+            if self.lr_schedule == "cosine":
+                return cosine(1.0, self.lr_end, done)
+            return 1 + (self.lr_end - 1) * done
 
         return list(optimizers), [LambdaLR(optimizer, factor) for optimizer in optimizers]

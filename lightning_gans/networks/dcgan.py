@@ -50,6 +50,21 @@ def initialize(module: nn.Module) -> None:
             nn.init.zeros_(bias)
 
 
+def initialize_unnormalized(module: nn.Module) -> None:
+    """Draw weights so that activations keep their scale without BatchNorm (He et al. 2015); embeddings N(0, 0.02²)."""
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+            nn.init.kaiming_normal_(layer.weight, 0.2)
+        elif isinstance(layer, nn.Linear):  # the output: no activation follows
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+        else:
+            continue
+        if isinstance(bias := getattr(layer, "bias", None), nn.Parameter):
+            nn.init.zeros_(bias)
+
+
 def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.Sequential:
     """Stack transposed convolutions from a vector to an image, without an output activation."""
     check_positive(width=width)
@@ -72,8 +87,10 @@ def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.S
     return nn.Sequential(*layers)
 
 
-def downsampling(image_shape: Sequence[int], in_channels: int, width: int) -> tuple[nn.Sequential, int]:
-    """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper.
+def downsampling(
+    image_shape: Sequence[int], in_channels: int, width: int, batch_norm: bool = True
+) -> tuple[nn.Sequential, int]:
+    """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper, or on none.
 
     Returns:
         The layers, and the length of the vector.
@@ -82,11 +99,10 @@ def downsampling(image_shape: Sequence[int], in_channels: int, width: int) -> tu
     check_positive(width=width)
     layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     for _ in range(doublings - 1):
-        layers += [
-            nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(width * 2),
-            nn.LeakyReLU(0.2),
-        ]
+        layers.append(nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=not batch_norm))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(width * 2))
+        layers.append(nn.LeakyReLU(0.2))
         width *= 2
     return nn.Sequential(*layers, nn.Flatten()), width * side**2
 
@@ -123,15 +139,18 @@ class DCGANDiscriminator(nn.Module):
         image_shape: ``(C, H, W)`` of the images judged; see :func:`levels` for the sizes.
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
+        batch_norm: Whether it has BatchNorm, which mixes the batch: a gradient penalty wants none.
     """
 
-    def __init__(self, image_shape: Sequence[int], width: int = 64, num_classes: int = 0) -> None:
+    def __init__(
+        self, image_shape: Sequence[int], width: int = 64, num_classes: int = 0, batch_norm: bool = True
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width)
+        self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width, batch_norm)
         self.output = nn.Linear(num_features, 1)
         self.projection = nn.Embedding(num_classes, num_features) if num_classes > 0 else None
-        initialize(self)
+        initialize(self) if batch_norm else initialize_unnormalized(self)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""

@@ -270,7 +270,7 @@ def test_learning_rates_go_down_over_the_whole_run(make_trainer, schedule, share
 
 
 def test_a_schedule_needs_an_end(make_trainer):
-    with pytest.raises(SettingError, match=r"set --trainer\.max_epochs or max_steps"):
+    with pytest.raises(SettingError, match=r"set --trainer\.max_epochs, --trainer\.max_steps or"):
         make_trainer(max_epochs=-1).fit(tiny(VAE, lr_schedule="cosine"), loader(make_batches(1)))
 
 

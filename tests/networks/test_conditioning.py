@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
 
 from lightning_gans import SettingError
-from lightning_gans.networks.conditioning import with_labels
+from lightning_gans.networks.conditioning import ConditionalBatchNorm2d, with_labels
 
 
 def test_labels_are_appended_one_hot():
@@ -33,3 +34,36 @@ def test_without_classes_inputs_are_left_as_they_are():
 def test_labels_have_to_fit_the_network(labels, num_classes):
     with pytest.raises(SettingError, match=f"num_classes={num_classes}"):
         with_labels(torch.zeros(2, 3), labels, num_classes)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_conditional_batchnorm_is_batchnorm_with_the_scale_and_shift_of_the_label(training):
+    torch.manual_seed(0)
+    layer = ConditionalBatchNorm2d(4, 3)
+    nn.init.normal_(layer.scale.weight)
+    nn.init.normal_(layer.shift.weight)
+    images, labels = torch.randn(12, 4, 5, 5) * 3 + 2, torch.arange(12) % 3
+    layer(images, labels)  # running statistics to evaluate with
+    found = layer.train(training)(images, labels)
+    for label in range(3):
+        plain = nn.BatchNorm2d(4)
+        plain(images)
+        plain.weight, plain.bias = nn.Parameter(layer.scale.weight[label]), nn.Parameter(layer.shift.weight[label])
+        wanted = plain.train(training)(images)  # the statistics are those of all labels
+        torch.testing.assert_close(found[labels == label], wanted[labels == label])
+        assert layer.norm.running_var.allclose(plain.running_var)
+
+
+def test_conditional_batchnorm_starts_as_batchnorm():
+    images = torch.randn(6, 4, 5, 5)
+    found = ConditionalBatchNorm2d(4, 3)(images, torch.arange(6) % 3)
+    torch.testing.assert_close(found, nn.BatchNorm2d(4)(images))
+    with pytest.raises(SettingError, match="num_classes is 0"):
+        ConditionalBatchNorm2d(4, 0)
+
+
+def test_conditional_batchnorm_trains_the_labels_that_came_and_no_other():
+    layer = ConditionalBatchNorm2d(4, 3)
+    layer(torch.randn(4, 4, 2, 2), torch.tensor([0, 2, 2, 0])).square().sum().backward()
+    for embedding in (layer.scale, layer.shift):
+        assert embedding.weight.grad.any(dim=1).tolist() == [True, False, True]
