@@ -41,7 +41,8 @@ def input_gradients(discriminator: Discriminator, images: Tensor) -> Tensor:
 
 def to_one(gradients: Tensor) -> Tensor:
     r"""Return :math:`\mathbb E (\|\nabla D\|_2 - 1)^2` of gradients ``(N, D)``."""
-    return (torch.linalg.vector_norm(gradients, dim=1) - 1).square().mean()
+    norms: Tensor = torch.linalg.vector_norm(gradients, dim=1)
+    return (norms - 1).square().mean()
 
 
 def to_zero(gradients: Tensor) -> Tensor:

@@ -17,6 +17,8 @@ SMALL = {
     "DCGAN": ["--model.width", "4"],
     "ConditionalGAN": ["--model.width", "4"],
     "VAE": ["--model.width", "4"],
+    "R3GAN": ["--model.widths", "[4, 4, 4, 4]"],
+    "ResNetGAN": ["--model.generator_width", "4", "--model.discriminator_width", "4"],
 }
 
 
@@ -30,6 +32,8 @@ def small(name):
     data = content(name)["data"]["class_path"]
     if data != "DigitsDataModule":
         args = [*args, "--data.data_dir", "data", "--data.val_size", "16", "--data.batch_size", "8"]
+    if data == "StackedMNISTDataModule":
+        args += ["--data.num_images", "128", "--data.num_test_images", "50"]
     return args
 
 

@@ -17,6 +17,18 @@ MODELS = {
     "dcgan": lambda: tiny(DCGAN, lr_schedule="cosine", lr_end=0.1),
     "cgan": lambda: tiny(ConditionalGAN, dropout=0.3, mismatch_weight=0.5, gradient_clip_val=0.5),
     "vae": lambda: tiny(VAE, encoder_steps=2, ema_half_life=0),
+    "regularized": lambda: tiny(
+        DCGAN,
+        loss="relativistic",
+        penalties={"r1": 0.5, "dragan": 0.5},
+        penalty_interval=3,
+        penalty_end=0.1,
+        augment=["color", "translation", "cutout"],
+        feature_matching=0.1,
+        beta2_end=0.9,
+        ema_start=0.0,
+        schedule_images=64,
+    ),
     "conditional_vae": lambda: tiny(VAE, num_classes=3, likelihood="gaussian", accumulate_batches=2),
 }
 

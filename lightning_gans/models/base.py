@@ -247,7 +247,10 @@ class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
         self.save_hyperparameters(self.arguments)
 
     def on_fit_start(self) -> None:
-        """Give every process the first one's seed."""
+        """Give every process the first one's seed; let the networks train that :func:`load` has put to evaluation."""
+        for network in (getattr(self, name) for name in self.trained_networks):
+            if not network.training:
+                network.train()
         self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
         self.stop_vote = torch.zeros((), device=self.device)
         self._validated_step, self._before_validation, self._steps_planned = -1, None, None

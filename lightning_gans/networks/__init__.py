@@ -2,6 +2,9 @@
 
 from lightning_gans.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_gans.networks.mlp import MLPDiscriminator, MLPGenerator
+from lightning_gans.networks.r3gan import R3GANDiscriminator, R3GANGenerator
+from lightning_gans.networks.recurrent import RecurrentDiscriminator, RecurrentGenerator
+from lightning_gans.networks.resnet import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.vae import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 
 __all__ = [
@@ -13,4 +16,10 @@ __all__ = [
     "MLPDiscriminator",
     "MLPEncoder",
     "MLPGenerator",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
+    "RecurrentDiscriminator",
+    "RecurrentGenerator",
+    "ResNetDiscriminator",
+    "ResNetGenerator",
 ]

@@ -60,7 +60,17 @@ def conditional(**options):
 
 
 # Neither dropout nor BatchNorm: how the batch is divided makes no difference.
+REGULARIZED = {
+    "loss": "relativistic",
+    "penalties": {"r1": 0.5, "r2": 0.5, "wgan_gp": 1.0},
+    "penalty_interval": 2,
+    "penalty_end": 0.1,
+    "augment": ["color", "translation", "cutout"],
+    "beta2_end": 0.9,
+    "ema_start": 0.0,
+}
 EQUAL = {
+    "regularized": lambda: gan(d_steps=2, **REGULARIZED),
     "nonsaturating": gan,
     "minimax": lambda: gan(loss="minimax"),
     "d_steps": lambda: gan(d_steps=2),
@@ -79,6 +89,7 @@ EQUAL = {
 # With several batches an update on several processes, against one batch on one.
 ACCUMULATED = {
     "accumulated": lambda count: gan(accumulate_batches=count, d_steps=2),
+    "accumulated_penalties": lambda count: gan(accumulate_batches=count, **REGULARIZED),
     "accumulated_mismatch": lambda count: conditional(accumulate_batches=count),
     "accumulated_vae": lambda count: tiny(VAE, accumulate_batches=count, gradient_clip_val=1.0),
 }

@@ -2,7 +2,7 @@ import pytest
 import torch
 from pytorch_lightning import Callback
 
-from lightning_gans import GAN, VAE, ConditionalGAN, SettingError, randomness
+from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, SettingError, load, randomness
 from lightning_gans.models.base import SAMPLE_BLOCK
 from tests.toys import (
     LATENT_DIM,
@@ -267,6 +267,18 @@ def test_learning_rates_go_down_over_the_whole_run(make_trainer, schedule, share
     assert [rate for pair in rates.seen for rate in pair] == pytest.approx(
         [lr * share for share in shares for lr in (0.1, 0.4)], rel=1e-5
     )
+
+
+def test_a_model_that_was_loaded_trains_again(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.fit(tiny(DCGAN), loader(make_batches(1)))
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    model = load(tmp_path / "model.ckpt")
+    assert not model.generator.training
+    before = [buffer.clone() for buffer in model.generator.buffers()]
+    make_trainer().fit(model, loader(make_batches(2)))
+    assert model.generator.training and model.discriminator.training and not model.generator_ema.training
+    assert not same(before, list(model.generator.buffers()))
 
 
 def test_a_schedule_needs_an_end(make_trainer):
