@@ -14,9 +14,9 @@ from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.rhythm import is_due
 from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.files import make_folder
-from lightning_gans.metrics.scores import METRICS
+from lightning_gans.metrics.scores import METRICS, ON_REQUEST
 
-_OF_SAMPLES = tuple(f"val/{name}" for name in METRICS)
+_OF_SAMPLES = tuple(f"val/{name}" for name in (*METRICS, *ON_REQUEST))
 
 
 class Checkpoint(ModelCheckpoint):

@@ -104,7 +104,7 @@ class RealImages:
         # The others only need to know whether it is there.
         if not self.trainer.strategy.broadcast(found is not None):
             found, _ = extract(self.trainer, self.extractor, len(images), lambda start, stop: images[start:stop])
-            found.labels = labels
+            found.labels, found.logits = labels, None  # of real images no metric takes logits, which may be large
             features = found.features
             on_first_process(self.trainer, lambda: self.cache.save("features", key, {"features": features.numpy()}))
         reference = Reference(found or FeatureSet(torch.empty(0, 0)), self.settings, self.cache, key)

@@ -22,7 +22,7 @@ class ResidentImages:
     """All pictures of a set as one tensor, with a copy on each device that asks for them and has room.
 
     Args:
-        images: uint8 ``(N, C, H, W)``.
+        images: uint8 ``(N, C, H, W)``, or floats of any shape ``(N, ...)`` in [-1, 1], which stay as they are.
         labels: int64 ``(N,)``.
         device_resident: Whether a device gets its own copy, made once; ``"auto"``: an accelerator does if
             the copy takes less than a quarter of its free memory.
@@ -62,6 +62,8 @@ class ResidentImages:
         if binarize is not None:
             thresholds = _sent(randomness.rand_at(numbers, images[0].numel(), *binarize), device).view(images.shape)
             return (images.float().div_(255) > thresholds).to(dtype).mul_(2).sub_(1), labels
+        if images.is_floating_point():
+            return images.to(dtype), labels
         # In float32 whatever the dtype, so that it is rounded once.
         return images.float().div_(127.5).sub_(1).to(dtype), labels
 

@@ -6,8 +6,10 @@ from lightning_gans.metrics.inception import InceptionExtractor
 from lightning_gans.metrics.inception_score import InceptionScore
 from lightning_gans.metrics.kernel import KernelDistance
 from lightning_gans.metrics.mnist import MNISTExtractor
+from lightning_gans.metrics.modes import ModeCoverage
 from lightning_gans.metrics.neighbours import DensityCoverage, PrecisionRecall
 from lightning_gans.metrics.protocol import compare
+from lightning_gans.metrics.stacked import StackedMNISTExtractor
 
 __all__ = [
     "DensityCoverage",
@@ -17,8 +19,10 @@ __all__ = [
     "InceptionScore",
     "KernelDistance",
     "MNISTExtractor",
+    "ModeCoverage",
     "ModuleExtractor",
     "PrecisionRecall",
+    "StackedMNISTExtractor",
     "compare",
     "make_extractor",
 ]

@@ -131,8 +131,8 @@ def make_extractor(
     """Return the extractor that a setting names.
 
     Args:
-        extractor: ``mnist``, ``inception``, ``auto`` (``mnist`` for grey images unless there is a
-            ``weights_path``, else ``inception``), or a network of your own.
+        extractor: ``mnist``, ``inception``, ``stacked_mnist``, ``auto`` (``mnist`` for grey images unless there
+            is a ``weights_path``, else ``inception``), or a network of your own.
         image_shape: ``(C, H, W)`` of the images it will be shown.
         weights_path: The file of the ``inception`` weights.
 
@@ -142,6 +142,7 @@ def make_extractor(
     """
     from lightning_gans.metrics.inception import InceptionExtractor
     from lightning_gans.metrics.mnist import MNISTExtractor
+    from lightning_gans.metrics.stacked import StackedMNISTExtractor
 
     if isinstance(extractor, Extractor):
         return extractor
@@ -156,6 +157,13 @@ def make_extractor(
                 "use 'inception', or a network of yours."
             )
         return MNISTExtractor()
+    if extractor == "stacked_mnist":
+        if image_shape[0] != 3:
+            raise SettingError(
+                "metrics.extractor is 'stacked_mnist', which takes RGB images, a digit in each channel, but these "
+                f"are {list(image_shape)}."
+            )
+        return StackedMNISTExtractor()
     if extractor == "inception":
         if image_shape[0] not in (1, 3):
             raise SettingError(
@@ -163,5 +171,6 @@ def make_extractor(
             )
         return InceptionExtractor(weights_path)
     raise SettingError(
-        f"metrics.extractor is {extractor!r}: choose from auto, mnist, inception, or give a network by its class_path."
+        f"metrics.extractor is {extractor!r}: choose from auto, mnist, inception, stacked_mnist, or give a network "
+        "by its class_path."
     )

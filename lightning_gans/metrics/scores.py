@@ -19,6 +19,7 @@ from lightning_gans.metrics.cache import Cache
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
 from lightning_gans.metrics.kernel import KID_SEED, Subsets, draw_subsets, squared_mmds, sums_within
+from lightning_gans.metrics.modes import ModeCoverage
 from lightning_gans.metrics.neighbours import count_inside, nearest_squared_distances
 from lightning_gans.randomness import Stream
 
@@ -33,7 +34,13 @@ METRICS = (
     "label_accuracy",
     "fid_class",
 )
-"""What can be asked for, by the key it is logged under; ``fid_class`` is one number for each class."""
+"""What is measured where nothing else is asked for, by the key it is logged under.
+
+``fid_class`` is one number for each class.
+"""
+
+ON_REQUEST = ("modes", "mode_kl")
+"""What is measured only where it is asked for by name: of ten digits all are found, and the number says nothing."""
 
 FAMILIES = (("precision", "recall"), ("density", "coverage"))
 """The metrics of nearest neighbours, by the k that they take."""
@@ -198,7 +205,8 @@ def score(
     Args:
         fake: Features of generated images.
         reference: Features of the real ones.
-        metrics: Names out of :data:`METRICS`; those for which logits or labels are missing are left out.
+        metrics: Names out of :data:`METRICS` and :data:`ON_REQUEST`; those for which logits or labels are missing
+            are left out.
         device: Where to compute.
 
     Returns:
@@ -230,6 +238,11 @@ def score(
         inception_score = InceptionScore(fake.logits.shape[1], splits, sync_on_compute=False)
         inception_score.update(fake.logits)
         scores["inception_score"] = float(inception_score.compute()[0])
+    if fake.logits is not None and any(name in metrics for name in ON_REQUEST):
+        coverage = ModeCoverage(fake.logits.shape[1], sync_on_compute=False)
+        coverage.update(fake.logits)
+        found = dict(zip(ON_REQUEST, map(float, coverage.compute()), strict=True))
+        scores |= {name: value for name, value in found.items() if name in metrics}
     if "label_accuracy" in metrics and fake.logits is not None and fake.labels is not None:
         accuracy = MulticlassAccuracy(fake.logits.shape[1], average="micro", sync_on_compute=False)
         accuracy.update(fake.logits, fake.labels)

@@ -5,8 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gans import DataError, SettingError
-from lightning_gans.metrics import MNISTExtractor, ModuleExtractor, extractors, make_extractor
+from lightning_gans import DataError, DigitsDataModule, SettingError, StackedMNISTDataModule
+from lightning_gans.metrics import (
+    MNISTExtractor,
+    ModuleExtractor,
+    StackedMNISTExtractor,
+    extractors,
+    make_extractor,
+)
 from lightning_gans.metrics.extractors import hash_module
 
 SHAPE = (1, 4, 4)
@@ -69,6 +75,7 @@ def test_the_place_of_the_weights_reaches_inception(tmp_path, channels):
     [
         ("inceptoin", (1, 28, 28), "'inceptoin': choose from auto, mnist, inception"),
         ("mnist", (3, 32, 32), r"'mnist', which takes grey images, but these are \[3, 32, 32\]"),
+        ("stacked_mnist", (1, 28, 28), r"'stacked_mnist', which takes RGB images, .* these are \[1, 28, 28\]"),
         ("inception", (2, 32, 32), r"'inception', which takes grey or RGB images, but these are \[2, 32, 32\]"),
         ("auto", (4, 32, 32), r"takes grey or RGB images, but these are \[4, 32, 32\]"),
     ],
@@ -76,6 +83,10 @@ def test_the_place_of_the_weights_reaches_inception(tmp_path, channels):
 def test_extractors_that_there_are_not(name, shape, message):
     with pytest.raises(SettingError, match=message):
         make_extractor(name, shape)
+
+
+def test_rgb_pictures_get_the_digit_classifier_on_each_channel_where_it_is_named():
+    assert type(make_extractor("stacked_mnist", (3, 28, 28))) is StackedMNISTExtractor
 
 
 def test_a_network_of_ones_own():
@@ -350,3 +361,40 @@ def test_networks_differ_by_buffers_that_are_not_stored():
         return network
 
     assert hash_module(network(1.0)) == hash_module(network(1.0)) != hash_module(network(2.0))
+
+
+# --- the digit classifier on each channel -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stacked():
+    """What the extractor says of RGB pictures of three digits, and what that of grey digits says of each channel."""
+    extractor, of_digits = StackedMNISTExtractor(), MNISTExtractor()
+    extractor.block_size = of_digits.block_size = 60
+    images = DigitsDataModule().images("train")[0][:180].view(60, 3, 28, 28)
+    return extractor.extract(images), [of_digits.extract(channel.unsqueeze(1)) for channel in images.unbind(1)]
+
+
+def test_features_of_the_channels_stand_side_by_side(stacked):
+    (features, _), channels = stacked
+    assert features.shape == (60, StackedMNISTExtractor.num_features)
+    for found, (wanted, _) in zip(features.split(96, dim=1), channels, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_logits_are_the_log_probabilities_of_independent_digits(stacked):
+    (_, logits), channels = stacked
+    red, green, blue = (logits.double().softmax(1) for _, logits in channels)
+    wanted = torch.einsum("na,nb,nc->nabc", red, green, blue).reshape(60, 1000)
+    torch.testing.assert_close(logits.double().exp(), wanted, rtol=1e-3, atol=1e-6)
+    named = [100 * a + 10 * b + c for a, b, c in zip(*(logits.argmax(1) for _, logits in channels), strict=True)]
+    assert logits.argmax(1).tolist() == named
+    assert len(set(map(int, named))) > 30
+
+
+def test_its_classes_are_those_of_stacked_mnist():
+    assert StackedMNISTExtractor.class_names == StackedMNISTDataModule.class_names
+
+
+def test_its_features_are_not_taken_for_those_of_grey_digits():
+    assert StackedMNISTExtractor().identity() != MNISTExtractor().identity()

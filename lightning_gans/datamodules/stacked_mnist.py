@@ -1,0 +1,149 @@
+"""Stacked MNIST: pictures of 1,000 modes that can be counted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lightning_gans import randomness
+from lightning_gans.datamodules.base import ImageDataModule, Split
+from lightning_gans.datamodules.mnist import MNISTDataModule
+from lightning_gans.datamodules.resident import ResidentImages
+from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.randomness import Stream
+
+
+class StackedMNISTDataModule(ImageDataModule):
+    """Three handwritten digits as the channels of one picture: 28x28 RGB, 1,000 classes.
+
+    The set that mode collapse is measured on (Metz et al. 2016, https://arxiv.org/abs/1611.02163): the label of
+    the digits a, b, c in red, green, blue is 100 a + 10 b + c, and a generator is asked how many of the 1,000 it
+    makes. The numbers are those of PacGAN (Lin et al. 2018, https://arxiv.org/abs/1712.04086): 128,000 training
+    pictures, and 26,000 to test, as many as there are samples in its protocol.
+
+    Triples of MNIST's training digits train, triples of its test digits test. They are drawn at random, by a seed
+    of their own: the same on every machine, and a smaller set is the beginning of a larger one. The set in memory
+    is that of MNIST, as a picture is put together only when it is asked for; :meth:`images` returns all of a split,
+    300 MB for 128,000 pictures.
+
+    Args:
+        data_dir: The folder that holds ``MNIST/raw``, as for :class:`MNISTDataModule`.
+        num_images: Training pictures.
+        image_size: Height and width. 32 pads with black; others resize, bilinearly and antialiased.
+        val_size: As in :class:`ImageDataModule`; the digits of a picture set aside do train in others. With none,
+            the test pictures validate.
+        download: Download missing files.
+        num_test_images: Test pictures.
+        **options: As in :class:`ImageDataModule`.
+
+    Raises:
+        SettingError: A setting is out of range.
+        DataError: Files are missing and cannot be downloaded, or are damaged.
+    """
+
+    class_names = tuple(f"{number:03}" for number in range(1000))
+
+    def __init__(
+        self,
+        data_dir: str | Path = "data",
+        num_images: int = 128_000,
+        image_size: int = 28,
+        val_size: int | float = 0,
+        download: bool = True,
+        num_test_images: int = 26_000,
+        **options: Any,
+    ) -> None:
+        super().__init__(val_size=val_size, **options)
+        check_positive(num_images=num_images, image_size=image_size, num_test_images=num_test_images)
+        self.num_images = num_images
+        self.num_test_images = num_test_images
+        self.image_shape = (3, image_size, image_size)
+        self._digits = MNISTDataModule(data_dir, image_size, download=download)
+
+    def prepare_data(self) -> None:
+        """Download the digits that are missing."""
+        self._digits.prepare_data()
+
+    def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
+        """Read the digits and put the training or the test pictures together."""
+        stack = self._set(split)
+        return None if stack is None else stack.stacked()
+
+    def images(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Return all pictures of a split and their labels, uint8 ``(N, 3, H, W)`` and int64 ``(N,)``."""
+        check_choice("split", split, ["train", "val", "test"])
+        if self.trainer is None:
+            self.prepare_data()
+        stack, rows = self._split(split)
+        assert isinstance(stack, StackedImages)
+        return stack.stacked(rows)
+
+    def _set(self, split: Split) -> StackedImages | None:
+        """Read the digits of a split once, and draw its triples."""
+        if split not in self._sets:
+            self._sets[split] = self._stack(split)
+        stack = self._sets[split]
+        assert stack is None or isinstance(stack, StackedImages)
+        return stack
+
+    def _stack(self, split: Split) -> StackedImages | None:
+        digits = self._digits.load_images(split)
+        if digits is None:
+            return None
+        num_images = self.num_test_images if split == "test" else self.num_images
+        triples = draw_triples(len(digits[0]), num_images, split)
+        return StackedImages(*digits, triples, device_resident=self.device_resident)
+
+
+class StackedImages(ResidentImages):
+    """Pictures that are kept as their digits, and as the rows of the three that each is made of.
+
+    Args:
+        images: The digits, uint8 ``(M, 1, H, W)``.
+        labels: int64 ``(M,)``.
+        triples: Rows of the digits in red, green and blue, int64 ``(N, 3)``.
+        device_resident: As in :class:`ResidentImages`; of the digits.
+    """
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, triples: Tensor, *, device_resident: bool | Literal["auto"] = "auto"
+    ) -> None:
+        super().__init__(images, labels, device_resident=device_resident)
+        self.triples = triples
+
+    def __len__(self) -> int:
+        return len(self.triples)
+
+    def gather(
+        self,
+        rows: Tensor,
+        flips: Tensor | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        binarize: tuple[int, ...] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return rows as a batch on the device: images ``(n, 3, H, W)`` in [-1, 1], labels int64 ``(n,)``."""
+        assert flips is None and binarize is None, "digits are not mirrored, and these stay grey"
+        triples = self.triples.index_select(0, rows)
+        return _stacked(*super().gather(triples.flatten(), None, device, dtype))
+
+    def stacked(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return some pictures, or all, uint8 ``(n, 3, H, W)``, and their labels, int64 ``(n,)``."""
+        triples = self.triples if rows is None else self.triples.index_select(0, rows)
+        chosen = triples.flatten()
+        return _stacked(self.images.index_select(0, chosen), self.labels.index_select(0, chosen))
+
+
+def draw_triples(num_digits: int, num_images: int, split: Split) -> Tensor:
+    """Draw the rows of the digits that make each picture of a split, int64 ``(num_images, 3)``."""
+    source = randomness.generator(0, Stream.STACK, int(split == "test"))
+    return torch.randint(num_digits, (num_images, 3), generator=source)
+
+
+def _stacked(digits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Make pictures of each three digits that follow one another, ``(3 n, 1, H, W)``, and labels of theirs."""
+    red, green, blue = labels.view(-1, 3).unbind(1)
+    return digits.view(-1, 3, *digits.shape[2:]), 100 * red + 10 * green + blue
