@@ -129,6 +129,9 @@ def compare(run, reference):
         if name.endswith(".ckpt"):
             pair = [torch.load(folder / name, weights_only=True) for folder in (run, reference)]
             wrong += [f"{name}{place}" for place in differences(*pair)]
+        elif name == "run.json":  # each part of the run has its command, date and seconds
+            ends = [json.loads((folder / name).read_text())["fits"][-1] for folder in (run, reference)]
+            wrong += [f"{name}/{key}" for key in ("step", "images_seen") if ends[0][key] != ends[1][key]]
         elif name.endswith(".json"):  # with the date and the seconds
             scores = [json.loads((folder / name).read_text())["scores"] for folder in (run, reference)]
             wrong += [name] if scores[0] != scores[1] else []

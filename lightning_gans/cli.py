@@ -31,6 +31,7 @@ from lightning_gans.models.distributed import check_strategy_name
 from lightning_gans.parsing import CALLBACKS, PROGRAM, CommandParser, RecipeAction, TrainingParser, our_error
 from lightning_gans.pictures import grid, save_png, to_uint8
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from lightning_gans.summary import folder_of, print_summary, write_record
 
 COMMANDS = {
     "fit": "train a model by a recipe",
@@ -278,49 +279,18 @@ class _TrainingCLI(LightningCLI):
         try:
             self.trainer.fit(**kwargs)
         except SystemExit:
-            self._report(started, more="")
+            self._end(started, finished=False)
             raise
-        self._report(started, more=self._longer())
+        self._end(started, finished=True)
 
-    def _report(self, started: float, more: str) -> None:
-        """Say where everything is, and what to do next."""
-        trainer = self.trainer
-        if not trainer.is_global_zero or self._get(self.config, "trainer").fast_dev_run:
+    def _end(self, started: float, finished: bool) -> None:
+        """Write down how the run was made, and say what there is."""
+        if not self.trainer.is_global_zero or self._get(self.config, "trainer").fast_dev_run:
             return
-        minutes = (time.monotonic() - started) / 60
-        print(f"\n{trainer.global_step:,} updates, {self.model.images_seen:,} images, {minutes:.1f} minutes")
-        folder = Path(self.callbacks["checkpoint"].dirpath or ".")
-        places = {
-            "last checkpoint": folder / "last.ckpt",
-            "best checkpoint": folder / "best.ckpt",
-            "samples": self.callbacks["samples"].last_path,
-            "reconstructions": self.callbacks["reconstructions"].last_path,
-            "scores": self.callbacks["metrics"].last_path,
-            "losses": _folder_of(trainer) / "metrics.csv",
-        }
-        found = {what: _shown(path) for what, path in places.items() if path is not None and path.is_file()}
-        scores = self._scores_of_checkpoints()
-        for what, path in found.items():
-            print(f"  {what:16} {path}{scores.get(what, '')}")
-        last = found.get("last checkpoint")
-        if last is not None:
-            print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output samples.png")
-            print(f"Go on:   {PROGRAM} resume {_shown(_folder_of(trainer))} {more}".rstrip())
-
-    def _scores_of_checkpoints(self) -> dict[str, str]:
-        """Return the monitored score of the last and of the best checkpoint, for reading."""
-        checkpoint = self.callbacks["checkpoint"]
-        last, best = self.trainer.callback_metrics.get(checkpoint.monitor or ""), checkpoint.best_model_score
-        values = {"last checkpoint": last, "best checkpoint": best}
-        return {
-            what: f"   {checkpoint.monitor} {float(value):.4g}" for what, value in values.items() if value is not None
-        }
-
-    def _longer(self) -> str:
-        """Return the flag that gives a finished run room to go on."""
-        if self.trainer.max_steps != -1:
-            return f"--trainer.max_steps {2 * self.trainer.max_steps}"
-        return f"--trainer.max_epochs {2 * (self.trainer.max_epochs or 1)}"
+        seconds = time.monotonic() - started
+        if self.trainer.loggers:
+            write_record(self.trainer, self.words, seconds, resumed=self.run is not None)
+        print_summary(self.trainer, self.callbacks, seconds, finished)
 
     def predict(self, **kwargs: Any) -> None:
         """Run the predictions and write them into the run's folder."""
@@ -359,13 +329,8 @@ class _SaveConfig(SaveConfigCallback):
         """Write the file, on the first process."""
         config = self.config.clone()
         config.ckpt_path = None
-        with replacing(_folder_of(trainer) / resume.CONFIG) as file:
+        with replacing(folder_of(trainer) / resume.CONFIG) as file:
             file.write(self.parser.dump(config, skip_none=False).encode())
-
-
-def _folder_of(trainer: pl.Trainer) -> Path:
-    """Return the run's folder, which Lightning's ``trainer.log_dir`` gives only to all processes together."""
-    return Path((trainer.loggers[0].log_dir if trainer.loggers else None) or trainer.default_root_dir)
 
 
 def _slurm_version() -> str | None:
@@ -374,9 +339,3 @@ def _slurm_version() -> str | None:
         return None
     job = slurm_job()
     return None if job is None else f"slurm_{job}"
-
-
-def _shown(path: str | Path) -> str:
-    """Return a path as short as it can be written."""
-    path = Path(path)
-    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
