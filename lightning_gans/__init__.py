@@ -4,6 +4,7 @@ __version__ = "0.1.0"
 
 from lightning_gans.callbacks import (
     Checkpoint,
+    CollapseWatchdog,
     GenerativeMetrics,
     GracefulStop,
     ProgressBar,
@@ -18,20 +19,38 @@ from lightning_gans.datamodules import (
     ImageDataModule,
     ImageFolderDataModule,
     MNISTDataModule,
+    SequenceDataModule,
+    SinesDataModule,
+    StackedMNISTDataModule,
 )
 from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
-from lightning_gans.models import DCGAN, GAN, VAE, AdversarialModule, ConditionalGAN, GenerativeModule, load
+from lightning_gans.models import (
+    DCGAN,
+    GAN,
+    R3GAN,
+    VAE,
+    VAEGAN,
+    AdversarialModule,
+    ConditionalGAN,
+    GenerativeModule,
+    RecurrentGAN,
+    ResNetGAN,
+    load,
+)
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 
 __all__ = [
     "DCGAN",
     "GAN",
+    "R3GAN",
     "VAE",
+    "VAEGAN",
     "AdversarialModule",
     "AtomicCheckpointIO",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "Checkpoint",
+    "CollapseWatchdog",
     "ConditionalGAN",
     "DataError",
     "DigitsDataModule",
@@ -46,9 +65,14 @@ __all__ = [
     "MNISTDataModule",
     "ProgressBar",
     "Reconstructions",
+    "RecurrentGAN",
+    "ResNetGAN",
     "RunLogger",
     "SampleGrid",
+    "SequenceDataModule",
     "SettingError",
+    "SinesDataModule",
+    "StackedMNISTDataModule",
     "__version__",
     "load",
 ]

@@ -12,7 +12,14 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from pytorch_lightning.cli import LightningArgumentParser
 
 import lightning_gans
-from lightning_gans.callbacks import Checkpoint, GenerativeMetrics, GracefulStop, Reconstructions, SampleGrid
+from lightning_gans.callbacks import (
+    Checkpoint,
+    CollapseWatchdog,
+    GenerativeMetrics,
+    GracefulStop,
+    Reconstructions,
+    SampleGrid,
+)
 from lightning_gans.commands import recipes
 from lightning_gans.datamodules import ImageDataModule
 from lightning_gans.errors import LightningGansError, SettingError, nearest
@@ -23,6 +30,7 @@ CALLBACKS = {
     "metrics": GenerativeMetrics,
     "samples": SampleGrid,
     "reconstructions": Reconstructions,
+    "watchdog": CollapseWatchdog,
     "checkpoint": Checkpoint,
     "stop": GracefulStop,
 }

@@ -5,5 +5,14 @@ from lightning_gans.callbacks.graceful_stop import GracefulStop
 from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.progress import ProgressBar
 from lightning_gans.callbacks.samples import Reconstructions, SampleGrid
+from lightning_gans.callbacks.watchdog import CollapseWatchdog
 
-__all__ = ["Checkpoint", "GenerativeMetrics", "GracefulStop", "ProgressBar", "Reconstructions", "SampleGrid"]
+__all__ = [
+    "Checkpoint",
+    "CollapseWatchdog",
+    "GenerativeMetrics",
+    "GracefulStop",
+    "ProgressBar",
+    "Reconstructions",
+    "SampleGrid",
+]

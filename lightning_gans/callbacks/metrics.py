@@ -27,7 +27,7 @@ from lightning_gans.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.extractors import Extractor, make_extractor
 from lightning_gans.metrics.protocol import table, write_scores
-from lightning_gans.metrics.scores import FAMILIES, METRICS, Reference, Settings, score
+from lightning_gans.metrics.scores import FAMILIES, METRICS, ON_REQUEST, Reference, Settings, score
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import to_bytes
 
@@ -55,11 +55,14 @@ class GenerativeMetrics(Callback):
     Args:
         enabled: The command line leaves the callback out where this is False.
         metrics: Which of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
-            ``coverage``, ``label_accuracy``, ``fid_class``; None is all, an empty list none.
+            ``coverage``, ``label_accuracy``, ``fid_class``, ``modes`` (how many of the extractor's classes the
+            samples have) and ``mode_kl`` (how far their shares are from even ones, in nats). None is all but the
+            last two, which mean something where classes are many; an empty list is none.
         num_samples: How many images to generate.
-        extractor: ``mnist`` (the package's own, for grey images), ``inception`` (for published protocols), a
-            network of your own, or ``auto``: ``inception`` where ``weights_path`` is given, ``mnist`` for other
-            grey images, else ``inception`` if its weights can be had, else a warning and no scores.
+        extractor: ``mnist`` (the package's own, for grey images), ``inception`` (for published protocols),
+            ``stacked_mnist`` (``mnist`` on each channel of RGB images), a network of your own, or ``auto``:
+            ``inception`` where ``weights_path`` is given, ``mnist`` for other grey images, else ``inception`` if
+            its weights can be had, else a warning and no scores.
         weights_path: The file of the ``inception`` weights, for machines without network.
         split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in
             published FIDs, and ``test`` in test.
@@ -104,7 +107,7 @@ class GenerativeMetrics(Callback):
         cache_dir: str | None = None,
     ) -> None:
         for name in metrics or ():
-            check_choice("metrics.metrics", name, METRICS)
+            check_choice("metrics.metrics", name, (*METRICS, *ON_REQUEST))
         if split is not None:
             check_choice("metrics.split", split, ("train", "val", "test"))
         positive = {
@@ -172,6 +175,11 @@ class GenerativeMetrics(Callback):
         self._extractor = None
         if not self.metrics or stage == "predict":
             return
+        if len(pl_module.image_shape) != 3:
+            raise SettingError(
+                f"GenerativeMetrics scores images, and image_shape {list(pl_module.image_shape)} is that of sequences: "
+                "set metrics.enabled: false."
+            )
 
         def make() -> Extractor:
             with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and training's stream is not its own

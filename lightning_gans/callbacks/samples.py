@@ -26,6 +26,9 @@ class _Pictures(Callback):
     Args:
         enabled: The command line leaves the callback out where this is False.
         every_n_epochs: How often to make the picture; one is always made at the end.
+
+    Raises:
+        SettingError: Before the first step: the model's samples are sequences, of which there is no picture.
     """
 
     folder_name = ""
@@ -42,8 +45,17 @@ class _Pictures(Callback):
         """Find the run's folder; all processes have to ask for it together."""
         if not isinstance(pl_module, GenerativeModule):
             raise SettingError(f"{type(self).__name__} needs a GenerativeModule, not a {type(pl_module).__name__}.")
+        if len(pl_module.image_shape) != 3 and self.shows(pl_module):
+            raise SettingError(
+                f"{type(self).__name__} shows images, and image_shape {list(pl_module.image_shape)} is that of "
+                f"sequences: set {self.folder_name}.enabled: false."
+            )
         log_dir = trainer.log_dir
         self._folder = Path(log_dir or trainer.default_root_dir) / self.folder_name
+
+    def shows(self, model: GenerativeModule) -> bool:
+        """Whether the model makes what the picture is of."""
+        return True
 
     def picture(self, trainer: pl.Trainer, model: GenerativeModule) -> Image.Image | None:
         """Make the picture, or None where there is nothing to show."""
@@ -146,11 +158,15 @@ class Reconstructions(_Pictures):
         self.num_images = num_images
         self._batch: tuple[Tensor, Tensor | None] | None = None
 
+    def shows(self, model: GenerativeModule) -> bool:
+        """Whether the model can reconstruct."""
+        return hasattr(model, "reconstruct")
+
     def on_validation_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Keep the first images."""
-        if batch_idx == 0 and dataloader_idx == 0 and hasattr(pl_module, "reconstruct"):
+        if batch_idx == 0 and dataloader_idx == 0 and self.shows(pl_module):
             images, labels = pl_module.images_and_labels(batch)
             self._batch = images[: self.num_images], None if labels is None else labels[: self.num_images]
 
