@@ -157,6 +157,11 @@ class GenerativeMetrics(Callback):
         """Whether samples are scored: something was asked for, and there is an extractor to do it with."""
         return bool(self.metrics) and self._extractor is not None
 
+    @property
+    def network(self) -> Extractor | None:
+        """The extractor, once ``setup`` has it."""
+        return self._extractor
+
     def measures(self, key: str) -> bool:
         """Whether some validations log this key."""
         if key == "val/iw_bound":

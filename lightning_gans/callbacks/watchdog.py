@@ -46,8 +46,7 @@ class CollapseWatchdog(Callback):
 
     Distances are between pixels. The first process measures, and all act on its numbers alike. No random number
     of the training is drawn, and as long as nothing is rolled back it trains to the same bits as without. A
-    resumed run goes on with what was counted; if it was stopped in the few updates before a check in which real
-    images are collected, that check has fewer of them.
+    resumed run goes on with what was counted, and with the real images that the next check needs.
 
     ``rollback`` brings weights, averages and the optimizers' moments back from ``best.ckpt``, and lowers the
     learning rates. All that counts goes on: updates, epochs, images seen, schedules, the loggers' axis. As noise
@@ -231,7 +230,7 @@ class CollapseWatchdog(Callback):
                 real_labels = torch.cat([kept.to(model.device) for _, kept in self._real if kept is not None])[-num:]
                 labels = torch.arange(num, device=model.device) % model.num_classes  # those that sample has taken
             values["d_accuracy"] = d_accuracy(model, (images, real_labels), (samples, labels))
-        extractor = None if self._scorer is None or self._least["classes"] is None else self._scorer._extractor
+        extractor = None if self._scorer is None or self._least["classes"] is None else self._scorer.network
         classes = self._real_classes
         if extractor is not None and extractor.class_names:  # the others are too slow to look this often
             extractor.to(model.device).eval()
@@ -288,13 +287,14 @@ class CollapseWatchdog(Callback):
     def state_dict(self) -> dict[str, Any]:
         """Return what was counted, and what was said."""
         names = ("streaks", "warned", "rollbacks", "_fid", "_real_classes")
-        return {name.strip("_"): getattr(self, name) for name in names}
+        real = [(images.cpu(), None if labels is None else labels.cpu()) for images, labels in self._real]
+        return {name.strip("_"): getattr(self, name) for name in names} | {"real": real}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with what was counted."""
         self.streaks, self.warned = dict(state_dict["streaks"]), list(state_dict["warned"])
         self.rollbacks, self._fid = state_dict["rollbacks"], dict(state_dict["fid"])
-        self._real_classes = state_dict["real_classes"]
+        self._real_classes, self._real = state_dict["real_classes"], list(state_dict["real"])
 
 
 def roll_back(trainer: Any, model: GenerativeModule, path: str, lr_factor: float) -> int:

@@ -419,6 +419,24 @@ def test_a_resumed_run_ends_as_one_that_never_stopped(monkeypatch, fit, told, tm
     assert ends[0][1:] == ends[1][1:]
 
 
+@pytest.mark.parametrize("stopped_at", [5, 6, 7])
+def test_a_run_resumed_before_a_check_measures_the_same(fit, tmp_path, stopped_at):
+    path = tmp_path / "runs" / "whole" / "checkpoints" / "then.ckpt"
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            if trainer.global_step == stopped_at:
+                trainer.save_checkpoint(path, weights_only=False)
+
+    rows = []
+    for checkpoint in (None, path):
+        callbacks = [Checkpoint(), *([Save()] if checkpoint is None else [])]
+        fit(trained(), watching(every_n_steps=4, num_samples=20), *callbacks, run="whole", checkpoint=checkpoint)
+        rows.append((tmp_path / "runs" / "whole" / "metrics.csv").read_text())
+    assert rows[0] == rows[1]
+    assert "watchdog/spread" in rows[0]
+
+
 def test_what_was_said_is_not_said_again_after_a_resume(fit, told, tmp_path):
     callbacks = lambda: (Checkpoint(),)  # noqa: E731
     fit(drawing("one"), watching(), *callbacks(), run="first")
