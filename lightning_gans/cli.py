@@ -300,6 +300,11 @@ class _TrainingCLI(LightningCLI):
         images = torch.cat([batch for batch in predictions if isinstance(batch, torch.Tensor)]).cpu()
         rank = f"_rank{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
         path = Path(self.trainer.log_dir or ".") / f"predictions{rank}.npz"
+        if images.dim() != 4:
+            with replacing(path) as file:
+                np.savez(file, sequences=images.numpy())
+            print(f"{len(images)} sequences: {path}")
+            return
         with replacing(path) as file:
             np.savez(file, images=to_uint8(images).numpy())
         save_png(grid(images[:64], columns=8), path.with_suffix(".png"))

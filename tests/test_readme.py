@@ -10,6 +10,7 @@ from lightning_gans.cli import main
 from lightning_gans.commands import recipes
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+LINES = README.replace("\\\n", " ")  # long commands in one line
 
 
 def test_the_python_blocks_run_in_their_order(tmp_path, monkeypatch):
@@ -23,7 +24,7 @@ def test_the_python_blocks_run_in_their_order(tmp_path, monkeypatch):
     assert names["again"].sample(16, seed=0).equal(names["images"])
 
 
-@pytest.mark.parametrize("line", sorted(set(re.findall(r"^lightning-gans fit .*$", README, flags=re.MULTILINE))))
+@pytest.mark.parametrize("line", sorted(set(re.findall(r"^lightning-gans fit .*$", LINES, flags=re.MULTILINE))))
 def test_every_fit_command_parses(line, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "CKPT").write_text("")  # a path as good as any to parse

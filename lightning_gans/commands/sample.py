@@ -1,4 +1,4 @@
-"""``lightning-gans sample``: pictures from a checkpoint alone."""
+"""``lightning-gans sample``: pictures, or sequences, from a checkpoint alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         required=True,
-        help="FILE.png (a grid), FILE.npz (images uint8 NHWC, labels), or a folder of PNG",
+        help="FILE.png (a grid), FILE.npz (images uint8 NHWC, or sequences float32 NCT; labels), or a folder of PNG",
     )
     parser.add_argument("--labels", metavar="3,1,4", help="labels, taken in turn (default: all classes in turn)")
     parser.add_argument("--seed", type=int, help="seed of the noise (default: drawn, and printed)")
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Generate the pictures and write them."""
+    """Generate the samples and write them."""
     output = _checked_output(args.output)
     if args.num_samples is not None and args.num_samples < 1:
         raise SettingError(f"--num_samples is {args.num_samples}: it must be 1 or more.")
@@ -54,6 +54,9 @@ def run(args: argparse.Namespace) -> None:
         except ImportError as error:
             raise SettingError(f"--import {module}: {error}.") from error
     model = load(args.checkpoint, _device(args.device))
+    pictures = len(model.image_shape) == 3
+    if not pictures and output.suffix != ".npz":
+        raise SettingError(f"--output is {args.output!r}: sequences have no picture, so give a name that ends in .npz.")
     num_samples = args.num_samples or (len(asked) if asked else 64)
     labels = None
     if asked:
@@ -61,20 +64,23 @@ def run(args: argparse.Namespace) -> None:
     elif model.num_classes > 0:
         labels = torch.arange(num_samples) % model.num_classes
     seed = args.seed if args.seed is not None else int(torch.randint(2**31, ()))
-    images = np.empty((num_samples, *_height_width_channels(model.image_shape)), dtype=np.uint8)
+    channels, *sizes = model.image_shape
+    shape = (*sizes, channels) if pictures else (channels, *sizes)
+    images = np.empty((num_samples, *shape), dtype=np.uint8 if pictures else np.float32)
     for start in range(0, num_samples, _CHUNK):
         count = min(_CHUNK, num_samples - start)
         chosen = None if labels is None else labels[start : start + count]
         samples = model.sample(count, chosen, seed=seed, start=start, ema=not args.no_ema)
-        images[start : start + count] = to_uint8(samples).cpu().numpy()
-    _write(output, images, labels, columns=model.num_classes if labels is not None and not asked else None)
+        images[start : start + count] = (to_uint8(samples) if pictures else samples).cpu().numpy()
+    columns = model.num_classes if labels is not None and not asked else None
+    _write(output, "images" if pictures else "sequences", images, labels, columns)
     print(f"{num_samples} samples, seed {seed}: {output}")
 
 
-def _write(output: Path, images: np.ndarray, labels: torch.Tensor | None, columns: int | None) -> None:
-    """Write the pictures in the form that the output's name asks for."""
+def _write(output: Path, name: str, images: np.ndarray, labels: torch.Tensor | None, columns: int | None) -> None:
+    """Write the samples in the form that the output's name asks for; in an npz file the array has the given name."""
     if output.suffix == ".npz":
-        arrays: dict[str, Any] = {"images": images} if labels is None else {"images": images, "labels": labels.numpy()}
+        arrays: dict[str, Any] = {name: images} if labels is None else {name: images, "labels": labels.numpy()}
         with replacing(output) as file:
             np.savez(file, **arrays)
     elif output.suffix == ".png":
@@ -116,9 +122,3 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise SettingError(f"--device is {name!r}: {str(error).splitlines()[0]}") from None
     return device
-
-
-def _height_width_channels(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Turn ``(C, H, W)`` round."""
-    channels, height, width = image_shape
-    return height, width, channels

@@ -51,7 +51,7 @@ class ImageDataModule(LightningDataModule):
         SettingError: A setting is out of range.
     """
 
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int, ...]
 
     def __init__(
         self,

@@ -72,6 +72,8 @@ class ImageFolderDataModule(ImageDataModule):
         SettingError: A setting is out of range, or the pictures do not fit into memory.
     """
 
+    image_shape: tuple[int, int, int]
+
     def __init__(
         self,
         data_dir: str | Path,

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pytorch_lightning import Callback
 from torch import nn
 
-from lightning_gans import DCGAN, GAN, ConditionalGAN, SettingError, augment, losses, penalties, randomness
+from lightning_gans import DCGAN, GAN, ConditionalGAN, RecurrentGAN, SettingError, augment, losses, penalties, randomness
 from lightning_gans.randomness import Stream
 from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny
 
@@ -353,6 +353,11 @@ def test_a_schedule_without_an_end_is_refused(make_trainer, options):
 def test_what_there_is_not_is_refused_by_its_name(options, message):
     with pytest.raises(SettingError, match=message):
         tiny(GAN, **options)
+
+
+def test_sequences_are_not_augmented():
+    with pytest.raises(SettingError, match=r"augment is \['cutout'\]: it is for images"):
+        RecurrentGAN(image_shape=(1, 8), hidden_dim=4, augment=["cutout"])
 
 
 @pytest.mark.parametrize("cls", [GAN, DCGAN, ConditionalGAN])

@@ -1,0 +1,98 @@
+"""Sine waves: sequences whose distribution is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_gans import randomness
+from lightning_gans.datamodules.base import ImageDataModule, Split
+from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.randomness import Stream
+
+
+class SinesDataModule(ImageDataModule):
+    """Sine waves of random frequency, amplitude and phase (Esteban et al. 2017, arXiv:1706.02633, section 4.1).
+
+    Channel c of a sequence is ``a_c sin(2 pi f t / num_steps + p_c)`` at t = 0, 1, …: the channels of one
+    sequence share its frequency. Each number is uniform in its range. Sequence k of a split is a function of (seed,
+    split, k) alone. Batches are as in :class:`SequenceDataModule`.
+
+    Args:
+        num_sequences: Training sequences, of which ``val_size`` validate.
+        num_test: Test sequences.
+        num_steps: Length of a sequence.
+        num_channels: Waves in a sequence.
+        frequencies: Range of the frequencies, in periods a sequence; at most half of ``num_steps``.
+        amplitudes: Range of the amplitudes, within 0 to 1.
+        phases: Range of the phases, in radians.
+        num_classes: Labels: the range of the frequencies is divided into so many equal bands; 0 is none.
+        seed: Chooses the sequences.
+        **options: As in :class:`ImageDataModule`.
+
+    Raises:
+        SettingError: A number or a range is not as above.
+    """
+
+    def __init__(
+        self,
+        num_sequences: int = 10_000,
+        num_test: int = 2_000,
+        num_steps: int = 32,
+        num_channels: int = 1,
+        frequencies: tuple[float, float] = (1.0, 5.0),
+        amplitudes: tuple[float, float] = (0.1, 0.9),
+        phases: tuple[float, float] = (-math.pi, math.pi),
+        num_classes: int = 0,
+        seed: int = 0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        check_positive(num_sequences=num_sequences, num_test=num_test, num_steps=num_steps, num_channels=num_channels)
+        limits = {"frequencies": (0.0, num_steps / 2), "amplitudes": (0.0, 1.0), "phases": (-math.inf, math.inf)}
+        for name, (low, high) in {"frequencies": frequencies, "amplitudes": amplitudes, "phases": phases}.items():
+            least, most = limits[name]
+            if not least <= low <= high <= most:
+                raise SettingError(f"{name} is {[low, high]}: give [lowest, highest], between {least:g} and {most:g}.")
+        if num_classes < 0:
+            raise SettingError(f"num_classes is {num_classes}: it must not be negative.")
+        self.num_sequences = num_sequences
+        self.num_test = num_test
+        self.image_shape = (num_channels, num_steps)
+        self.frequencies = frequencies
+        self.amplitudes = amplitudes
+        self.phases = phases
+        self.seed = seed
+        self._num_classes = num_classes
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The bands of frequencies."""
+        low, high = self.frequencies
+        edges = [low + (high - low) * k / max(self._num_classes, 1) for k in range(self._num_classes + 1)]
+        return [f"{edges[k]:.3g} to {edges[k + 1]:.3g}" for k in range(self._num_classes)]
+
+    def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
+        """Draw the training or the test sequences."""
+        if split == "val":
+            return None
+        num = self.num_sequences if split == "train" else self.num_test
+        channels, steps = self.image_shape
+        key = (self.seed, Stream.SEQUENCE, int(split == "test"))
+        uniform = randomness.rand_at(torch.arange(num), 1 + 2 * channels, *key)
+        shares = uniform[:, 0]
+        amplitudes = _within(self.amplitudes, uniform[:, 1 : 1 + channels, None])
+        phases = _within(self.phases, uniform[:, 1 + channels :, None])
+        turns = 2 * math.pi * torch.arange(steps) / steps
+        sequences = amplitudes * torch.sin(_within(self.frequencies, shares)[:, None, None] * turns + phases)
+        return sequences, (shares * self._num_classes).long()
+
+
+def _within(limits: tuple[float, float], shares: Tensor) -> Tensor:
+    """Map numbers in [0, 1) to a range."""
+    low, high = limits
+    return low + (high - low) * shares

@@ -1,0 +1,167 @@
+"""Recurrent networks over the steps of a sequence (Esteban et al. 2017, arXiv:1706.02633).
+
+A sequence ``(N, C, T)`` has T steps of C numbers. An image ``(N, C, H, W)`` is the sequence of its H rows, each a
+step of ``C * W`` numbers. Labels stand one-hot beside the input of each step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.networks.conditioning import with_labels
+
+Cell = Literal["gru", "lstm"]
+
+_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+
+
+def to_steps(images: Tensor) -> Tensor:
+    """Turn sequences ``(N, C, T)`` or images ``(N, C, H, W)`` into steps ``(N, T or H, numbers of a step)``."""
+    return images.transpose(1, 2).flatten(2)
+
+
+def from_steps(steps: Tensor, image_shape: Sequence[int]) -> Tensor:
+    """Undo :func:`to_steps`."""
+    channels, num_steps, *rest = image_shape
+    return steps.reshape(len(steps), num_steps, channels, *rest).transpose(1, 2)
+
+
+def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, **options: Any) -> nn.GRU | nn.LSTM:
+    """Make recurrent layers whose first weights let a state last and turn, which generators of waves need to begin.
+
+    The matrices from state to state are orthogonal (Saxe et al. 2014, arXiv:1312.6120), and an LSTM's forget gates are
+    open (Jozefowicz et al. 2015, https://proceedings.mlr.press/v37/jozefowicz15.html).
+    """
+    check_choice("cell", cell, _CELLS)
+    check_positive(hidden_dim=hidden_dim, num_layers=num_layers)
+    layers = _CELLS[cell](in_features, hidden_dim, num_layers, batch_first=True, **options)
+    for name, weight in layers.named_parameters():
+        gates = weight.detach().chunk(len(weight) // hidden_dim)
+        for gate in gates:
+            if name.startswith("bias"):
+                gate.zero_()
+            else:
+                (nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_)(gate)
+        if name.startswith("bias_ih") and cell == "lstm":
+            gates[1].fill_(1)
+    return layers
+
+
+class RecurrentGenerator(nn.Module):
+    """Noise at each step through a recurrent network to one output a step, in [-1, 1].
+
+    The last ``steps * step_noise`` numbers of a latent vector are dealt out, ``step_noise`` to each step in turn. All
+    before them set the first state and are given to every step: they can say what holds for the whole sequence (a
+    frequency, a digit), and those of one step what is new in it. With ``latent_dim = steps * step_noise`` nothing is
+    shared, as in the paper of Esteban et al.; with ``step_noise=0`` everything is.
+
+    Args:
+        image_shape: ``(C, T)`` of the sequences made, or ``(C, H, W)`` of the images.
+        latent_dim: Length of the noise vectors.
+        hidden_dim: Hidden units of each layer.
+        num_layers: Recurrent layers, one above the other.
+        cell: ``gru`` or ``lstm``.
+        step_noise: Numbers of the noise vector that each step has for itself.
+        num_classes: Number of labels; 0 makes it unconditional.
+
+    Raises:
+        SettingError: The steps' own noise is more than there is.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        hidden_dim: int = 64,
+        num_layers: int = 1,
+        cell: Cell = "lstm",
+        step_noise: int = 0,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
+        channels, self.num_steps, *rest = self.image_shape
+        self.step_noise = step_noise
+        self.shared_noise = latent_dim - self.num_steps * step_noise
+        if step_noise < 0 or self.shared_noise < 0:
+            raise SettingError(
+                f"step_noise is {step_noise} for {self.num_steps} steps: it may be 0 to {latent_dim // self.num_steps} "
+                f"with latent_dim {latent_dim}."
+            )
+        in_features = self.shared_noise + num_classes
+        self.recurrent = _recurrent(cell, in_features + step_noise, hidden_dim, num_layers)
+        self.num_states = 2 if cell == "lstm" else 1  # an LSTM's state is a hidden one and a cell's
+        self.first_state = nn.Linear(in_features, self.num_states * num_layers * hidden_dim) if in_features else None
+        self.output = nn.Linear(hidden_dim, channels * math.prod(rest))
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map noise ``(N, latent_dim)`` to sequences ``(N, C, T)``, or to images ``(N, C, H, W)``."""
+        shared = with_labels(noise[:, : self.shared_noise], labels, self.num_classes)
+        own = noise[:, self.shared_noise :].reshape(len(noise), self.num_steps, self.step_noise)
+        inputs = torch.cat([shared.unsqueeze(1).expand(-1, self.num_steps, -1), own], dim=2)
+        hidden, _ = self.recurrent(inputs, self._first_state(shared))
+        return from_steps(self.output(hidden).tanh(), self.image_shape)
+
+    def _first_state(self, shared: Tensor) -> Any:
+        """Return what the recurrent layers begin with, as they take it; None stands for zeros."""
+        if self.first_state is None:
+            return None
+        states = self.first_state(shared).tanh().reshape(len(shared), self.num_states, self.recurrent.num_layers, -1)
+        hidden, *cells = states.permute(1, 2, 0, 3).contiguous()
+        return (hidden, *cells) if cells else hidden
+
+
+class RecurrentDiscriminator(nn.Module):
+    """Steps through a recurrent network; the logit is the mean of one for each step, so that their order counts.
+
+    Where a penalty asks for the gradient at the sequences, it is differentiated in turn, which cuDNN's recurrent
+    kernels cannot do: on a GPU the network then runs without them, which takes longer.
+
+    Args:
+        image_shape: ``(C, T)`` of the sequences judged, or ``(C, H, W)`` of the images.
+        hidden_dim: Hidden units of each layer and direction.
+        num_layers: Recurrent layers, one above the other.
+        cell: ``gru`` or ``lstm``.
+        bidirectional: Whether a second network reads each layer's steps backwards (Mogren 2016).
+        num_classes: Number of labels; 0 makes it unconditional.
+    """
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        hidden_dim: int = 64,
+        num_layers: int = 1,
+        cell: Cell = "lstm",
+        bidirectional: bool = True,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        channels, _, *rest = image_shape
+        in_features = channels * math.prod(rest) + num_classes
+        self.recurrent = _recurrent(cell, in_features, hidden_dim, num_layers, bidirectional=bidirectional)
+        self.output = nn.Linear(hidden_dim * (2 if bidirectional else 1), 1)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Map sequences ``(N, C, T)``, or images ``(N, C, H, W)``, to logits ``(N, 1)``."""
+        steps = to_steps(images)
+        inputs = with_labels(steps.transpose(1, 2), labels, self.num_classes).transpose(1, 2)
+        with _twice_differentiable(images):
+            hidden, _ = self.recurrent(inputs)
+        logits: Tensor = self.output(hidden).mean(dim=1)
+        return logits
+
+
+def _twice_differentiable(images: Tensor) -> AbstractContextManager[Any]:
+    """Leave cuDNN out where the images are a leaf that wants a gradient: those of a penalty, and of no loss."""
+    if images.is_cuda and images.is_leaf and images.requires_grad:
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()
