@@ -12,11 +12,17 @@ from torchmetrics import MeanMetric
 
 from lightning_gans import randomness
 from lightning_gans.errors import SettingError, check_choice, check_positive
-from lightning_gans.losses import bernoulli_log_likelihood, gaussian_kl, gaussian_log_likelihood
-from lightning_gans.models.base import GenerativeModule
+from lightning_gans.losses import bernoulli_log_likelihood, full_precision, gaussian_kl, gaussian_log_likelihood
+from lightning_gans.models.base import GenerativeModule, check_sizes
 from lightning_gans.models.updates import Part
 from lightning_gans.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from lightning_gans.randomness import Stream
+
+BOUND_NUMBERS = 2**24
+"""The latents of so many numbers, for all samples of some images, are drawn at once for a bound: 64 MiB."""
+
+BOUND_ROWS = 512
+"""The decoder makes about so many images at once for a bound."""
 
 
 class VAE(GenerativeModule):
@@ -35,11 +41,17 @@ class VAE(GenerativeModule):
             on the images' scale (``gaussian``), ``(N, C, H, W)``.
         encoder_dims: Widths of the hidden layers of the ``mlp`` encoder.
         decoder_dims: Widths of the hidden layers of the ``mlp`` decoder.
+        batch_norm: Whether the hidden layers of the ``mlp`` networks have BatchNorm; the ``conv`` ones always do.
         width: Channels of the ``conv`` networks at half the image's size.
+        dense_dims: Widths of fully connected layers between the convolutions and the latents, from the image to
+            the latents in the encoder, the other way round in the decoder.
         likelihood: ``bernoulli`` for black and white, ``gaussian`` for grey and colour.
         sigma: Standard deviation of the ``gaussian`` likelihood on the images' scale; None learns one for
             all pixels (Rybkin et al. 2021, arXiv:2006.13202).
         beta: Weight of the KL term in the loss (Higgins et al. 2017); what is logged stays unweighted.
+        importance_samples: K: samples of the posterior for each image in training. More than 1 goes up the
+            importance-weighted bound in the place of the ELBO (Burda et al. 2015, arXiv:1509.00519), which is
+            tighter, and costs as many passes through the decoder; what is logged stays the ELBO.
         encoder_lr: Adam's learning rate for the encoder.
         decoder_lr: Adam's learning rate for the decoder.
         betas: Adam's decay rates, for both.
@@ -67,10 +79,13 @@ class VAE(GenerativeModule):
         decoder: nn.Module | None = None,
         encoder_dims: Sequence[int] = (512, 256),
         decoder_dims: Sequence[int] = (256, 512),
+        batch_norm: bool = False,
         width: int = 32,
+        dense_dims: Sequence[int] = (),
         likelihood: Literal["bernoulli", "gaussian"] = "bernoulli",
         sigma: float | None = None,
         beta: float = 1.0,
+        importance_samples: int = 1,
         encoder_lr: float = 1e-3,
         decoder_lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -78,25 +93,32 @@ class VAE(GenerativeModule):
         encoder_steps: int = 1,
         **options: Any,
     ) -> None:
+        check_sizes(image_shape, latent_dim)
         super().__init__(image_shape, latent_dim, num_classes, **options)
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_choice("likelihood", likelihood, ("bernoulli", "gaussian"))
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, encoder_steps=encoder_steps)
+        check_positive(importance_samples=importance_samples)
         if beta < 0:
             raise SettingError(f"beta is {beta}: it must not be negative.")
+        if importance_samples > 1 and beta != 1:
+            raise SettingError(
+                f"importance_samples is {importance_samples}, whose weights leave no room for beta {beta}."
+            )
         if sigma is not None:
             check_positive(sigma=sigma)
         if architecture == "mlp":
-            encoder = encoder or MLPEncoder(image_shape, latent_dim, encoder_dims, num_classes)
-            decoder = decoder or MLPDecoder(image_shape, latent_dim, decoder_dims, num_classes)
+            encoder = encoder or MLPEncoder(image_shape, latent_dim, encoder_dims, num_classes, batch_norm)
+            decoder = decoder or MLPDecoder(image_shape, latent_dim, decoder_dims, num_classes, batch_norm)
         else:
-            encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes)
-            decoder = decoder or ConvDecoder(image_shape, latent_dim, width, num_classes)
+            encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes, dense_dims)
+            decoder = decoder or ConvDecoder(image_shape, latent_dim, width, num_classes, dense_dims[::-1])
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
         self.log_sigma = nn.Parameter(torch.tensor(sigma or 1.0).log(), requires_grad=sigma is None)
         self.beta = beta
+        self.importance_samples = importance_samples
         self.encoder_lr = encoder_lr
         self.decoder_lr = decoder_lr
         self.betas = betas
@@ -176,19 +198,20 @@ class VAE(GenerativeModule):
             Nats, float32 ``(N,)``.
         """
         check_positive(iw_samples=iw_samples)
+        bounds = [torch.empty(0, device=self.device)]
         with self._evaluating():
-            images = images.to(self.device).to(self.dtype)
-            labels = None if labels is None else labels.to(self.device)
-            noise = self._noise_for(images, iw_samples, seed)
-            mean, log_variance = (part.float() for part in self.encode(images, labels, ema=ema))
-            total = torch.full((len(images),), -torch.inf, device=self.device)
-            for sample in noise.unbind(1):
-                latents = mean + sample * (0.5 * log_variance).exp()
-                likelihood = self._log_likelihood(latents.to(images.dtype), images, labels, ema)
-                # log p(z) - log q(z|x), in which the normalising constants cancel
-                ratio = 0.5 * (sample.square() + log_variance - latents.square()).sum(1)
-                total = torch.logaddexp(total, likelihood + ratio)
-        return total - math.log(iw_samples)
+            size = max(1, BOUND_NUMBERS // (iw_samples * self.latent_dim))
+            for start in range(0, len(images), size):
+                part = images[start : start + size].to(self.device).to(self.dtype)
+                part_labels = None if labels is None else labels[start : start + size].to(self.device)
+                mean, log_variance = (moment.float() for moment in self.encode(part, part_labels, ema=ema))
+                noise = self._noise_for(part, iw_samples, seed)
+                log_weights = [
+                    self._weigh(part, mean, log_variance, some, part_labels, ema)[1]
+                    for some in torch.split(noise, max(1, BOUND_ROWS // len(part)), 1)
+                ]
+                bounds.append(torch.cat(log_weights, 1).logsumexp(1) - math.log(iw_samples))
+        return torch.cat(bounds)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the encoder ``encoder_steps`` times, the last time together with the decoder."""
@@ -214,10 +237,36 @@ class VAE(GenerativeModule):
     def _losses(self, parts: Sequence[Part], update: int, terms: list[Tensor]) -> Iterator[Tensor]:
         """Yield the loss on each batch of an update, and note the means of its two terms."""
         for images, labels in self.accumulated(parts):
-            noise = self.noise(len(images), update, Stream.POSTERIOR)
-            reconstruction, kl = self.bound_terms(images, noise, labels, ema=False)
+            num = self.importance_samples
+            noise = self.noise(len(images) * num, update, Stream.POSTERIOR)
+            if num == 1:
+                reconstruction, kl = self.bound_terms(images, noise, labels, ema=False)
+                loss = (self.beta * kl - reconstruction).mean()
+            else:
+                mean, log_variance = self.encode(images, labels, ema=False)
+                noise = noise.view(len(images), num, -1)
+                likelihood, log_weights = self._weigh(images, mean, log_variance, noise, labels, ema=False)
+                reconstruction, kl = likelihood.mean(1), gaussian_kl(mean, log_variance)
+                loss = math.log(num) - log_weights.logsumexp(1).mean()
             terms.append(torch.stack([reconstruction.detach().mean(), kl.detach().mean()]))
-            yield (self.beta * kl - reconstruction).mean()
+            yield loss
+
+    def _weigh(
+        self, images: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor, labels: Tensor | None, ema: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Return log p(x|z) and the logarithm of p(x, z) / q(z|x) of K latents for each image, ``(N, K)`` each.
+
+        The noise that becomes the latents is ``(N, K, latent_dim)``.
+        """
+        num = noise.shape[1]
+        mean, log_variance, noise = (full_precision(part) for part in (mean[:, None], log_variance[:, None], noise))
+        latents = mean + noise * (0.5 * log_variance).exp()
+        inputs, targets = latents.flatten(0, 1).to(images.dtype), images.repeat_interleave(num, 0)
+        likelihood = self._log_likelihood(
+            inputs, targets, None if labels is None else labels.repeat_interleave(num), ema
+        ).view(-1, num)
+        # log p(z) - log q(z|x), in which the normalising constants cancel
+        return likelihood, likelihood + 0.5 * (noise.square() + log_variance - latents.square()).sum(2)
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         """Measure the bound on held-out images."""

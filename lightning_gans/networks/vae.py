@@ -24,6 +24,7 @@ class MLPEncoder(nn.Module):
         latent_dim: Number of latents.
         hidden_dims: Widths of the hidden layers, from the image to the latents.
         num_classes: Number of labels; 0 makes it unconditional.
+        batch_norm: Whether the hidden layers have BatchNorm.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class MLPEncoder(nn.Module):
         latent_dim: int,
         hidden_dims: Sequence[int] = (512, 256),
         num_classes: int = 0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims)
+        self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims, batch_norm=batch_norm)
         self.output = nn.Linear(hidden_dims[-1], 2 * latent_dim)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -53,6 +55,7 @@ class MLPDecoder(nn.Module):
         latent_dim: Number of latents.
         hidden_dims: Widths of the hidden layers, from the latents to the image.
         num_classes: Number of labels; 0 makes it unconditional.
+        batch_norm: Whether the hidden layers have BatchNorm.
     """
 
     def __init__(
@@ -61,11 +64,12 @@ class MLPDecoder(nn.Module):
         latent_dim: int,
         hidden_dims: Sequence[int] = (256, 512),
         num_classes: int = 0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
-        self.hidden = hidden_layers(latent_dim + num_classes, hidden_dims)
+        self.hidden = hidden_layers(latent_dim + num_classes, hidden_dims, batch_norm=batch_norm)
         self.output = nn.Linear(hidden_dims[-1], math.prod(self.image_shape))
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -83,12 +87,23 @@ class ConvEncoder(nn.Module):
         latent_dim: Number of latents.
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
+        dense_dims: Widths of fully connected layers with BatchNorm behind the convolutions.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        width: int = 32,
+        num_classes: int = 0,
+        dense_dims: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width)
+        if dense_dims:
+            self.layers.append(hidden_layers(num_features, dense_dims, batch_norm=True))
+            num_features = dense_dims[-1]
         self.output = nn.Linear(num_features, 2 * latent_dim)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -106,12 +121,25 @@ class ConvDecoder(nn.Module):
         latent_dim: Number of latents.
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
+        dense_dims: Widths of fully connected layers with BatchNorm before the convolutions.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 32, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        width: int = 32,
+        num_classes: int = 0,
+        dense_dims: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.layers = upsampling(image_shape, latent_dim + num_classes, width)
+        num_features = latent_dim + num_classes
+        if dense_dims:
+            dense = hidden_layers(num_features, dense_dims, batch_norm=True)
+            self.layers = nn.Sequential(dense, *upsampling(image_shape, dense_dims[-1], width))
+        else:
+            self.layers = upsampling(image_shape, num_features, width)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map latents ``(N, latent_dim)`` to pixel parameters ``(N, C, H, W)``."""

@@ -113,6 +113,92 @@ def test_likelihoods_are_float32_under_autocast():
     assert [term.dtype for term in terms] == [torch.float32] * 2
 
 
+# --- the importance-weighted bound in training ------------------------------------------------------------
+
+
+def loss_of(model, images, labels=None):
+    placed(model).run_seed = 3
+    (loss,) = model.losses_of([(images, labels)])
+    return loss
+
+
+def test_one_importance_sample_is_the_elbo_bit_for_bit():
+    model, (images, _) = tiny(VAE, importance_samples=1), make_batches(1)[0]
+    loss = loss_of(model, images)
+    noise = model.noise(8, 0, Stream.POSTERIOR)
+    reconstruction, kl = model.bound_terms(images, noise, ema=False)
+    assert loss.equal((kl - reconstruction).mean())
+
+
+@pytest.mark.parametrize("num_samples", [2, 50])
+def test_with_the_exact_posterior_every_importance_weight_is_the_evidence(num_samples):
+    weight, sigma = 0.7, 0.4
+    precision = 1 + weight**2 / sigma**2
+    model = VAE(
+        (1, 1, 1),
+        latent_dim=1,
+        encoder=LinearEncoder(weight / sigma**2 / precision, 1 / precision),
+        decoder=LinearDecoder(weight),
+        likelihood="gaussian",
+        sigma=sigma,
+        importance_samples=num_samples,
+    )
+    images = torch.tensor([-0.8, 0.1, 0.6]).view(3, 1, 1, 1)
+    evidence = Normal(0.0, math.sqrt(weight**2 + sigma**2)).log_prob(images.flatten()) + LEVEL
+    torch.testing.assert_close(loss_of(model, images), -evidence.mean(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [0, NUM_CLASSES])
+@pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian"])
+def test_the_loss_and_gradient_of_several_importance_samples_by_hand(likelihood, num_classes):
+    options = {"likelihood": likelihood, "num_classes": num_classes}
+    model = tiny(VAE, importance_samples=3, **options).double()
+    images, labels = make_batches(1, 4)[0]
+    images = torch.where(images > 0, 1.0, -1.0).double() if likelihood == "bernoulli" else images.double()
+    given = (labels,) if num_classes else ()
+    loss = loss_of(model, images, *given)
+    networks = [*model.encoder.parameters(), *model.decoder.parameters()]
+    gradients = torch.autograd.grad(loss, networks)
+
+    noise = model.noise(12, 0, Stream.POSTERIOR).view(4, 3, LATENT_DIM)
+    mean, log_variance = model.encoder(images, *given)
+    posterior, prior = Normal(mean, (log_variance / 2).exp()), Normal(torch.zeros_like(mean), 1.0)
+    weights = []
+    for k in range(3):
+        z = posterior.mean + posterior.stddev * noise[:, k]
+        pixels = model.decoder(z, *given)
+        if likelihood == "bernoulli":
+            log_likelihood = Independent(Bernoulli(logits=pixels), 3).log_prob((images + 1) / 2)
+        else:
+            log_likelihood = Independent(Normal(pixels, 1.0), 3).log_prob(images) + 64 * LEVEL
+        weights.append((log_likelihood + prior.log_prob(z).sum(1) - posterior.log_prob(z).sum(1)).exp())
+    wanted = -torch.stack(weights).mean(0).log().mean()
+    torch.testing.assert_close(loss, wanted, rtol=1e-10, atol=1e-10)
+    for found, right in zip(gradients, torch.autograd.grad(wanted, networks), strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-8, atol=1e-10)
+
+
+def test_what_is_logged_with_several_importance_samples_is_the_elbo(make_trainer):
+    trainer, model, batches = make_trainer(log_every_n_steps=1), tiny(VAE, importance_samples=40), make_batches(1)
+    model.run_seed = 3
+    noise = placed(model).noise(320, 0, Stream.POSTERIOR).view(8, 40, LATENT_DIM)
+    terms = [model.bound_terms(batches[0][0], noise[:, k], ema=False) for k in range(40)]
+    elbo = torch.stack([(reconstruction - kl).mean() for reconstruction, kl in terms]).mean().item()
+    fit(trainer, model, batches)
+    assert trainer.callback_metrics["train/elbo"].item() == pytest.approx(elbo, rel=1e-5)
+
+
+def test_importance_samples_belong_to_the_place_in_the_global_batch(make_trainer):
+    def trained(**options):
+        torch.manual_seed(0)
+        model = tiny(VAE, importance_samples=3, **options).double()
+        model.run_seed = 3
+        return fit(make_trainer(), model, make_batches(2))
+
+    for a, b in zip(trained().parameters(), trained(accumulate_batches=2).parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
 # --- the update -------------------------------------------------------------------------------------------
 
 
@@ -324,12 +410,18 @@ def test_prediction_gives_reconstructions(make_trainer):
         ("encoder_lr", 0.0),
         ("decoder_lr", -1.0),
         ("encoder_steps", 0),
+        ("importance_samples", 0),
         ("num_classes", -1),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(SettingError, match=setting):
         tiny(VAE, **{setting: value})
+
+
+def test_importance_weights_have_no_beta():
+    with pytest.raises(SettingError, match=r"importance_samples is 2.*beta 0\.5"):
+        tiny(VAE, importance_samples=2, beta=0.5)
 
 
 def test_conditional_models_need_labels(make_trainer):
@@ -410,6 +502,24 @@ def test_the_bound_of_an_image_does_not_depend_on_its_batch():
     assert not whole.equal(model.bound(images, 4, seed=1))
     with pytest.raises(SettingError, match="iw_samples is 0"):
         model.bound(images, 0)
+
+
+def test_the_bound_does_not_depend_on_how_much_is_made_at_once(monkeypatch):
+    model, (images, labels) = tiny(VAE, num_classes=NUM_CLASSES), make_batches(1, 7)[0]
+    whole = model.bound(images, 5, labels)
+    monkeypatch.setattr("lightning_gans.models.vae.BOUND_NUMBERS", 3 * 5 * LATENT_DIM)
+    monkeypatch.setattr("lightning_gans.models.vae.BOUND_ROWS", 6)
+    torch.testing.assert_close(model.bound(images, 5, labels), whole, rtol=1e-6, atol=1e-5)
+    noise = randomness.randn_for(images, 5 * LATENT_DIM, 0, Stream.POSTERIOR).view(7, 5, LATENT_DIM)
+    mean, log_variance = model.encode(images, labels)
+    weights = []
+    for k in range(5):
+        latents = mean + noise[:, k] * (0.5 * log_variance).exp()
+        pixels = Independent(Bernoulli(logits=model.averaged("decoder")(latents, labels), validate_args=False), 3)
+        log_q = Normal(mean, (0.5 * log_variance).exp()).log_prob(latents).sum(1)
+        weights.append(pixels.log_prob((images + 1) / 2) + Normal(0.0, 1.0).log_prob(latents).sum(1) - log_q)
+    torch.testing.assert_close(whole, torch.stack(weights).logsumexp(0) - math.log(5), rtol=1e-5, atol=1e-4)
+    assert model.bound(images[:0], 5, labels[:0]).shape == (0,)
 
 
 def test_gaussian_likelihoods_are_logged_in_bits_per_dimension(make_trainer):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from lightning_gans import SettingError
 from lightning_gans.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
@@ -9,9 +10,17 @@ PAIRS = {
         lambda shape, classes: MLPEncoder(shape, 5, [6], classes),
         lambda shape, classes: MLPDecoder(shape, 5, [6], classes),
     ),
+    "mlp_batch_norm": (
+        lambda shape, classes: MLPEncoder(shape, 5, [6], classes, batch_norm=True),
+        lambda shape, classes: MLPDecoder(shape, 5, [6], classes, batch_norm=True),
+    ),
     "conv": (
         lambda shape, classes: ConvEncoder(shape, 5, 2, classes),
         lambda shape, classes: ConvDecoder(shape, 5, 2, classes),
+    ),
+    "conv_dense": (
+        lambda shape, classes: ConvEncoder(shape, 5, 2, classes, [7, 6]),
+        lambda shape, classes: ConvDecoder(shape, 5, 2, classes, [6, 7]),
     ),
 }
 
@@ -46,3 +55,10 @@ def test_sizes_that_do_not_halve_are_refused():
     for make in PAIRS["conv"]:
         with pytest.raises(SettingError, match="image_shape"):
             make((1, 30, 30), 0)
+
+
+def test_hidden_layers_have_batch_norm_where_asked_for():
+    for make in (MLPEncoder, MLPDecoder):
+        for batch_norm in (False, True):
+            network = make((1, 8, 8), 5, [6, 7], batch_norm=batch_norm)
+            assert sum(isinstance(layer, nn.BatchNorm1d) for layer in network.modules()) == 2 * batch_norm
