@@ -70,7 +70,9 @@ class RegularizedModule(GenerativeModule):
         super().__init__(image_shape, latent_dim, num_classes, **options)
         check_names(penalties or {}, augment)
         if augment and len(image_shape) != 3:
-            raise SettingError(f"augment is {list(augment)}: it is for images, and image_shape {list(image_shape)} is none.")
+            raise SettingError(
+                f"augment is {list(augment)}: it is for images, not for image_shape {list(image_shape)}."
+            )
         check_not_negative(feature_matching=feature_matching, auxiliary_weight=auxiliary_weight)
         check_positive(penalty_interval=penalty_interval)
         check_share(penalty_end=penalty_end)

@@ -9,7 +9,17 @@ import torch.nn.functional as F
 from pytorch_lightning import Callback
 from torch import nn
 
-from lightning_gans import DCGAN, GAN, ConditionalGAN, RecurrentGAN, SettingError, augment, losses, penalties, randomness
+from lightning_gans import (
+    DCGAN,
+    GAN,
+    ConditionalGAN,
+    RecurrentGAN,
+    SettingError,
+    augment,
+    losses,
+    penalties,
+    randomness,
+)
 from lightning_gans.randomness import Stream
 from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny
 
