@@ -37,23 +37,17 @@ def levels(image_shape: Sequence[int]) -> tuple[int, int]:
     return side, doublings
 
 
-def initialize(module: nn.Module) -> None:
-    """Draw weights as Radford et al. did: N(0, 0.02²), BatchNorm's scale N(1, 0.02²), biases zero."""
+def initialize(module: nn.Module, normalized: bool = True) -> None:
+    """Draw weights as Radford et al. did: N(0, 0.02²), BatchNorm's scale N(1, 0.02²), biases zero.
+
+    Without BatchNorm activations would fade; convolutions and linear layers then keep their scale (He et al. 2015).
+    """
     for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.Embedding)):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
-        elif isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d):
             nn.init.normal_(layer.weight, 1.0, 0.02)
-        else:
-            continue
-        if isinstance(bias := getattr(layer, "bias", None), nn.Parameter):
-            nn.init.zeros_(bias)
-
-
-def initialize_unnormalized(module: nn.Module) -> None:
-    """Draw weights so that activations keep their scale without BatchNorm (He et al. 2015); embeddings N(0, 0.02²)."""
-    for layer in module.modules():
-        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        elif normalized and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.normal_(layer.weight, 0.0, 0.02)
+        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.kaiming_normal_(layer.weight, 0.2)
         elif isinstance(layer, nn.Linear):  # the output: no activation follows
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
@@ -150,7 +144,7 @@ class DCGANDiscriminator(nn.Module):
         self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width, batch_norm)
         self.output = nn.Linear(num_features, 1)
         self.projection = nn.Embedding(num_classes, num_features) if num_classes > 0 else None
-        initialize(self) if batch_norm else initialize_unnormalized(self)
+        initialize(self, normalized=batch_norm)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""

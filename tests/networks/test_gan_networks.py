@@ -109,3 +109,15 @@ def test_dropout_is_for_training_alone():
     assert not network(images).equal(network(images))
     network.eval()
     assert network(images).equal(network(images))
+
+
+def test_a_discriminator_without_batch_norm_judges_each_image_alone_and_on_the_same_scale():
+    torch.manual_seed(0)
+    discriminator = DCGANDiscriminator((1, 28, 28), 32, batch_norm=False)
+    assert not [layer for layer in discriminator.modules() if isinstance(layer, nn.BatchNorm2d)]
+    images = torch.randn(64, 1, 28, 28)
+    logits = discriminator(images)
+    torch.testing.assert_close(logits[:3], discriminator(images[:3]))
+    assert 0.3 < logits.std().item() < 3  # N(0, 0.02²) would give 0.01
+    with_norm = DCGANDiscriminator((1, 28, 28), 32)
+    assert not torch.allclose(with_norm(images)[:3], with_norm(images[:3]))
