@@ -6,10 +6,10 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 
-from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
+from lightning_gans import DCGAN, GAN, VAE, VAEGAN, ConditionalGAN
 from lightning_gans.errors import SettingError
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
-from tests.toys import Toys, tiny
+from tests.toys import SHAPE, Toys, tiny
 
 # Eight batches an epoch, three epochs; dropout, BatchNorm, several updates a step.
 MODELS = {
@@ -17,6 +17,7 @@ MODELS = {
     "dcgan": lambda: tiny(DCGAN, lr_schedule="cosine", lr_end=0.1),
     "cgan": lambda: tiny(ConditionalGAN, dropout=0.3, mismatch_weight=0.5, gradient_clip_val=0.5),
     "vae": lambda: tiny(VAE, encoder_steps=2, ema_half_life=0),
+    "vae_gan": lambda: VAEGAN(SHAPE, 4, width=4),
     "regularized": lambda: tiny(
         DCGAN,
         loss="relativistic",

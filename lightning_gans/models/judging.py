@@ -92,7 +92,7 @@ def find_feature_layer(discriminator: nn.Module, name: str | None) -> nn.Module:
         return layers[name]
     matrices = [layer for layer in layers.values() if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d))]
     if not matrices:
-        raise SettingError("feature_matching needs the discriminator's feature_layer: it has no linear layer.")
+        raise SettingError("feature_layer: the discriminator has no linear or convolutional layer; name one.")
     return matrices[-1]
 
 

@@ -80,6 +80,7 @@ EQUAL = {
     "conditional": conditional,
     "bernoulli": lambda: tiny(VAE),
     "gaussian": lambda: tiny(VAE, likelihood="gaussian"),
+    "importance": lambda: tiny(VAE, importance_samples=3),
     "encoder_steps": lambda: tiny(VAE, encoder_steps=2),
     "conditional_vae": lambda: tiny(VAE, num_classes=NUM_CLASSES),
     "clipped": lambda: gan(gradient_clip_val=0.02),
