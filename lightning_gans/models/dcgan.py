@@ -22,8 +22,6 @@ class DCGAN(AdversarialModule):
         discriminator: Replaces the discriminator; ``discriminator(images)`` gives logits, ``(N,)`` or ``(N, 1)``.
         width: Channels of both networks at half the image's size; each halving doubles them.
         discriminator_width: The discriminator's, where it differs.
-        categories: Numbers of the noise that become one choice among so many, where images are of distinct kinds; see
-            :class:`~lightning_gans.networks.DCGANGenerator`.
         batch_norm: Whether the discriminator has BatchNorm; with a gradient penalty it should not.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
@@ -41,7 +39,6 @@ class DCGAN(AdversarialModule):
         discriminator: nn.Module | None = None,
         width: int = 64,
         discriminator_width: int | None = None,
-        categories: int = 0,
         batch_norm: bool = True,
         **options: Any,
     ) -> None:
@@ -50,7 +47,7 @@ class DCGAN(AdversarialModule):
             image_shape=image_shape,
             latent_dim=latent_dim,
             num_classes=0,
-            generator=generator or DCGANGenerator(image_shape, latent_dim, width, categories=categories),
+            generator=generator or DCGANGenerator(image_shape, latent_dim, width),
             discriminator=discriminator
             or DCGANDiscriminator(image_shape, discriminator_width or width, batch_norm=batch_norm),
             **options,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError, check_positive
@@ -111,35 +109,16 @@ class DCGANGenerator(nn.Module):
         latent_dim: Length of the noise vectors.
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
-        categories: Replaces the first so many numbers of the noise by which of them is the largest, one-hot: a choice
-            that the network makes use of as it likes. A continuous map of continuous noise alone has to fill the gaps
-            between kinds of images with what is neither (Khayatkhoei et al. 2018, https://arxiv.org/abs/1806.00880).
-
-    Raises:
-        SettingError: There are more categories than numbers.
     """
 
-    def __init__(
-        self,
-        image_shape: Sequence[int],
-        latent_dim: int,
-        width: int = 64,
-        num_classes: int = 0,
-        categories: int = 0,
-    ) -> None:
+    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 64, num_classes: int = 0) -> None:
         super().__init__()
-        if not 0 <= categories <= latent_dim:
-            raise SettingError(f"categories is {categories}: it may be 0 to the latent_dim, {latent_dim}.")
         self.num_classes = num_classes
-        self.categories = categories
         self.layers = upsampling(image_shape, latent_dim + num_classes, width)
         initialize(self)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
-        if self.categories > 0:
-            chosen = F.one_hot(noise[:, : self.categories].argmax(1), self.categories).to(noise.dtype)
-            noise = torch.cat([chosen, noise[:, self.categories :]], 1)
         images: Tensor = self.layers(with_labels(noise, labels, self.num_classes)).tanh()
         return images
 

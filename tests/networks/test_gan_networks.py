@@ -121,18 +121,3 @@ def test_a_discriminator_without_batch_norm_judges_each_image_alone_and_on_the_s
     assert 0.3 < logits.std().item() < 3  # N(0, 0.02²) would give 0.01
     with_norm = DCGANDiscriminator((1, 28, 28), 32)
     assert not torch.allclose(with_norm(images)[:3], with_norm(images[:3]))
-
-
-def test_categories_are_a_choice_and_nothing_else():
-    generator = DCGANGenerator((1, 28, 28), 6, 4, categories=4).eval()
-    noise = torch.tensor([[0.1, 0.9, -1.0, 0.2, 0.5, 0.7]])
-    other = torch.tensor([[0.8, 1.9, -3.0, 1.2, 0.5, 0.7]])  # the second is the largest again
-    assert generator(noise).equal(generator(other))
-    assert not generator(noise).equal(generator(torch.tensor([[1.0, 0.9, -1.0, 0.2, 0.5, 0.7]])))
-    assert not generator(noise).equal(generator(torch.tensor([[0.1, 0.9, -1.0, 0.2, 0.5, 0.8]])))
-    generator.layers[0].register_forward_pre_hook(lambda layer, args: seen.append(args[0]))
-    seen = []
-    generator(noise)
-    torch.testing.assert_close(seen[0], torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.5, 0.7]]))
-    with pytest.raises(SettingError, match="categories is 7: it may be 0 to the latent_dim, 6"):
-        DCGANGenerator((1, 28, 28), 6, 4, categories=7)
