@@ -615,7 +615,7 @@ def test_disabled_callbacks_leave_nothing(workplace, capsys):
         ]
     )
     assert {path.name for path in (workplace / "runs" / "quickstart" / "version_0").iterdir()} == {
-        "config.yaml", "hparams.yaml", "metrics.csv"
+        "config.yaml", "hparams.yaml", "metrics.csv", "run.json"
     }  # fmt: skip
 
 
