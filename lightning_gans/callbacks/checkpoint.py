@@ -12,7 +12,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.rhythm import is_due
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import check_choice, check_not_negative, check_positive
 from lightning_gans.files import make_folder
 from lightning_gans.metrics.scores import METRICS, ON_REQUEST
 
@@ -43,8 +43,7 @@ class Checkpoint(ModelCheckpoint):
     ) -> None:
         check_choice("checkpoint.mode", mode, ("min", "max"))
         check_positive(**{"checkpoint.every_n_epochs": every_n_epochs})
-        if every_n_steps < 0:
-            raise SettingError(f"checkpoint.every_n_steps is {every_n_steps}: it must not be negative.")
+        check_not_negative(**{"checkpoint.every_n_steps": every_n_steps})
         super().__init__(
             dirpath=dirpath,
             filename="best",

@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric
 from lightning_gans.callbacks.extraction import RealImages, extract, length, reference_from_loader
 from lightning_gans.callbacks.gathering import everywhere, on_first_process
 from lightning_gans.callbacks.rhythm import is_due
-from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
+from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive
 from lightning_gans.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.extractors import Extractor, make_extractor
@@ -128,8 +128,7 @@ class GenerativeMetrics(Callback):
         ):
             if pairs <= k and any(wanted in (METRICS if metrics is None else metrics) for wanted in family):
                 raise SettingError(f"metrics.{name} is {k}, which needs more than {k} images: there are {pairs}.")
-        if iw_samples < 0:
-            raise SettingError(f"metrics.iw_samples is {iw_samples}: it must not be negative.")
+        check_not_negative(**{"metrics.iw_samples": iw_samples})
         self.enabled = enabled
         self.metrics = list(METRICS if metrics is None else metrics)
         self.num_samples = num_samples

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_gans.models.base import call
 from lightning_gans.pictures import to_bytes
 
 MEANINGS = {
@@ -81,22 +82,15 @@ def d_accuracy(model: Any, real: tuple[Tensor, Tensor | None], fake: tuple[Tenso
         real: Real images and, in a conditional model, their labels.
         fake: Samples and theirs.
     """
-    modes = {module: module.training for module in model.discriminator.modules()}
-    model.discriminator.eval()  # dropout draws no number, and no statistics move
-    try:
-        with model.uncompiled():
-            preferred, other = (_logits(model, *shown) for shown in (real, fake))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with model.evaluating():  # dropout draws no number, and no statistics move
+        preferred, other = (_logits(model, *shown) for shown in (real, fake))
     wins = (preferred[:, None] > other).double() + (preferred[:, None] == other).double() / 2
     return float(wins.mean())
 
 
 def _logits(model: Any, images: Tensor, labels: Tensor | None) -> Tensor:
     """Return the discriminator's logits ``(N,)``, of an auxiliary classifier none."""
-    images = images.to(model.dtype)
-    logits: Any = model.discriminator(images) if labels is None else model.discriminator(images, labels)
+    logits = call(model.discriminator, images.to(model.dtype), labels)
     logits = logits[0] if isinstance(logits, tuple) else logits
     flat: Tensor = logits.flatten().float()
     return flat

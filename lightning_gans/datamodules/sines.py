@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gans import randomness
 from lightning_gans.datamodules.base import ImageDataModule, Split
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import SettingError, check_not_negative, check_positive
 from lightning_gans.randomness import Stream
 
 
@@ -58,8 +58,7 @@ class SinesDataModule(ImageDataModule):
             least, most = limits[name]
             if not least <= low <= high <= most:
                 raise SettingError(f"{name} is {[low, high]}: give [lowest, highest], between {least:g} and {most:g}.")
-        if num_classes < 0:
-            raise SettingError(f"num_classes is {num_classes}: it must not be negative.")
+        check_not_negative(num_classes=num_classes)
         self.num_sequences = num_sequences
         self.num_test = num_test
         self.image_shape = (num_channels, num_steps)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gans import losses, randomness
 from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive, check_share
+from lightning_gans.models.base import call
 from lightning_gans.models.regularization import RegularizedModule
 from lightning_gans.models.updates import Part, cosine
 from lightning_gans.randomness import Stream
@@ -97,13 +98,12 @@ class AdversarialModule(RegularizedModule):
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``."""
-        images: Tensor = self.generator(noise) if labels is None else self.generator(noise, labels)
+        images: Tensor = call(self.generator, noise, labels)
         return images
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
-        generator = self.averaged("generator", ema)
-        images: Tensor = generator(latents) if labels is None else generator(latents, labels)
+        images: Tensor = call(self.averaged("generator", ema), latents, labels)
         return images
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

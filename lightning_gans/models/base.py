@@ -39,6 +39,11 @@ def check_sizes(image_shape: Sequence[int], latent_dim: int, *, sequences: bool 
     check_positive(latent_dim=latent_dim)
 
 
+def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
+    """Call a network as every one is called: with labels if and only if there are any."""
+    return network(inputs) if labels is None else network(inputs, labels)
+
+
 class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
     """A model that makes images: what callbacks and commands may know of it.
 
@@ -171,7 +176,7 @@ class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
             seed = int(torch.randint(2**31, ()))
         first, stop = start // SAMPLE_BLOCK * SAMPLE_BLOCK, start + num_samples
         images = [torch.empty(0, *self.image_shape, device=self.device)]
-        with self._evaluating():
+        with self.evaluating():
             for block in range(first, stop, SAMPLE_BLOCK):
                 latents = randomness.randn_rows(
                     block,
@@ -206,7 +211,7 @@ class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
         return chosen
 
     @contextmanager
-    def _evaluating(self) -> Iterator[None]:
+    def evaluating(self) -> Iterator[None]:
         """Put the model into evaluation mode inside the block, each module back into its own afterwards."""
         modes = {module: module.training for module in self.modules()}
         self.eval()

@@ -15,7 +15,7 @@ from lightning_gans import augment as augmentation
 from lightning_gans import losses, penalties
 from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive, check_share
 from lightning_gans.models import judging
-from lightning_gans.models.base import GenerativeModule
+from lightning_gans.models.base import GenerativeModule, call
 from lightning_gans.models.judging import Judgements, find_feature_layer, flat
 from lightning_gans.models.updates import cosine
 from lightning_gans.randomness import Stream
@@ -91,7 +91,7 @@ class RegularizedModule(GenerativeModule):
 
     def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
         """Return the discriminator's logits as float32 or better, of shape ``(N,)``."""
-        judged = self.discriminator(images) if labels is None else self.discriminator(images, labels)
+        judged = call(self.discriminator, images, labels)
         return flat(judged[0] if isinstance(judged, tuple) else judged, len(images))
 
     def watched(self, update: int, features: bool = False) -> AbstractContextManager[Judgements]:

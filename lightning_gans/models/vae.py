@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_gans import randomness
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive
 from lightning_gans.losses import bernoulli_log_likelihood, full_precision, gaussian_kl, gaussian_log_likelihood
-from lightning_gans.models.base import GenerativeModule, check_sizes
+from lightning_gans.models.base import GenerativeModule, call, check_sizes
 from lightning_gans.models.updates import Part
 from lightning_gans.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from lightning_gans.randomness import Stream
@@ -99,8 +99,7 @@ class VAE(GenerativeModule):
         check_choice("likelihood", likelihood, ("bernoulli", "gaussian"))
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, encoder_steps=encoder_steps)
         check_positive(importance_samples=importance_samples)
-        if beta < 0:
-            raise SettingError(f"beta is {beta}: it must not be negative.")
+        check_not_negative(beta=beta)
         if importance_samples > 1 and beta != 1:
             raise SettingError(
                 f"importance_samples is {importance_samples}, whose weights leave no room for beta {beta}."
@@ -135,8 +134,7 @@ class VAE(GenerativeModule):
 
     def encode(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to the posterior's means and log-variances, ``(N, latent_dim)`` each."""
-        encoder = self.averaged("encoder", ema)
-        mean, log_variance = encoder(images) if labels is None else encoder(images, labels)
+        mean, log_variance = call(self.averaged("encoder", ema), images, labels)
         return mean, log_variance
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
@@ -147,7 +145,7 @@ class VAE(GenerativeModule):
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Encode images and decode the posterior's mean; images and result in [-1, 1], ``(N, C, H, W)``."""
-        with self._evaluating():
+        with self.evaluating():
             images = images.to(self.device).to(self.dtype)
             mean, _ = self.encode(images, labels, ema=ema)
             return self.decode(mean, labels, ema=ema).float()
@@ -199,7 +197,7 @@ class VAE(GenerativeModule):
         """
         check_positive(iw_samples=iw_samples)
         bounds = [torch.empty(0, device=self.device)]
-        with self._evaluating():
+        with self.evaluating():
             size = max(1, BOUND_NUMBERS // (iw_samples * self.latent_dim))
             for start in range(0, len(images), size):
                 part = images[start : start + size].to(self.device).to(self.dtype)
@@ -291,8 +289,7 @@ class VAE(GenerativeModule):
 
     def _pixels(self, latents: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
         """Return the likelihood's parameter for each pixel."""
-        decoder = self.averaged("decoder", ema)
-        pixels: Tensor = decoder(latents) if labels is None else decoder(latents, labels)
+        pixels: Tensor = call(self.averaged("decoder", ema), latents, labels)
         return pixels
 
     def _log_likelihood(self, latents: Tensor, images: Tensor, labels: Tensor | None, ema: bool) -> Tensor:

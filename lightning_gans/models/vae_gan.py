@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_gans import losses
 from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive
-from lightning_gans.models.base import GenerativeModule, check_sizes
+from lightning_gans.models.base import GenerativeModule, call, check_sizes
 from lightning_gans.models.judging import find_feature_layer, flat, watched
 from lightning_gans.models.updates import Part
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
@@ -102,18 +102,18 @@ class VAEGAN(GenerativeModule):
 
     def encode(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to the posterior's means and log-variances, ``(N, latent_dim)`` each."""
-        mean, log_variance = _called(self.averaged("encoder", ema), images, labels)
+        mean, log_variance = call(self.averaged("encoder", ema), images, labels)
         return mean, log_variance
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Map latents ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
-        images: Tensor = _called(self.averaged("decoder", ema), latents, labels)
+        images: Tensor = call(self.averaged("decoder", ema), latents, labels)
         return images
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Encode images and decode the posterior's mean; images and result in [-1, 1], ``(N, C, H, W)``."""
-        with self._evaluating():
+        with self.evaluating():
             mean, _ = self.encode(images.to(self.device).to(self.dtype), labels, ema=ema)
             return self.decode(mean, labels, ema=ema).float()
 
@@ -121,7 +121,7 @@ class VAEGAN(GenerativeModule):
         """Return the discriminator's features of images, ``(N, F)``, and its logits, ``(N,)``."""
         layer = find_feature_layer(self.discriminator, self.feature_layer)
         with watched(self.discriminator, feature_layer=layer) as judgements:
-            logits = _called(self.discriminator, images, labels)
+            logits = call(self.discriminator, images, labels)
         features = judgements[0].features
         if features is None:
             raise SettingError("the discriminator does not call its feature_layer: name another.")
@@ -243,10 +243,6 @@ class _Made(NamedTuple):
     posterior: Tensor
     latents: Tensor
     fake: Tensor
-
-
-def _called(network: nn.Module, inputs: Tensor, labels: Tensor | None) -> Any:
-    return network(inputs) if labels is None else network(inputs, labels)
 
 
 def _twice(labels: Tensor | None) -> Tensor | None:

@@ -223,7 +223,7 @@ def test_samples_in_a_fit_are_not_compiled(make_trainer, quick_compiler):
     class Sampling(Callback):
         def on_train_batch_end(self, trainer, model, *args):
             stance = torch._dynamo.eval_frame._stance.stance
-            with model._evaluating():
+            with model.evaluating():
                 found["within"] = torch._dynamo.eval_frame._stance.stance
             found["outside"] = stance
 
