@@ -23,6 +23,8 @@ class DCGAN(AdversarialModule):
         width: Channels of both networks at half the image's size; each halving doubles them.
         discriminator_width: The discriminator's, where it differs.
         batch_norm: Whether the discriminator has BatchNorm; with a gradient penalty it should not.
+        dense_dims: Widths of fully connected layers behind the discriminator's convolutions, from the image on; the
+            generator has them in reverse before its own. InfoGAN has one of 1024 (Chen et al. 2016, arXiv:1606.03657).
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
     Example:
@@ -40,6 +42,7 @@ class DCGAN(AdversarialModule):
         width: int = 64,
         discriminator_width: int | None = None,
         batch_norm: bool = True,
+        dense_dims: Sequence[int] = (),
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim)
@@ -47,8 +50,10 @@ class DCGAN(AdversarialModule):
             image_shape=image_shape,
             latent_dim=latent_dim,
             num_classes=0,
-            generator=generator or DCGANGenerator(image_shape, latent_dim, width),
+            generator=generator or DCGANGenerator(image_shape, latent_dim, width, dense_dims=dense_dims[::-1]),
             discriminator=discriminator
-            or DCGANDiscriminator(image_shape, discriminator_width or width, batch_norm=batch_norm),
+            or DCGANDiscriminator(
+                image_shape, discriminator_width or width, batch_norm=batch_norm, dense_dims=dense_dims
+            ),
             **options,
         )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.networks.conditioning import with_labels
+from lightning_gans.networks.mlp import hidden_layers
 
 
 def levels(image_shape: Sequence[int]) -> tuple[int, int]:
@@ -47,10 +48,8 @@ def initialize(module: nn.Module, normalized: bool = True) -> None:
             nn.init.normal_(layer.weight, 1.0, 0.02)
         elif normalized and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
-        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
+        elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, 0.2)
-        elif isinstance(layer, nn.Linear):  # the output: no activation follows
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, 0.0, 0.02)
         else:
@@ -59,12 +58,18 @@ def initialize(module: nn.Module, normalized: bool = True) -> None:
             nn.init.zeros_(bias)
 
 
-def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.Sequential:
-    """Stack transposed convolutions from a vector to an image, without an output activation."""
+def upsampling(
+    image_shape: Sequence[int], in_features: int, width: int, dense_dims: Sequence[int] = ()
+) -> nn.Sequential:
+    """Stack fully connected layers, if any, and transposed convolutions from a vector to pixels before activation."""
     check_positive(width=width)
     side, doublings = levels(image_shape)
     channels = width * 2 ** (doublings - 1)
-    layers: list[nn.Module] = [
+    layers: list[nn.Module] = []
+    if dense_dims:
+        layers.append(hidden_layers(in_features, dense_dims, batch_norm=True))
+        in_features = dense_dims[-1]
+    layers += [
         nn.Linear(in_features, channels * side**2, bias=False),
         nn.Unflatten(1, (channels, side, side)),
         nn.BatchNorm2d(channels),
@@ -82,7 +87,11 @@ def upsampling(image_shape: Sequence[int], in_features: int, width: int) -> nn.S
 
 
 def downsampling(
-    image_shape: Sequence[int], in_channels: int, width: int, batch_norm: bool = True
+    image_shape: Sequence[int],
+    in_channels: int,
+    width: int,
+    batch_norm: bool = True,
+    dense_dims: Sequence[int] = (),
 ) -> tuple[nn.Sequential, int]:
     """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper, or on none.
 
@@ -98,7 +107,12 @@ def downsampling(
             layers.append(nn.BatchNorm2d(width * 2))
         layers.append(nn.LeakyReLU(0.2))
         width *= 2
-    return nn.Sequential(*layers, nn.Flatten()), width * side**2
+    layers.append(nn.Flatten())
+    num_features = width * side**2
+    if dense_dims:
+        layers.append(hidden_layers(num_features, dense_dims, batch_norm=batch_norm))
+        num_features = dense_dims[-1]
+    return nn.Sequential(*layers), num_features
 
 
 class DCGANGenerator(nn.Module):
@@ -109,12 +123,20 @@ class DCGANGenerator(nn.Module):
         latent_dim: Length of the noise vectors.
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
+        dense_dims: Widths of fully connected layers between the noise and the convolutions.
     """
 
-    def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 64, num_classes: int = 0) -> None:
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        latent_dim: int,
+        width: int = 64,
+        num_classes: int = 0,
+        dense_dims: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.layers = upsampling(image_shape, latent_dim + num_classes, width)
+        self.layers = upsampling(image_shape, latent_dim + num_classes, width, dense_dims)
         initialize(self)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -134,14 +156,22 @@ class DCGANDiscriminator(nn.Module):
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
         batch_norm: Whether it has BatchNorm, which mixes the batch: a gradient penalty wants none.
+        dense_dims: Widths of fully connected layers between the convolutions and the logit.
     """
 
     def __init__(
-        self, image_shape: Sequence[int], width: int = 64, num_classes: int = 0, batch_norm: bool = True
+        self,
+        image_shape: Sequence[int],
+        width: int = 64,
+        num_classes: int = 0,
+        batch_norm: bool = True,
+        dense_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width, batch_norm)
+        self.layers, num_features = downsampling(
+            image_shape, image_shape[0] + num_classes, width, batch_norm, dense_dims
+        )
         self.output = nn.Linear(num_features, 1)
         self.projection = nn.Embedding(num_classes, num_features) if num_classes > 0 else None
         initialize(self, normalized=batch_norm)

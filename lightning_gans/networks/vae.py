@@ -100,10 +100,9 @@ class ConvEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        self.layers, num_features = downsampling(image_shape, image_shape[0] + num_classes, width)
-        if dense_dims:
-            self.layers.append(hidden_layers(num_features, dense_dims, batch_norm=True))
-            num_features = dense_dims[-1]
+        self.layers, num_features = downsampling(
+            image_shape, image_shape[0] + num_classes, width, dense_dims=dense_dims
+        )
         self.output = nn.Linear(num_features, 2 * latent_dim)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -134,12 +133,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.num_classes = num_classes
-        num_features = latent_dim + num_classes
-        if dense_dims:
-            dense = hidden_layers(num_features, dense_dims, batch_norm=True)
-            self.layers = nn.Sequential(dense, *upsampling(image_shape, dense_dims[-1], width))
-        else:
-            self.layers = upsampling(image_shape, num_features, width)
+        self.layers = upsampling(image_shape, latent_dim + num_classes, width, dense_dims)
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map latents ``(N, latent_dim)`` to pixel parameters ``(N, C, H, W)``."""

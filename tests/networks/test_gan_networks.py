@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gans import SettingError
+from lightning_gans import DCGAN, ConditionalGAN, SettingError
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
 from lightning_gans.networks.dcgan import initialize, levels
 
@@ -14,6 +14,10 @@ PAIRS = {
     "dcgan": (
         lambda shape, classes: DCGANGenerator(shape, 5, 2, classes),
         lambda shape, classes: DCGANDiscriminator(shape, 2, classes),
+    ),
+    "dcgan with dense layers": (
+        lambda shape, classes: DCGANGenerator(shape, 5, 2, classes, dense_dims=[6, 7]),
+        lambda shape, classes: DCGANDiscriminator(shape, 2, classes, dense_dims=[7, 6]),
     ),
 }
 
@@ -111,13 +115,51 @@ def test_dropout_is_for_training_alone():
     assert network(images).equal(network(images))
 
 
-def test_a_discriminator_without_batch_norm_judges_each_image_alone_and_on_the_same_scale():
+@pytest.mark.parametrize("dense_dims", [(), (64,)])
+def test_a_discriminator_without_batch_norm_judges_each_image_alone_and_on_the_same_scale(dense_dims):
     torch.manual_seed(0)
-    discriminator = DCGANDiscriminator((1, 28, 28), 32, batch_norm=False)
-    assert not [layer for layer in discriminator.modules() if isinstance(layer, nn.BatchNorm2d)]
+    discriminator = DCGANDiscriminator((1, 28, 28), 32, batch_norm=False, dense_dims=dense_dims)
+    assert not [layer for layer in discriminator.modules() if isinstance(layer, (nn.BatchNorm2d, nn.BatchNorm1d))]
     images = torch.randn(64, 1, 28, 28)
     logits = discriminator(images)
     torch.testing.assert_close(logits[:3], discriminator(images[:3]))
     assert 0.3 < logits.std().item() < 3  # N(0, 0.02²) would give 0.01
     with_norm = DCGANDiscriminator((1, 28, 28), 32)
     assert not torch.allclose(with_norm(images)[:3], with_norm(images[:3]))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        DCGAN((1, 28, 28), 5, width=2, dense_dims=[8, 6]),
+        ConditionalGAN((1, 28, 28), 5, 3, architecture="conv", width=2, dense_dims=[8, 6]),
+    ],
+)
+def test_dense_layers_stand_between_convolutions_and_vectors_in_mirrored_order(model):
+    def widths(network):
+        return [(layer.in_features, layer.out_features) for layer in network.modules() if isinstance(layer, nn.Linear)]
+
+    classes = model.num_classes
+    assert widths(model.generator) == [(5 + classes, 6), (6, 8), (8, 4 * 7 * 7)]
+    assert widths(model.discriminator) == [(4 * 7 * 7, 8), (8, 6), (6, 1)]
+
+
+def test_a_dense_layer_tells_what_only_the_whole_image_shows():
+    """Two ends that agree are real, two that differ are not: a sum over places of 10 pixels cannot tell them apart."""
+    torch.manual_seed(0)
+    images = torch.full((4, 1, 28, 28), -1.0)
+    images[1, :, :, :8] = images[2, :, :, 20:] = images[3, :, :, :8] = images[3, :, :, 20:] = 1.0
+    same = torch.tensor([1.0, 0.0, 0.0, 1.0])[:, None]
+
+    def fit(dense_dims):
+        discriminator = DCGANDiscriminator((1, 28, 28), 4, batch_norm=False, dense_dims=dense_dims)
+        optimizer = torch.optim.Adam(discriminator.parameters(), lr=3e-3)
+        for _ in range(100):
+            loss = nn.functional.binary_cross_entropy_with_logits(discriminator(images), same)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return loss.item()
+
+    assert fit([16]) < 0.1
+    assert fit([]) > 0.6  # ln 2 is guessing
