@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,30 +40,64 @@ def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tens
     return torch.cat([inputs, planes], dim=1)
 
 
-class ConditionalBatchNorm2d(nn.Module):
+class ConditionalBatchNorm(nn.Module):
     """BatchNorm whose scale and shift belong to the label (de Vries et al. 2017, arXiv:1707.00683).
 
     The statistics are those of the whole batch, whatever its labels are. All labels start with scale 1 and
-    shift 0.
+    shift 0. :class:`ConditionalBatchNorm1d` is for vectors, :class:`ConditionalBatchNorm2d` for images.
 
     Args:
-        num_features: Channels of the images.
+        num_features: Channels.
         num_classes: Number of labels.
 
     Raises:
         SettingError: One of them is below 1.
     """
 
+    kind: type[nn.BatchNorm1d | nn.BatchNorm2d]
+
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
         check_positive(num_features=num_features, num_classes=num_classes)
-        self.norm = nn.BatchNorm2d(num_features, affine=False)
+        self.norm = self.kind(num_features, affine=False)
         self.scale = nn.Embedding(num_classes, num_features)
         self.shift = nn.Embedding(num_classes, num_features)
         nn.init.ones_(self.scale.weight)
         nn.init.zeros_(self.shift.weight)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Map images ``(N, C, H, W)`` with labels int64 ``(N,)`` to the same shape."""
-        scale, shift = self.scale(labels)[:, :, None, None], self.shift(labels)[:, :, None, None]
-        return torch.addcmul(shift, self.norm(images), scale)
+    def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Map ``(N, C)`` or ``(N, C, H, W)`` with labels int64 ``(N,)`` to the same shape."""
+        ones = (1,) * (inputs.dim() - 2)
+        scale, shift = (table(labels).unflatten(1, (-1, *ones)) for table in (self.scale, self.shift))
+        return torch.addcmul(shift, self.norm(inputs), scale)
+
+
+class ConditionalBatchNorm1d(ConditionalBatchNorm):
+    """:class:`ConditionalBatchNorm` of vectors, ``(N, C)``."""
+
+    kind = nn.BatchNorm1d
+
+
+class ConditionalBatchNorm2d(ConditionalBatchNorm):
+    """:class:`ConditionalBatchNorm` of images, ``(N, C, H, W)``."""
+
+    kind = nn.BatchNorm2d
+
+
+def make_batch_norm(num_features: int, num_classes: int = 0, *, dims: Literal[1, 2] = 2) -> nn.Module:
+    """Make a BatchNorm of vectors (``dims`` 1) or of images (2), conditional where there are classes."""
+    if num_classes > 0:
+        return (ConditionalBatchNorm1d if dims == 1 else ConditionalBatchNorm2d)(num_features, num_classes)
+    return (nn.BatchNorm1d if dims == 1 else nn.BatchNorm2d)(num_features)
+
+
+def call_layers(layers: nn.Sequential, inputs: Tensor, labels: Tensor | None) -> Tensor:
+    """Call layers one after the other, and with the labels those that take them."""
+    for layer in layers:
+        if isinstance(layer, nn.Sequential):
+            inputs = call_layers(layer, inputs, labels)
+        elif isinstance(layer, ConditionalBatchNorm):
+            inputs = layer(inputs, labels)
+        else:
+            inputs = layer(inputs)
+    return inputs

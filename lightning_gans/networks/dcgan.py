@@ -8,11 +8,12 @@ halving doubles it. Radford's networks for 64 pixels are ``width=128``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_positive
-from lightning_gans.networks.conditioning import with_labels
+from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.networks.conditioning import call_layers, check_labels, make_batch_norm, with_labels
 from lightning_gans.networks.mlp import hidden_layers
 
 
@@ -44,14 +45,12 @@ def initialize(module: nn.Module, normalized: bool = True) -> None:
     Without BatchNorm activations would fade; convolutions and linear layers then keep their scale (He et al. 2015).
     """
     for layer in module.modules():
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d) and layer.affine:
             nn.init.normal_(layer.weight, 1.0, 0.02)
         elif normalized and isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.normal_(layer.weight, 0.0, 0.02)
         elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.kaiming_normal_(layer.weight, 0.2)
-        elif isinstance(layer, nn.Embedding):
-            nn.init.normal_(layer.weight, 0.0, 0.02)
         else:
             continue
         if isinstance(bias := getattr(layer, "bias", None), nn.Parameter):
@@ -59,7 +58,7 @@ def initialize(module: nn.Module, normalized: bool = True) -> None:
 
 
 def upsampling(
-    image_shape: Sequence[int], in_features: int, width: int, dense_dims: Sequence[int] = ()
+    image_shape: Sequence[int], in_features: int, width: int, dense_dims: Sequence[int] = (), num_classes: int = 0
 ) -> nn.Sequential:
     """Stack fully connected layers, if any, and transposed convolutions from a vector to pixels before activation."""
     check_positive(width=width)
@@ -67,18 +66,18 @@ def upsampling(
     channels = width * 2 ** (doublings - 1)
     layers: list[nn.Module] = []
     if dense_dims:
-        layers.append(hidden_layers(in_features, dense_dims, batch_norm=True))
+        layers.append(hidden_layers(in_features, dense_dims, batch_norm=True, num_classes=num_classes))
         in_features = dense_dims[-1]
     layers += [
         nn.Linear(in_features, channels * side**2, bias=False),
         nn.Unflatten(1, (channels, side, side)),
-        nn.BatchNorm2d(channels),
+        make_batch_norm(channels, num_classes),
         nn.ReLU(),
     ]
     for _ in range(doublings - 1):
         layers += [
             nn.ConvTranspose2d(channels, channels // 2, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(channels // 2),
+            make_batch_norm(channels // 2, num_classes),
             nn.ReLU(),
         ]
         channels //= 2
@@ -124,6 +123,11 @@ class DCGANGenerator(nn.Module):
         width: Channels at half the image's size.
         num_classes: Number of labels; 0 makes it unconditional.
         dense_dims: Widths of fully connected layers between the noise and the convolutions.
+        conditioning: Where a label enters: ``input``, beside the noise, or ``batch_norm``, as scale and shift of
+            each BatchNorm, where it takes nothing from the noise's share of what is normalized.
+
+    Raises:
+        SettingError: A setting is out of range, or labels are missing or given where there are none.
     """
 
     def __init__(
@@ -133,16 +137,24 @@ class DCGANGenerator(nn.Module):
         width: int = 64,
         num_classes: int = 0,
         dense_dims: Sequence[int] = (),
+        conditioning: Literal["input", "batch_norm"] = "input",
     ) -> None:
         super().__init__()
+        check_choice("conditioning", conditioning, ("input", "batch_norm"))
         self.num_classes = num_classes
-        self.layers = upsampling(image_shape, latent_dim + num_classes, width, dense_dims)
+        self.conditioning = conditioning
+        if conditioning == "input":
+            self.layers = upsampling(image_shape, latent_dim + num_classes, width, dense_dims)
+        else:
+            self.layers = upsampling(image_shape, latent_dim, width, dense_dims, num_classes)
         initialize(self)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
-        images: Tensor = self.layers(with_labels(noise, labels, self.num_classes)).tanh()
-        return images
+        if self.conditioning == "input":
+            noise = with_labels(noise, labels, self.num_classes)
+        check_labels(labels, self.num_classes)
+        return call_layers(self.layers, noise, labels).tanh()
 
 
 class DCGANDiscriminator(nn.Module):
@@ -175,6 +187,8 @@ class DCGANDiscriminator(nn.Module):
         self.output = nn.Linear(num_features, 1)
         self.projection = nn.Embedding(num_classes, num_features) if num_classes > 0 else None
         initialize(self, normalized=batch_norm)
+        if self.projection is not None:
+            nn.init.normal_(self.projection.weight, 0.0, 0.02)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""

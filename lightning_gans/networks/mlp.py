@@ -8,13 +8,21 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError
+from lightning_gans.networks import conditioning
 from lightning_gans.networks.conditioning import with_labels
 
 
 def hidden_layers(
-    in_features: int, hidden_dims: Sequence[int], *, batch_norm: bool = False, dropout: float = 0.0
+    in_features: int,
+    hidden_dims: Sequence[int],
+    *,
+    batch_norm: bool = False,
+    dropout: float = 0.0,
+    num_classes: int = 0,
 ) -> nn.Sequential:
     """Stack linear layers, each followed by BatchNorm (optional), LeakyReLU(0.2) and dropout (optional).
+
+    With ``num_classes`` BatchNorm is conditional, and :func:`conditioning.call_layers` calls the layers.
 
     Raises:
         SettingError: There is no layer, or a width below 1.
@@ -25,7 +33,7 @@ def hidden_layers(
     for out_features in hidden_dims:
         layers.append(nn.Linear(in_features, out_features, bias=not batch_norm))
         if batch_norm:
-            layers.append(nn.BatchNorm1d(out_features))
+            layers.append(conditioning.make_batch_norm(out_features, num_classes, dims=1))
         layers.append(nn.LeakyReLU(0.2))
         if dropout > 0:
             layers.append(nn.Dropout(dropout))

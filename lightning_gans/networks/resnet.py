@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from lightning_gans.errors import check_choice, check_positive
-from lightning_gans.networks.conditioning import ConditionalBatchNorm2d, check_labels
+from lightning_gans.networks.conditioning import check_labels, make_batch_norm
 from lightning_gans.networks.dcgan import levels
 
 Conditioning = Literal["projection", "auxiliary"]
@@ -38,17 +38,12 @@ def upsample(images: Tensor) -> Tensor:
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
-def batch_norm(width: int, num_classes: int) -> nn.Module:
-    """Make a BatchNorm, whose scale and shift belong to the label where there are labels."""
-    return ConditionalBatchNorm2d(width, num_classes) if num_classes > 0 else nn.BatchNorm2d(width)
-
-
 class UpBlock(nn.Module):
     """Doubles the size: BatchNorm, ReLU, up, convolution, BatchNorm, ReLU, convolution; and a 1x1 shortcut."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
-        self.norms = nn.ModuleList([batch_norm(width, num_classes) for _ in range(2)])
+        self.norms = nn.ModuleList([make_batch_norm(width, num_classes) for _ in range(2)])
         self.residual = nn.ModuleList([nn.Conv2d(width, width, 3, padding=1) for _ in range(2)])
         self.shortcut = nn.Conv2d(width, width, 1)
 

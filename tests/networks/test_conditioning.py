@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lightning_gans import SettingError
-from lightning_gans.networks.conditioning import ConditionalBatchNorm2d, with_labels
+from lightning_gans.networks.conditioning import ConditionalBatchNorm1d, ConditionalBatchNorm2d, with_labels
 
 
 def test_labels_are_appended_one_hot():
@@ -36,17 +36,23 @@ def test_labels_have_to_fit_the_network(labels, num_classes):
         with_labels(torch.zeros(2, 3), labels, num_classes)
 
 
+@pytest.mark.parametrize(
+    ("conditional", "batch_norm", "size"),
+    [(ConditionalBatchNorm1d, nn.BatchNorm1d, ()), (ConditionalBatchNorm2d, nn.BatchNorm2d, (5, 5))],
+)
 @pytest.mark.parametrize("training", [True, False])
-def test_conditional_batchnorm_is_batchnorm_with_the_scale_and_shift_of_the_label(training):
+def test_conditional_batchnorm_is_batchnorm_with_the_scale_and_shift_of_the_label(
+    conditional, batch_norm, size, training
+):
     torch.manual_seed(0)
-    layer = ConditionalBatchNorm2d(4, 3)
+    layer = conditional(4, 3)
     nn.init.normal_(layer.scale.weight)
     nn.init.normal_(layer.shift.weight)
-    images, labels = torch.randn(12, 4, 5, 5) * 3 + 2, torch.arange(12) % 3
+    images, labels = torch.randn(12, 4, *size) * 3 + 2, torch.arange(12) % 3
     layer(images, labels)  # running statistics to evaluate with
     found = layer.train(training)(images, labels)
     for label in range(3):
-        plain = nn.BatchNorm2d(4)
+        plain = batch_norm(4)
         plain(images)
         plain.weight, plain.bias = nn.Parameter(layer.scale.weight[label]), nn.Parameter(layer.shift.weight[label])
         wanted = plain.train(training)(images)  # the statistics are those of all labels

@@ -4,7 +4,17 @@ from torch import nn
 
 from lightning_gans import DCGAN, ConditionalGAN, SettingError
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from lightning_gans.networks.conditioning import ConditionalBatchNorm
 from lightning_gans.networks.dcgan import initialize, levels
+
+
+def randomized(network):
+    """Labels of conditional BatchNorm start equal."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight)
+    return network
+
 
 PAIRS = {
     "mlp": (
@@ -13,6 +23,10 @@ PAIRS = {
     ),
     "dcgan": (
         lambda shape, classes: DCGANGenerator(shape, 5, 2, classes),
+        lambda shape, classes: DCGANDiscriminator(shape, 2, classes),
+    ),
+    "dcgan with labels in BatchNorm": (
+        lambda shape, classes: randomized(DCGANGenerator(shape, 5, 2, classes, [6], "batch_norm")),
         lambda shape, classes: DCGANDiscriminator(shape, 2, classes),
     ),
     "dcgan with dense layers": (
@@ -163,3 +177,19 @@ def test_a_dense_layer_tells_what_only_the_whole_image_shows():
 
     assert fit([16]) < 0.1
     assert fit([]) > 0.6  # ln 2 is guessing
+
+
+def test_labels_in_batchnorm_are_neither_beside_the_noise_nor_drawn_apart():
+    torch.manual_seed(0)
+    generator = DCGANGenerator((1, 28, 28), 5, 2, 3, [6], "batch_norm")
+    assert generator.layers[0][0].in_features == 5
+    norms = [layer for layer in generator.modules() if isinstance(layer, ConditionalBatchNorm)]
+    assert [norm.scale.weight.shape for norm in norms] == [(3, 6), (3, 4), (3, 2)]
+    assert all((norm.scale.weight == 1).all() and not norm.shift.weight.any() for norm in norms)
+    noise = torch.randn(2, 5)
+    first, second = (generator(noise, torch.full((2,), label)) for label in (0, 2))
+    torch.testing.assert_close(first, second)
+    nn.init.normal_(norms[0].shift.weight)
+    assert not generator(noise, torch.tensor([0, 0])).allclose(generator(noise, torch.tensor([0, 2])))
+    with pytest.raises(SettingError, match="conditioning"):
+        DCGANGenerator((1, 28, 28), 5, 2, 3, conditioning="sum")
