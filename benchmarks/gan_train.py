@@ -17,7 +17,6 @@ training; the test images are looked at once, by the classifier of that epoch. P
 import argparse
 import copy
 import json
-import platform
 import shlex
 import statistics
 import sys
@@ -40,6 +39,7 @@ from lightning_gans import DataError, LightningGansError, MNISTDataModule, load
 from lightning_gans.files import check_writable, replacing
 from lightning_gans.metrics.train_mnist import distort
 from lightning_gans.pictures import to_bytes
+from lightning_gans.summary import hardware
 
 VERSION = 1  # raise it when the classifier or its training changes: accuracies of two versions do not compare
 NUM_CLASSES = 10
@@ -214,18 +214,6 @@ def evaluate(
     return {"accuracy": statistics.fmean(values), "standard_deviation": deviation, "seeds": rows}
 
 
-def hardware() -> str:
-    """Name the processor and how many threads train on it."""
-    name = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    threads = torch.get_num_threads()
-    return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
-
-
 def log(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
@@ -264,7 +252,7 @@ def make_report(options: argparse.Namespace, words: Sequence[str]) -> dict[str, 
         **result,
         "ceiling": ceiling,
         "protocol": protocol,
-        "hardware": hardware(),
+        "hardware": hardware(torch.device("cpu")),
         "seconds": round(time.monotonic() - started, 1),
         "torch": torch.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
