@@ -32,8 +32,8 @@ class ConditionalGAN(AdversarialModule):
         batch_norm: Whether the ``conv`` discriminator has BatchNorm; with a gradient penalty it should not.
         dense_dims: Widths of fully connected layers behind the convolutions of the ``conv`` discriminator, from the
             image on; the generator has them in reverse before its own.
-        conditioning: Where a label enters the ``conv`` generator: ``input``, beside the noise, or ``batch_norm``, as
-            scale and shift of each BatchNorm (de Vries et al. 2017, arXiv:1707.00683).
+        generator_conditioning: Where a label enters the ``conv`` generator: ``input``, beside the noise, or
+            ``batch_norm``, as scale and shift of each BatchNorm (de Vries et al. 2017, arXiv:1707.00683).
         mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
             a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
             the paper's loss. The discriminator learns much faster what the label means.
@@ -59,7 +59,7 @@ class ConditionalGAN(AdversarialModule):
         width: int = 64,
         batch_norm: bool = True,
         dense_dims: Sequence[int] = (),
-        conditioning: Literal["input", "batch_norm"] = "input",
+        generator_conditioning: Literal["input", "batch_norm"] = "input",
         mismatch_weight: float = 0.0,
         **options: Any,
     ) -> None:
@@ -76,7 +76,7 @@ class ConditionalGAN(AdversarialModule):
             discriminator = discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes)
         else:
             generator = generator or DCGANGenerator(
-                image_shape, latent_dim, width, num_classes, dense_dims[::-1], conditioning
+                image_shape, latent_dim, width, num_classes, dense_dims[::-1], generator_conditioning
             )
             discriminator = discriminator or DCGANDiscriminator(image_shape, width, num_classes, batch_norm, dense_dims)
         super().__init__(
