@@ -109,7 +109,7 @@ def print_summary(trainer: pl.Trainer, callbacks: Mapping[str, Any], seconds: fl
     last = found.get("last checkpoint")
     if last is None:
         return
-    output = "samples.png" if len(model.image_shape) == 3 else "samples.npz"
+    output = "samples.png" if model.makes_pictures else "samples.npz"
     more = _more(trainer) if finished else ""
     print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output {output}")
     print(f"Go on:   {PROGRAM} resume {shown(folder_of(trainer))} {more}".rstrip())

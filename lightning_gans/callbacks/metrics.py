@@ -179,7 +179,7 @@ class GenerativeMetrics(Callback):
         self._extractor = None
         if not self.metrics or stage == "predict":
             return
-        if len(pl_module.image_shape) != 3:
+        if not pl_module.makes_pictures:
             raise SettingError(
                 f"GenerativeMetrics scores images, and image_shape {list(pl_module.image_shape)} is that of sequences: "
                 "set metrics.enabled: false."

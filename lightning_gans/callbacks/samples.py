@@ -45,7 +45,7 @@ class _Pictures(Callback):
         """Find the run's folder; all processes have to ask for it together."""
         if not isinstance(pl_module, GenerativeModule):
             raise SettingError(f"{type(self).__name__} needs a GenerativeModule, not a {type(pl_module).__name__}.")
-        if len(pl_module.image_shape) != 3 and self.shows(pl_module):
+        if not pl_module.makes_pictures and self.shows(pl_module):
             raise SettingError(
                 f"{type(self).__name__} shows images, and image_shape {list(pl_module.image_shape)} is that of "
                 f"sequences: set {self.folder_name}.enabled: false."

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         except ImportError as error:
             raise SettingError(f"--import {module}: {error}.") from error
     model = load(args.checkpoint, _device(args.device))
-    pictures = len(model.image_shape) == 3
+    pictures = model.makes_pictures
     if not pictures and output.suffix != ".npz":
         raise SettingError(f"--output is {args.output!r}: sequences have no picture, so give a name that ends in .npz.")
     num_samples = args.num_samples or (len(asked) if asked else 64)

@@ -138,6 +138,11 @@ class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
 
     # --- sampling -----------------------------------------------------------------------------------------
 
+    @property
+    def makes_pictures(self) -> bool:
+        """Whether samples are images ``(N, C, H, W)``, not sequences ``(N, C, T)``."""
+        return len(self.image_shape) == 3
+
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Map latents ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         raise NotImplementedError
