@@ -30,7 +30,7 @@ from lightning_gans import DataError, GenerativeModule, ImageFolderDataModule, L
 from lightning_gans.files import check_writable, replacing
 from lightning_gans.metrics.extractors import hash_module
 from lightning_gans.metrics.frechet import frechet_distance
-from lightning_gans.models.checkpoints import arguments_to_pass
+from lightning_gans.models.checkpoints import build
 from lightning_gans.pictures import to_bytes
 from lightning_gans.summary import hardware
 
@@ -158,7 +158,7 @@ def untrained(model: GenerativeModule, seed: int) -> GenerativeModule:
     """Make a model with the same arguments, its weights drawn anew."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return type(model)(**arguments_to_pass(type(model), model.arguments)).to(model.device).eval()
+        return build(type(model), model.arguments).to(model.device).eval()
 
 
 def distance(features: Tensor, real: Tensor) -> float:

@@ -4,8 +4,9 @@
 
 A run folder is what ``lightning-gans fit`` or ``test`` leaves: ``config.yaml`` and ``metrics/step=….json``, which hold
 scores with the protocol they were made under. What else lies in it is taken along: ``metrics.csv`` (the monitored
-score of each validation), ``run.json`` (command, seconds, hardware, commit; "-" without it), and the JSON of the
-scripts here under the names ``mnist_score.json``, ``gan_train.json``, ``sines_score.json`` and ``modes.json``.
+score of each validation), ``run.json`` (command, seconds, hardware, commit; "-" without it, and command and seconds
+are "-" too where a part of the run was killed and has left no entry), and the JSON of the scripts here under the names
+``mnist_score.json``, ``gan_train.json``, ``sines_score.json`` and ``modes.json``.
 
 Scores of two protocols never stand in one table, by the rule of ``lightning-gans compare``: all of the protocol is
 equal, or it is another one. Runs of one recipe are averaged if nothing but their seeds differs. The same files give the
@@ -68,7 +69,7 @@ class Run:
     Attributes:
         folder: Where it is.
         recipe: What the run goes by, the name of the folder above.
-        seed: The run's; None where it was drawn.
+        seed: That of the training; None where it was drawn.
         settings: Those that make a difference, by their dotted names.
         config: All of them.
         is_test: Whether this is the folder of ``lightning-gans test``, which says nothing of the training.
@@ -116,6 +117,8 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, folder.resolve().parent.name, seed, dict(flat(config)), config)
     records = [read_record(path) for path in sorted((folder / "metrics").glob("step=*.json"))]
     run.is_test = bool(records) and all(record["stage"] == "test" for record in records)
+    if run.is_test:  # its configuration has the seed of the test
+        run.seed = records[-1].get("run_seed", seed)
     run.scores = evaluations(run, records)
     for name, adapt in ATTACHED.items():
         path = folder / f"{name}.json"
@@ -207,18 +210,29 @@ def about(run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
         if not isinstance(fits, list) or not fits or not all(isinstance(one, dict) for one in fits):
             raise DataError(f"{path} is damaged: it has no list of fits.")
     seconds = [one.get("seconds") for one in fits]
+    whole = goes_on(fits, last.get("step", 0))
     hardware = sorted({str(one["hardware"]) for one in fits if one.get("hardware")})
     commits = sorted({short(str(one["commit"])) for one in fits if one.get("commit")})
     version = versions.get("lightning_gans") or fits[-1].get("version")
     version = " ".join(["lightning_gans", version, *commits]) if version else None
     return {
         "images": fits[-1].get("images_seen", last.get("images_seen")),
-        "minutes": None if None in seconds else sum(seconds) / 60,
+        "minutes": sum(seconds) / 60 if whole and None not in seconds else None,
         "hardware": "; ".join(hardware) or last.get("hardware"),
         "version": f"{version}, torch {versions['torch']}" if version and "torch" in versions else version,
         "date": str(last.get("date") or fits[-1].get("date") or "")[:10] or None,
-        "command": fits[0].get("command"),
+        "command": fits[0].get("command") if whole else None,
     }
+
+
+def goes_on(fits: list[dict[str, Any]], scored: int) -> bool:
+    """Whether each fit starts where the one before ended, up to the last scores: one that was killed left no entry."""
+    step: int | None = 0
+    for one in fits:
+        if one.get("from_step", step) != step:
+            return False
+        step = one.get("step")
+    return step is None or scored <= step
 
 
 def short(commit: str) -> str:

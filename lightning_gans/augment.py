@@ -94,6 +94,14 @@ NUM_UNIFORMS = 7
 """How many random numbers an image takes, whichever changes are made."""
 
 
+def check_policies(policies: Sequence[str]) -> None:
+    """Raise :class:`SettingError` for what is no list of names out of :data:`POLICIES`."""
+    if isinstance(policies, str):
+        raise SettingError(f"augment is {policies!r}: give a list, of {', '.join(POLICIES)}.")
+    for name in policies:
+        check_choice("augment", name, POLICIES)
+
+
 def diff_augment(images: Tensor, policies: Sequence[str], uniforms: Tensor) -> Tensor:
     """Change images at random, differentiably.
 
@@ -114,8 +122,7 @@ def diff_augment(images: Tensor, policies: Sequence[str], uniforms: Tensor) -> T
         >>> diff_augment(images, ["translation"], torch.full((1, NUM_UNIFORMS), 0.5)).equal(images)
         True
     """
-    for name in policies:
-        check_choice("augment", name, POLICIES)
+    check_policies(policies)
     if uniforms.shape != (len(images), NUM_UNIFORMS):
         wanted = [len(images), NUM_UNIFORMS]
         raise SettingError(f"uniforms has the shape {list(uniforms.shape)}: {len(images)} images need {wanted}.")

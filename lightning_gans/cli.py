@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -16,6 +17,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.io import CheckpointIO
@@ -134,6 +136,7 @@ class _TrainingCLI(LightningCLI):
         _quiet()
         self.words = words
         self.run = run
+        self.from_step: int | None = None
         super().__init__(
             GenerativeModule,
             pl.LightningDataModule,
@@ -212,6 +215,7 @@ class _TrainingCLI(LightningCLI):
         callbacks += own if isinstance(own, list) else [own]
         if config.enable_progress_bar is not False:
             callbacks.append(ProgressBar())
+        callbacks.append(LambdaCallback(on_train_start=self._note_start))
         if checkpoint.enabled:
             callbacks.append(checkpoint)
         else:
@@ -281,16 +285,31 @@ class _TrainingCLI(LightningCLI):
         except SystemExit:
             self._end(started, finished=False)
             raise
+        except Exception:
+            with contextlib.suppress(Exception):  # what the user has to learn is why the fit failed
+                self._record(time.monotonic() - started)
+            raise
+        if self.from_step is None:  # it had no room to go on
+            self.from_step = self.trainer.global_step
         self._end(started, finished=True)
+
+    def _note_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Note where the training starts, once a checkpoint is read."""
+        self.from_step = trainer.global_step
 
     def _end(self, started: float, finished: bool) -> None:
         """Write down how the run was made, and say what there is."""
-        if not self.trainer.is_global_zero or self._get(self.config, "trainer").fast_dev_run:
-            return
         seconds = time.monotonic() - started
-        if self.trainer.loggers:
-            write_record(self.trainer, self.words, seconds, resumed=self.run is not None)
-        print_summary(self.trainer, self.callbacks, seconds, finished)
+        self._record(seconds)
+        if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
+            print_summary(self.trainer, self.callbacks, seconds, finished)
+
+    def _record(self, seconds: float) -> None:
+        """Write down how the run was made; what ended before its first batch has made nothing of it."""
+        if self.from_step is None or not self.trainer.loggers or self._get(self.config, "trainer").fast_dev_run:
+            return
+        if self.trainer.is_global_zero:
+            write_record(self.trainer, self.words, seconds, self.from_step)
 
     def predict(self, **kwargs: Any) -> None:
         """Run the predictions and write them into the run's folder."""
@@ -312,7 +331,7 @@ class _TrainingCLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` whole, without the checkpoint that the run goes on from.
+    """Writes ``config.yaml`` whole; that of a fit without the checkpoint that it goes on from.
 
     That of a run that goes on is replaced after the first update: until then the new one may be refused.
     """
@@ -333,7 +352,8 @@ class _SaveConfig(SaveConfigCallback):
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Write the file, on the first process."""
         config = self.config.clone()
-        config.ckpt_path = None
+        if stage == "fit":
+            config.ckpt_path = None
         with replacing(folder_of(trainer) / resume.CONFIG) as file:
             file.write(self.parser.dump(config, skip_none=False).encode())
 

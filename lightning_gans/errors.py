@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class LightningGansError(Exception):
@@ -58,8 +58,25 @@ def check_share(**settings: float) -> None:
             raise SettingError(f"{name} is {value}: it is a share, between 0 and 1.")
 
 
+def check_widths(*, empty: bool = False, **settings: Sequence[int]) -> None:
+    """Raise :class:`SettingError` for the first setting that is no list of layers' widths, or has no layer at all."""
+    for name, widths in settings.items():
+        if (len(widths) == 0 and not empty) or min(widths, default=1) < 1:
+            least = "a list of layers' widths" if empty else "the width of at least one layer"
+            raise SettingError(f"{name} is {list(widths)}: give {least}, each 1 or more.")
+
+
+def check_adam(betas: Sequence[float], weight_decay: float, beta2_end: float | None = None) -> None:
+    """Raise :class:`SettingError` for settings with which Adam cannot go on: at a decay rate of 1 it stands still."""
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise SettingError(f"betas is {list(betas)}: give Adam's two decay rates, each from 0 to below 1.")
+    if beta2_end is not None and not 0 <= beta2_end < 1:
+        raise SettingError(f"beta2_end is {beta2_end}: it is a decay rate of Adam, from 0 to below 1.")
+    check_not_negative(weight_decay=weight_decay)
+
+
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     """Raise :class:`SettingError` if ``value`` is not one of ``allowed``."""
     allowed = list(allowed)
     if value not in allowed:
-        raise SettingError(f"{name} is {value!r}: choose from {', '.join(allowed)}.{nearest(value, allowed)}")
+        raise SettingError(f"{name} is {value!r}: choose from {', '.join(allowed)}.{nearest(str(value), allowed)}")

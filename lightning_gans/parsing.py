@@ -90,7 +90,7 @@ def _readable(message: str) -> str:
     if "arguments are required" in text:
         return f"a model and data are missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
     key = re.search(r'Parser key "([\w.]+)"', text)
-    value = re.search(r"(?:Got|Given) value: (.*?)(?: Given value type.*)?$", text)
+    value = re.search(r"(?:Got|Given) value: (.*?)(?: - Expected .*| Given value type.*)?$", text)
     if key is None or value is None:
         return text
     setting = f"{key[1]} is {value[1]!r}"

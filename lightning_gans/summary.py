@@ -22,18 +22,20 @@ from lightning_gans.parsing import PROGRAM
 NAME = "run.json"
 
 
-def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, resumed: bool) -> None:
+def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int) -> None:
     """Append how a run was made to its folder's ``run.json``: one entry for the fit, and one each time it went on.
 
     Args:
         trainer: Of the fit that has just ended.
         words: Its command line.
         seconds: How long it took.
-        resumed: Whether the run went on from a checkpoint; else the file is begun anew, as one that is damaged is.
+        from_step: Where it went on from: a fit that was killed leaves no entry, and is to be missed. From 0 the file
+            is begun anew, as one that is damaged is.
     """
     model: Any = trainer.lightning_module
     fit = {
         "command": shlex.join([PROGRAM, *words]),
+        "from_step": from_step,
         "step": trainer.global_step,
         "images_seen": model.images_seen,
         "seconds": round(seconds, 1),
@@ -45,7 +47,7 @@ def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, resu
     }
     path = folder_of(trainer) / NAME
     before = []
-    if resumed and path.is_file():
+    if from_step > 0 and path.is_file():
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             before = list(json.loads(path.read_text(encoding="utf-8"))["fits"])
     with replacing(path) as file:

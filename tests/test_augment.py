@@ -153,6 +153,8 @@ def test_wrong_names_and_numbers_are_refused():
     images = torch.zeros(2, 3, 8, 8)
     with pytest.raises(SettingError, match=r"augment is 'colour'.*Did you mean 'color'"):
         diff_augment(images, ["colour"], torch.rand(2, NUM_UNIFORMS))
+    with pytest.raises(SettingError, match=r"augment is 'color': give a list"):
+        diff_augment(images, "color", torch.rand(2, NUM_UNIFORMS))
     for shape in ((1, NUM_UNIFORMS), (2, 3)):
         with pytest.raises(SettingError, match="uniforms has the shape"):
             diff_augment(images, ["color"], torch.rand(shape))

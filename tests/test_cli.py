@@ -89,6 +89,7 @@ def fails(args, code, capsys):
         pytest.param(
             ["--trainer.max_epochs", "many"], ["trainer.max_epochs is 'many'", "int or null"], marks=pytest.mark.slow
         ),
+        (["--model.penalties", "{r1: x}"], ["penalties is 'x': expected float or null."]),
         (["--model.loss", "wgan"], ["loss is 'wgan'", "nonsaturating, minimax"]),
         (["--model", "DGAN"], ["model is 'DGAN'", "Did you mean 'DCGAN'?"]),
         pytest.param(["--data", "MNIST"], ["data is 'MNIST'", "MNISTDataModule"], marks=pytest.mark.slow),
@@ -351,6 +352,16 @@ def test_a_run_with_a_network_of_the_users_own_is_resumed(workplace):
     model = load(LAST)
     assert type(model.generator).__name__ == "Flat" and model.generator.gain == 2.0
     assert model.weights_step == 8
+
+
+@pytest.mark.slow
+def test_a_run_with_penalties_is_resumed_and_tested(workplace):
+    penalized = ["--model.batch_norm", "false", "--model.penalties", "{r1: 1}", *WITHOUT_PICTURES]
+    main([*QUICK, *penalized])
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    main(["test", *QUICK[1:5], "--ckpt_path", str(LAST), *WITHOUT_PICTURES])
+    model = load(LAST)
+    assert model.penalties == {"r1": 1.0} and model.weights_step == 8
 
 
 def test_a_checkpoint_outside_of_a_runs_folder_begins_a_new_run(brief, workplace):

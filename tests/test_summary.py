@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
+import yaml
 
 import lightning_gans
-from lightning_gans import summary
+from lightning_gans import cli, summary
 from lightning_gans.cli import main
 
 TINY = [
@@ -33,18 +34,49 @@ def test_a_run_says_how_it_was_made_and_goes_on_saying_so(tmp_path, monkeypatch,
     main(["fit", *TINY])
     (first,) = fits(run)
     assert first["command"] == "lightning-gans " + " ".join(["fit", *TINY])
-    assert (first["step"], first["images_seen"]) == (4, 4 * 64)
+    assert (first["from_step"], first["step"], first["images_seen"]) == (0, 4, 4 * 64)
     assert first["version"] == lightning_gans.__version__
     assert first["processes"] == 1 and 0 < first["seconds"] < 100
     main(["resume", str(run), "--trainer.max_epochs", "2"])
     again, second = fits(run)
     assert again == first
-    assert (second["step"], second["images_seen"]) == (8, 8 * 64)
+    assert (second["from_step"], second["step"], second["images_seen"]) == (4, 8, 8 * 64)
     (run / "run.json").write_text("{")
     main(["resume", str(run), "--trainer.max_epochs", "3"])
-    assert [fit["step"] for fit in fits(run)] == [12]  # what was damaged is begun anew
+    assert [(fit["from_step"], fit["step"]) for fit in fits(run)] == [(8, 12)]  # what was damaged is begun anew
     main(["fit", *TINY])
     assert len(fits(run.with_name("version_1"))) == 1
+
+
+def test_a_fit_that_an_error_ends_is_recorded_once_it_has_begun(tmp_path, monkeypatch):
+    def fail(progress, trainer, *_):
+        if trainer.sanity_checking:
+            raise SystemExit(3)
+        if trainer.global_step == 3:
+            raise ValueError("a test")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.ProgressBar, "on_train_batch_end", fail)
+    with pytest.raises(ValueError, match="a test"):
+        main(["fit", *TINY])
+    run = tmp_path / "runs" / "quickstart" / "version_0"
+    assert [(fit["from_step"], fit["step"]) for fit in fits(run)] == [(0, 3)]
+    monkeypatch.setattr(cli.ProgressBar, "on_sanity_check_start", fail)
+    with pytest.raises(SystemExit):
+        main(["fit", *TINY, "--trainer.num_sanity_val_steps", "1"])
+    assert len(list(tmp_path.rglob("run.json"))) == 1
+
+
+def test_a_test_says_which_checkpoint_of_which_training_it_scored(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *TINY, "--seed_everything", "5"])
+    checkpoint = "runs/quickstart/version_0/checkpoints/last.ckpt"
+    main(["test", *TINY, "--metrics.enabled", "true", "--ckpt_path", checkpoint])
+    run = tmp_path / "runs" / "quickstart" / "version_1"
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["ckpt_path"], config["seed_everything"]) == (checkpoint, 42)
+    (path,) = (run / "metrics").iterdir()
+    assert json.loads(path.read_text())["run_seed"] == 5
 
 
 def test_a_run_without_a_folder_leaves_no_record(tmp_path, monkeypatch):

@@ -263,7 +263,7 @@ class GenerativeMetrics(Callback):
         self.last_scored_step = trainer.global_step
         if likelihoods:
             record["protocol"] |= self._likelihood_protocol(trainer, model, stage)
-        about = {"stage": stage, "step": model.weights_step, "model": type(model).__name__}
+        about = {"stage": stage, "step": model.weights_step, "run_seed": model.run_seed, "model": type(model).__name__}
         made = {"versions": _versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
         record = about | record | {"seed": self.seed, "num_repeats": self.num_repeats} | made
         path = self._path(model, stage)

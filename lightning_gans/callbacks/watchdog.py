@@ -35,7 +35,7 @@ class CollapseWatchdog(Callback):
     model or a run that it has no meaning for. The values go to the loggers as ``watchdog/<signal>``:
 
     ``d_accuracy``: Share of the pairs of a real image and a sample in which the discriminator's logit of the real
-    one is the greater: 0.5 is chance.
+    one is the greater: 0.5 is chance. Not for the loss ``wasserstein``, whose critic is meant to be ahead.
     ``spread``: Mean distance between two samples, as a share of that between two real images.
     ``duplicates``: Share of the samples that have another one nearer than ``duplicate_distance`` times the
     typical (median) distance of a real image from its nearest neighbour; equal ones always count.
@@ -224,7 +224,9 @@ class CollapseWatchdog(Callback):
         values["spread"] = fake.spread / max(real.spread, 1e-12)
         near = fake.nearest <= self.duplicate_distance * real.nearest.median()
         values["duplicates"] = float(near.double().mean())
-        if self._most["d_accuracy"] is not None and hasattr(model, "discriminator"):
+        # A Wasserstein critic is trained to be ahead, which its loss can bear.
+        judged = hasattr(model, "discriminator") and getattr(model, "loss", None) != "wasserstein"
+        if self._most["d_accuracy"] is not None and judged:
             real_labels, labels = None, None
             if model.num_classes > 0:
                 real_labels = torch.cat([kept.to(model.device) for _, kept in self._real if kept is not None])[-num:]

@@ -160,10 +160,11 @@ def _listed(value: Any) -> Any:
 
 
 def _as_config(value: Any, namespace: type) -> Any:
-    """Return a network's ``{class_path, init_args}`` in the form that the parser keeps."""
-    if not isinstance(value, Mapping):
+    """Return a network's ``{class_path, init_args}`` in the form that the parser keeps; other mappings as they are."""
+    if not isinstance(value, Mapping) or "class_path" not in value:
         return value
-    return namespace(**{key: _as_config(item, namespace) for key, item in value.items()})
+    arguments = {name: _as_config(item, namespace) for name, item in (value.get("init_args") or {}).items()}
+    return namespace(**{**value, "init_args": namespace(**arguments)})
 
 
 def continue_loggers(config: Any, about: Mapping[str, Any]) -> None:

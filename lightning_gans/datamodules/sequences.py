@@ -70,9 +70,21 @@ def _read(path: Path) -> tuple[Any, Any]:
         raise DataError(f"{path} is no readable npz file: {error}.") from error
 
 
+def _as_tensor(values: Any, name: str, where: str) -> Tensor:
+    """Return real numbers as a tensor."""
+    try:
+        tensor = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split(". ")[0].rstrip(".")
+        raise DataError(f"{where}: {name} is no array of numbers: {reason}.") from error
+    if tensor.is_complex():
+        raise DataError(f"{where}: {name} is {tensor.dtype}: give real numbers, as in a channel for each part.")
+    return tensor
+
+
 def _checked(sequences: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
     """Return sequences as float32 and labels as int64, zeros where there are none."""
-    sequences = torch.as_tensor(sequences)
+    sequences = _as_tensor(sequences, "sequences", where)
     if sequences.dim() != 3 or 0 in sequences.shape:
         raise DataError(f"{where}: sequences has the shape {list(sequences.shape)}, not (N, channels, steps).")
     sequences = sequences.float()
@@ -81,8 +93,9 @@ def _checked(sequences: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
         raise DataError(f"{where}: sequences goes from {least:.4g} to {most:.4g}: scale it to -1 to 1.")
     if labels is None:
         return sequences, torch.zeros(len(sequences), dtype=torch.long)
-    labels = torch.as_tensor(labels)
-    if labels.shape != sequences.shape[:1] or labels.is_floating_point() or int(labels.min()) < 0:
+    labels = _as_tensor(labels, "labels", where)
+    # As int64, of which there is a minimum; unsigned numbers beyond it turn negative.
+    if labels.shape != sequences.shape[:1] or labels.is_floating_point() or int(labels.long().min()) < 0:
         raise DataError(
             f"{where}: labels is {labels.dtype} of the shape {list(labels.shape)}: "
             f"give one whole number from 0 on for each of {len(sequences)} sequences."

@@ -54,10 +54,10 @@ class SinesDataModule(ImageDataModule):
         super().__init__(**options)
         check_positive(num_sequences=num_sequences, num_test=num_test, num_steps=num_steps, num_channels=num_channels)
         limits = {"frequencies": (0.0, num_steps / 2), "amplitudes": (0.0, 1.0), "phases": (-math.inf, math.inf)}
-        for name, (low, high) in {"frequencies": frequencies, "amplitudes": amplitudes, "phases": phases}.items():
+        for name, given in {"frequencies": frequencies, "amplitudes": amplitudes, "phases": phases}.items():
             least, most = limits[name]
-            if not least <= low <= high <= most:
-                raise SettingError(f"{name} is {[low, high]}: give [lowest, highest], between {least:g} and {most:g}.")
+            if len(given) != 2 or not least <= given[0] <= given[1] <= most:
+                raise SettingError(f"{name} is {list(given)}: give [lowest, highest], between {least:g} and {most:g}.")
         check_not_negative(num_classes=num_classes)
         self.num_sequences = num_sequences
         self.num_test = num_test

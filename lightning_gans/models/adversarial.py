@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import losses, randomness
-from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive, check_share
+from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
 from lightning_gans.models.base import call
 from lightning_gans.models.regularization import RegularizedModule
 from lightning_gans.models.updates import Part, cosine
@@ -66,8 +66,7 @@ class AdversarialModule(RegularizedModule):
         check_positive(generator_lr=generator_lr, discriminator_lr=discriminator_lr, d_steps=d_steps)
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_not_negative(adversarial_weight=adversarial_weight)
-        if beta2_end is not None:
-            check_share(beta2_end=beta2_end)
+        check_adam(betas, weight_decay, beta2_end)
         if adversarial_weight == self.feature_matching == 0:
             raise SettingError("adversarial_weight and feature_matching are 0: the generator has no loss.")
         self.generator = generator
@@ -97,9 +96,12 @@ class AdversarialModule(RegularizedModule):
         return loss.discriminator(self.logits(real, labels), self.logits(fake, labels))
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the generator's images for noise ``(N, latent_dim)``."""
+        """Return the generator's images for noise ``(N, latent_dim)``, in its type also under autocast.
+
+        They are judged beside real images of that type, and a penalty differentiates at them without autocast.
+        """
         images: Tensor = call(self.generator, noise, labels)
-        return images
+        return images.to(noise.dtype)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
@@ -121,7 +123,8 @@ class AdversarialModule(RegularizedModule):
             for number, parts in enumerate(updates):
                 keep = number == self.d_steps - 1 and self.accumulate_batches == 1
                 scores: list[dict[str, Tensor]] = []
-                d_losses = self._discriminator_losses(parts, number, kept if keep else None, scores)
+                weights = self.penalty_weights(self.trainer.global_step * self.d_steps + number)
+                d_losses = self._discriminator_losses(parts, number, weights, kept if keep else None, scores)
                 d_loss = self.update(d_losses, discriminator_optimizer)
             g_losses = self._generator_losses(parts, number, kept)
             g_loss = self.update(g_losses, generator_optimizer, counted=True)
@@ -131,10 +134,14 @@ class AdversarialModule(RegularizedModule):
             self.log_scalars(d_loss=d_loss, g_loss=g_loss, **means)
 
     def _discriminator_losses(
-        self, parts: Sequence[Part], update: int, kept: list[Tensor] | None, scores: list[dict[str, Tensor]]
+        self,
+        parts: Sequence[Part],
+        update: int,
+        weights: Mapping[str, float],
+        kept: list[Tensor] | None,
+        scores: list[dict[str, Tensor]],
     ) -> Iterator[Tensor]:
         """Yield the discriminator's loss on each batch of an update, and keep the fakes where they serve twice."""
-        weights = self.penalty_weights(self.trainer.global_step * self.d_steps + update)
         for real, labels in self.accumulated(parts):
             with torch.set_grad_enabled(kept is not None):
                 fake = self.generate(self.noise(len(real), update), labels)
@@ -171,9 +178,10 @@ class AdversarialModule(RegularizedModule):
             yield loss
 
     def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Yield the discriminator's loss and the generator's, on batches of one update each."""
+        """Yield the discriminator's loss and the generator's, on batches of one update each, with all penalties."""
         kept: list[Tensor] = []
-        yield from self._discriminator_losses(parts, 0, kept, [])
+        weights = {name: weight for name, weight in self.penalties.items() if weight > 0}
+        yield from self._discriminator_losses(parts, 0, weights, kept, [])
         yield from self._generator_losses(parts, 0, kept)
 
     def move_schedules(self) -> None:

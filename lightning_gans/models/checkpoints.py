@@ -176,8 +176,7 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
             f"{path} was made with networks that it does not store: {', '.join(missing)}. Give them, as in "
             f"{cls.__name__}.load_from_checkpoint(path, {missing[0]}=…)."
         )
-    stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, about["arguments"]).items()}
-    model = cls(**stored | overrides)
+    model = build(cls, about["arguments"], **overrides)
     check_fit(model, checkpoint["state_dict"], path)
     model.load_state_dict(checkpoint["state_dict"])
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
@@ -185,6 +184,20 @@ def load(path: Any, expected: type[Model], map_location: Any = "cpu", **override
     if map_location is not None and not callable(map_location) and not isinstance(map_location, dict):
         model.to(map_location)
     return model.eval()
+
+
+def build(cls: type[Model], arguments: Mapping[str, Any], **overrides: Any) -> Model:
+    """Make a model from its stored arguments, with weights of its own, so that it can be stored again.
+
+    Args:
+        cls: The model's class.
+        arguments: As :func:`resolved_arguments` returns them, with networks as ``{class_path, init_args}``.
+        **overrides: Arguments that replace the stored ones.
+    """
+    stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, arguments).items()}
+    model = cls(**stored | overrides)
+    model.note_arguments(**{name: value for name, value in arguments.items() if name not in overrides})
+    return model
 
 
 def load_weights(model: GenerativeModule, path: Any) -> None:

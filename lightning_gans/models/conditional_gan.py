@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import losses
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import SettingError, check_choice, check_positive, check_share, check_widths
 from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
@@ -71,6 +71,12 @@ class ConditionalGAN(AdversarialModule):
                 "it is a share, from 0 to below 1, and needs two classes."
             )
         check_sizes(image_shape, latent_dim)
+        # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
+        check_choice("generator_conditioning", generator_conditioning, ("input", "batch_norm"))
+        check_positive(width=width)
+        check_share(dropout=dropout)
+        check_widths(generator_dims=generator_dims, discriminator_dims=discriminator_dims)
+        check_widths(dense_dims=dense_dims, empty=True)
         if architecture == "mlp":
             generator = generator or MLPGenerator(image_shape, latent_dim, generator_dims, num_classes)
             discriminator = discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes)

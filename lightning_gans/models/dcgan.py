@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_gans.errors import check_widths
 from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
@@ -46,6 +47,7 @@ class DCGAN(AdversarialModule):
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim)
+        check_widths(dense_dims=dense_dims, empty=True)
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -35,8 +37,9 @@ class RegularizedModule(GenerativeModule):
             classifier it gives a pair of them and of class logits, ``(N, num_classes)``.
         penalties: Weights of the discriminator's gradient penalties by their names: ``r1`` and ``r2`` (gamma),
             ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`.
-        penalty_interval: Applies them at every so-manieth discriminator update only, with weights as many times as
-            large (lazy regularization, Karras et al. 2020, arXiv:1912.04958).
+        penalty_interval: Applies them at every so-manieth discriminator update only, the last of each interval, with
+            weights as many times as large (lazy regularization, Karras et al. 2020, arXiv:1912.04958). They are logged
+            where such an update is.
         penalty_end: Share of their weights that is left at the end of the schedule, along a cosine.
         feature_matching: Weight of the distance between the mean features of real and of generated images in the
             generator's loss (Salimans et al. 2016, arXiv:1606.03498).
@@ -68,7 +71,8 @@ class RegularizedModule(GenerativeModule):
         **options: Any,
     ) -> None:
         super().__init__(image_shape, latent_dim, num_classes, **options)
-        check_names(penalties or {}, augment)
+        check_penalties({} if penalties is None else penalties)
+        augmentation.check_policies(augment)
         if augment and len(image_shape) != 3:
             raise SettingError(
                 f"augment is {list(augment)}: it is for images, not for image_shape {list(image_shape)}."
@@ -77,7 +81,7 @@ class RegularizedModule(GenerativeModule):
         check_positive(penalty_interval=penalty_interval)
         check_share(penalty_end=penalty_end)
         check_choice("feature_matching_norm", feature_matching_norm, ("l1", "l2"))
-        if feature_matching > 0:
+        if feature_matching > 0 or feature_layer is not None:
             find_feature_layer(discriminator, feature_layer)
         self.discriminator = discriminator
         self.penalties = dict(penalties or {})
@@ -106,7 +110,8 @@ class RegularizedModule(GenerativeModule):
 
     def penalty_weights(self, number: int) -> Mapping[str, float]:
         """Return the weights of the penalties that a discriminator update has, by how many there were before it."""
-        if not self.penalties or number % self.penalty_interval:
+        # The last of each interval, as the updates that are logged are the last of theirs.
+        if not self.penalties or (number + 1) % self.penalty_interval:
             return {}
         factor = float(self.penalty_interval)
         if self.penalty_end < 1:
@@ -174,10 +179,12 @@ class RegularizedModule(GenerativeModule):
         return tuple(name for name in self.trained_networks if name != "discriminator")
 
 
-def check_names(weights: Mapping[str, float], policies: Sequence[str]) -> None:
-    """Raise :class:`SettingError` for penalties or policies of augmentation that there are not."""
+def check_penalties(weights: Any) -> None:
+    """Raise :class:`SettingError` for what is no mapping of the penalties' names to finite weights."""
+    if not isinstance(weights, Mapping):
+        raise SettingError(f"penalties is {weights!r}: give the weight of each by its name, as in {{'r1': 0.5}}.")
     for name, weight in weights.items():
         check_choice("penalties", name, penalties.PENALTIES)
-        check_not_negative(**{f"penalties.{name}": weight})
-    for name in policies:
-        check_choice("augment", name, augmentation.POLICIES)
+        if not isinstance(weight, Real) or not math.isfinite(weight):
+            raise SettingError(f"penalties.{name} is {weight!r}: it must be a finite number.")
+        check_not_negative(**{f"penalties.{name}": float(weight)})

@@ -76,6 +76,7 @@ class UpdatingModule(pl.LightningModule):
     stop_vote: Tensor
     """Not zero: this process, or after an update any process, wants to stop."""
 
+    _labels_checked: bool = False
     _within_step: bool = False
     """Whether an update has begun and not ended, which an error may have kept it from."""
 
@@ -162,7 +163,8 @@ class UpdatingModule(pl.LightningModule):
         """Return a batch's images, and its labels in a conditional model.
 
         Raises:
-            SettingError: The images are not of ``image_shape``, or labels are missing.
+            SettingError: The images are not floats, or not of ``image_shape``; or labels are missing, or, in the first
+                batch, out of range.
         """
         images, labels = (*batch, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
         if tuple(images.shape[1:]) != self.image_shape:
@@ -170,10 +172,22 @@ class UpdatingModule(pl.LightningModule):
                 f"image_shape is {list(self.image_shape)}, but the data's images are {list(images.shape[1:])}: "
                 f"set --model.image_shape '{list(images.shape[1:])}', or other data."
             )
-        if self.num_classes > 0 and labels is None:
-            raise SettingError(f"num_classes is {self.num_classes}, but the data has no labels: set it to 0.")
+        if not images.is_floating_point():
+            raise SettingError(f"the data's images are {images.dtype}: they must be floats in [-1, 1].")
         images = images.to(self.dtype, memory_format=self.image_format)
-        return images, labels if self.num_classes > 0 else None
+        if self.num_classes == 0:
+            return images, None
+        if labels is None:
+            raise SettingError(f"num_classes is {self.num_classes}, but the data has no labels: set it to 0.")
+        if not self._labels_checked:  # once: a GPU would wait for it each time
+            self._labels_checked = True
+            wrong = [label for label in labels.unique().tolist() if not 0 <= label < self.num_classes]
+            if wrong:
+                raise SettingError(
+                    f"num_classes is {self.num_classes}, but the data has the label {wrong[0]}: labels are 0 to "
+                    f"{self.num_classes - 1}."
+                )
+        return images, labels.long()
 
     def batch_parts(self, batch: Any) -> list[list[Part]]:
         """Split what was fetched into ``batches_per_step`` equal batches of images and labels.
@@ -190,6 +204,11 @@ class UpdatingModule(pl.LightningModule):
             raise SettingError(
                 f"one step takes {count} batches, and the loader gave {len(images)} images, which do not divide: "
                 f"use a batch_size that is a multiple of {count}, and drop_last=True."
+            )
+        if len(images) == count and any(isinstance(module, nn.BatchNorm1d) for module in self.modules()):
+            raise SettingError(
+                "the loader gave a batch of 1 image, which BatchNorm cannot normalize: use a larger batch_size, and "
+                "drop_last=True."
             )
         all_labels: Sequence[Tensor | None] = [None] * count if labels is None else labels.chunk(count)
         parts = list(zip(images.chunk(count), all_labels, strict=True))

@@ -11,7 +11,14 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_gans import randomness
-from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive
+from lightning_gans.errors import (
+    SettingError,
+    check_adam,
+    check_choice,
+    check_not_negative,
+    check_positive,
+    check_widths,
+)
 from lightning_gans.losses import bernoulli_log_likelihood, full_precision, gaussian_kl, gaussian_log_likelihood
 from lightning_gans.models.base import GenerativeModule, call, check_sizes
 from lightning_gans.models.updates import Part
@@ -100,6 +107,11 @@ class VAE(GenerativeModule):
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, encoder_steps=encoder_steps)
         check_positive(importance_samples=importance_samples)
         check_not_negative(beta=beta)
+        check_adam(betas, weight_decay)
+        # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
+        check_positive(width=width)
+        check_widths(encoder_dims=encoder_dims, decoder_dims=decoder_dims)
+        check_widths(dense_dims=dense_dims, empty=True)
         if importance_samples > 1 and beta != 1:
             raise SettingError(
                 f"importance_samples is {importance_samples}, whose weights leave no room for beta {beta}."

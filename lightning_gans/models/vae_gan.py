@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import losses
-from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive
+from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
 from lightning_gans.models.base import GenerativeModule, call, check_sizes
 from lightning_gans.models.judging import find_feature_layer, flat, watched
 from lightning_gans.models.updates import Part
@@ -84,6 +84,7 @@ class VAEGAN(GenerativeModule):
         check_choice("loss", loss, ("nonsaturating", "minimax"))
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, discriminator_lr=discriminator_lr)
         check_not_negative(gamma=gamma, kl_weight=kl_weight)
+        check_adam(betas, weight_decay)
         self.encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes)
         self.decoder = decoder or DCGANGenerator(image_shape, latent_dim, width, num_classes)
         self.discriminator = discriminator or DCGANDiscriminator(image_shape, width, num_classes)

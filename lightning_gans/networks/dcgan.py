@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import SettingError, check_choice, check_positive, check_widths
 from lightning_gans.networks.conditioning import call_layers, check_labels, make_batch_norm, with_labels
 from lightning_gans.networks.mlp import hidden_layers
 
@@ -62,6 +62,7 @@ def upsampling(
 ) -> nn.Sequential:
     """Stack fully connected layers, if any, and transposed convolutions from a vector to pixels before activation."""
     check_positive(width=width)
+    check_widths(dense_dims=dense_dims, empty=True)
     side, doublings = levels(image_shape)
     channels = width * 2 ** (doublings - 1)
     layers: list[nn.Module] = []
@@ -99,6 +100,7 @@ def downsampling(
     """
     side, doublings = levels(image_shape)
     check_positive(width=width)
+    check_widths(dense_dims=dense_dims, empty=True)
     layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     for _ in range(doublings - 1):
         layers.append(nn.Conv2d(width, width * 2, 4, stride=2, padding=1, bias=not batch_norm))

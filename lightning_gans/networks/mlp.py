@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import check_share, check_widths
 from lightning_gans.networks import conditioning
 from lightning_gans.networks.conditioning import with_labels
 
@@ -27,8 +27,7 @@ def hidden_layers(
     Raises:
         SettingError: There is no layer, or a width below 1.
     """
-    if len(hidden_dims) == 0 or min(hidden_dims) < 1:
-        raise SettingError(f"hidden_dims is {list(hidden_dims)}: give the width of at least one layer, each 1 or more.")
+    check_widths(hidden_dims=hidden_dims)
     layers: list[nn.Module] = []
     for out_features in hidden_dims:
         layers.append(nn.Linear(in_features, out_features, bias=not batch_norm))
@@ -89,6 +88,7 @@ class MLPDiscriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
+        check_share(dropout=dropout)
         self.num_classes = num_classes
         self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims, dropout=dropout)
         self.output = nn.Linear(hidden_dims[-1], 1)

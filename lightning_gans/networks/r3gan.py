@@ -121,13 +121,23 @@ def in_patches(image_shape: Sequence[int], patch_size: int) -> tuple[int, int, i
     """Return the shape of images of which every patch has become a pixel with as many channels as it had values.
 
     Raises:
-        SettingError: The image cannot be cut into such patches.
+        SettingError: The image cannot be cut into such patches, or there are not as many as :func:`levels` takes.
     """
     check_positive(patch_size=patch_size)
     channels, height, width = image_shape
     if height % patch_size or width % patch_size:
         raise SettingError(f"patch_size is {patch_size}: it must divide the image's {height} x {width} pixels.")
-    return channels * patch_size**2, height // patch_size, width // patch_size
+    shape = channels * patch_size**2, height // patch_size, width // patch_size
+    try:
+        levels(shape)
+    except SettingError as error:
+        if patch_size == 1:
+            raise
+        raise SettingError(
+            f"patch_size is {patch_size}: the image's {height} x {width} pixels are {shape[1]} x {shape[2]} such "
+            "patches, and must be 8, 16, 32 … or 14, 28, 56 … of them square."
+        ) from error
+    return shape
 
 
 class Stage(NamedTuple):

@@ -107,7 +107,7 @@ class RecurrentGenerator(nn.Module):
         shared = with_labels(noise[:, : self.shared_noise], labels, self.num_classes)
         own = noise[:, self.shared_noise :].reshape(len(noise), self.num_steps, self.step_noise)
         inputs = torch.cat([shared.unsqueeze(1).expand(-1, self.num_steps, -1), own], dim=2)
-        hidden, _ = self.recurrent(inputs, self._first_state(shared))
+        hidden, _ = _without_autocast(self.recurrent, inputs, self._first_state(shared))
         return from_steps(self.output(hidden).tanh(), self.image_shape)
 
     def _first_state(self, shared: Tensor) -> Any:
@@ -155,13 +155,27 @@ class RecurrentDiscriminator(nn.Module):
         steps = to_steps(images)
         inputs = with_labels(steps.transpose(1, 2), labels, self.num_classes).transpose(1, 2)
         with _twice_differentiable(images):
-            hidden, _ = self.recurrent(inputs)
+            hidden, _ = _without_autocast(self.recurrent, inputs)
         logits: Tensor = self.output(hidden).mean(dim=1)
         return logits
 
 
 def _twice_differentiable(images: Tensor) -> AbstractContextManager[Any]:
-    """Leave cuDNN out where the images are a leaf that wants a gradient: those of a penalty, and of no loss."""
-    if images.is_cuda and images.is_leaf and images.requires_grad:
+    """Leave cuDNN out where a gradient at the images is asked for, which a penalty differentiates in turn.
+
+    The generator's loss asks for it too, and differentiates it no further; from in here the two look the same.
+    """
+    if images.is_cuda and images.requires_grad and torch.is_grad_enabled():
         return torch.backends.cudnn.flags(enabled=False)
     return nullcontext()
+
+
+def _without_autocast(layers: nn.GRU | nn.LSTM, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+    """Call recurrent layers, on a CPU without autocast, which torch has no kernel for on every processor."""
+    if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return layers(inputs, state)  # type: ignore[no-any-return]
+    dtype = next(layers.parameters()).dtype
+    with torch.autocast("cpu", enabled=False):
+        if state is not None:
+            state = state.to(dtype) if isinstance(state, Tensor) else tuple(part.to(dtype) for part in state)
+        return layers(inputs.to(dtype), state)  # type: ignore[no-any-return]

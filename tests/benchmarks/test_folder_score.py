@@ -7,6 +7,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from PIL import Image
+from torch import nn
 
 from lightning_gans import DCGAN, DataError
 
@@ -75,6 +76,15 @@ def test_untrained_is_the_same_model_with_weights_of_its_own():
     weights = [network.generator.state_dict()["layers.0.weight"] for network in (model, other)]
     assert weights[0].shape == weights[1].shape and not weights[0].equal(weights[1])
     assert folder_score.untrained(model, 7).generator.state_dict()["layers.0.weight"].equal(weights[1])
+
+
+def test_untrained_has_the_networks_of_the_checkpoint():
+    linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 4, "out_features": 8}}
+    model = DCGAN(SHAPE, 4, width=4, generator=nn.Linear(4, 8))
+    model.note_arguments(generator=linear)
+    other = folder_score.untrained(model, 7)
+    assert isinstance(other.generator, nn.Linear) and other.arguments == model.arguments
+    assert not other.generator.weight.equal(model.generator.weight)
 
 
 def test_what_does_not_fit_is_named(tmp_path, pictures, capsys):

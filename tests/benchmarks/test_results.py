@@ -155,6 +155,14 @@ def test_a_test_goes_with_the_run_of_its_seed_in_a_table_of_its_own(tmp_path):
     assert [row["seeds"] for row in tables[2]] == ["0"]
 
 
+def test_tests_are_of_the_seeds_of_their_trainings(tmp_path):
+    """Each test folder's own seed is the default one."""
+    tests = [record(10, {"fid": 5.0 + seed}, stage="test", run_seed=seed) for seed in (3, 4)]
+    runs = [make_run(tmp_path / f"dcgan/version_{test['run_seed']}", [test], 42) for test in tests]
+    scores, about = rows(make_page(tmp_path, *runs))
+    assert (scores[0]["n"], about[0]["seeds"]) == ("2", "3, 4")
+
+
 def test_a_test_that_may_be_of_either_of_two_trainings_is_refused(tmp_path, capsys):
     short = make_run(tmp_path / "dcgan/version_0", [record(10, {"fid": 5.0})], 0, epochs=5)
     long = make_run(tmp_path / "dcgan/version_1", [record(10, {"fid": 4.0})], 1, epochs=50)
@@ -179,6 +187,28 @@ def test_how_a_run_was_made_is_shown_where_it_is_written_down(tmp_path):
     assert about[0]["version"] == "lightning_gans 0.1.0 012345678-dirty, torch 2.15.0"
     assert about[0]["command"] == "`lightning-gans fit -c dcgan`"
     assert [about[1][name] for name in ("images seen", "wall time", "hardware", "command")] == ["-"] * 4
+
+
+@pytest.mark.parametrize(
+    ("steps", "whole"),
+    [
+        ([(0, 10)], True),
+        ([(0, 6), (6, 10)], True),
+        ([(None, 6), (6, 10)], True),  # written before there was a from_step
+        ([(6, 10)], False),
+        ([(0, 6), (8, 10)], False),
+        ([(0, 6)], False),  # the scores are of step 10
+    ],
+)
+def test_a_part_that_was_killed_is_not_left_out_of_the_wall_time(tmp_path, steps, whole):
+    fits = [{"seconds": 60, "command": "fit", "hardware": "h", "step": step} for _, step in steps]
+    for fit, (from_step, _) in zip(fits, steps, strict=True):
+        fit |= {} if from_step is None else {"from_step": from_step}
+    run = make_run(tmp_path / "a/version_0", [record(10, {"fid": 5.0})], run={"fits": fits})
+    about = rows(make_page(tmp_path, run))[-1][0]
+    assert about["wall time"] == (f"{len(fits)}.0 min" if whole else "-")
+    assert about["command"] == ("`fit`" if whole else "-")
+    assert about["hardware"] == "h"
 
 
 def test_attached_files_make_tables_of_their_own(tmp_path):

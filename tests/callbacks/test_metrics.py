@@ -270,12 +270,14 @@ def test_nothing_of_the_extractor_enters_a_checkpoint(make_trainer, tmp_path):
 def test_the_scores_stand_with_their_protocol(make_trainer, tmp_path):
     callback = GenerativeMetrics(num_samples=260, extractor=Extractor(), ema=False, seed=4, precision_recall_k=2)
     trainer = make_trainer(callbacks=[callback], logger=CSVLogger(tmp_path, "logs"))
-    trainer.fit(tiny(ConditionalGAN), Images())
+    model = tiny(ConditionalGAN)
+    trainer.fit(model, Images())
     step = trainer.global_step
     assert callback.last_path == tmp_path / "logs" / "version_0" / "metrics" / f"step={step:07d}.json"
     record = json.loads(callback.last_path.read_text())
     about = {key: record[key] for key in ("stage", "step", "model", "seed", "num_repeats")}
     assert about == {"stage": "val", "step": step, "model": "ConditionalGAN", "seed": 4, "num_repeats": 1}
+    assert record["run_seed"] == model.run_seed
     protocol = record["protocol"]
     assert (protocol["data"], protocol["split"], protocol["num_real"]) == ("Images", "train", 241)
     assert (protocol["num_samples"], protocol["ema"], protocol["precision_recall_k"]) == (260, False, 2)

@@ -236,6 +236,12 @@ def test_networks_that_are_named_by_their_classes_come_from_the_checkpoint(save,
         assert again.generator.scale == 0.5 and same(again.generator, model.generator)
 
 
+def test_penalties_come_from_the_checkpoint(save, adopt):
+    checkpoint = save(tiny(GAN, penalties={"r1": 1.0, "r2": 0.5}))
+    for recipe in (TINY_GAN, [*TINY_GAN, "--model.penalties", "{dragan: 1}"]):
+        assert adopt(checkpoint, recipe).penalties == {"r1": 1.0, "r2": 0.5}
+
+
 def test_a_network_that_conflicts_is_refused(save, adopt):
     model = tiny(GAN, generator=nn.Sequential(nn.Linear(LATENT_DIM, 64), nn.Unflatten(1, SHAPE)))
     model.note_arguments(generator={"class_path": NETWORK, "init_args": {"body": None, "scale": 0.5}})

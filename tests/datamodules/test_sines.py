@@ -76,6 +76,7 @@ def test_a_sequence_is_a_function_of_the_seed_the_split_and_its_place():
         ("num_classes", -1),
         ("frequencies", (3, 2)),
         ("frequencies", (1, 7)),
+        ("frequencies", (1, 2, 3)),
         ("amplitudes", (0.5, 1.1)),
         ("amplitudes", (float("nan"), 1)),
     ],
@@ -147,6 +148,11 @@ def test_sequences_of_the_users_own(tmp_path, labels, from_file):
         ({"sequences": SEQUENCES, "labels": LABELS[:5]}, "one whole number from 0 on for each of 6"),
         ({"sequences": SEQUENCES, "labels": LABELS - 1}, "one whole number from 0 on"),
         ({"sequences": SEQUENCES, "labels": LABELS / 2}, "one whole number from 0 on"),
+        ({"sequences": SEQUENCES.astype(str)}, "sequences is no array of numbers: .*str"),
+        ({"sequences": SEQUENCES * 1j}, "sequences is torch.complex64: give real numbers"),
+        ({"sequences": SEQUENCES, "labels": LABELS.astype(str)}, "labels is no array of numbers"),
+        ({"sequences": SEQUENCES, "labels": LABELS * 1j}, "labels is torch.complex128: give real numbers"),
+        ({"sequences": SEQUENCES, "labels": LABELS.astype(np.uint64) - 1}, "one whole number from 0 on"),
         ({"images": SEQUENCES}, "holds no array named sequences"),
     ],
 )
@@ -156,6 +162,26 @@ def test_a_file_that_is_not_fit_is_named_with_what_is_wrong(tmp_path, arrays, me
     with pytest.raises(DataError, match=message) as raised:
         SequenceDataModule(path)
     assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64, np.int16])
+def test_labels_are_whole_numbers_of_any_kind(kind):
+    data = SequenceDataModule(sequences=SEQUENCES, labels=LABELS.astype(kind), val_size=0)
+    _, labels = data.images("train")
+    assert data.num_classes == 3 and labels.tolist() == LABELS.tolist() and labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"sequences": [[[0.1, 0.2], [0.3]]]}, "sequences"),
+        ({"sequences": SEQUENCES, "labels": [None] * 6}, "labels"),
+        ({"sequences": SEQUENCES, "labels": [2**70] * 6}, "labels"),
+    ],
+)
+def test_what_is_no_array_of_numbers_is_named(given, name):
+    with pytest.raises(DataError, match=f"{name} is no array of numbers"):
+        SequenceDataModule(**given)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):

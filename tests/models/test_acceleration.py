@@ -204,6 +204,20 @@ def test_a_rehearsal_leaves_nothing_behind(make_trainer, cls):
         assert parameter.grad is None if before is None else parameter.grad.equal(before)
 
 
+def test_a_rehearsal_has_the_penalties_that_a_later_update_will_have(make_trainer):
+    seen = []
+
+    class Noted(GAN):
+        def penalty_terms(self, names, *others):
+            seen.append(set(names))
+            return super().penalty_terms(names, *others)
+
+    model = tiny(Noted, penalties={"r1": 1.0}, penalty_interval=4)
+    make_trainer().fit(model, loader(make_batches(2)))
+    model.rehearse(make_batches(1)[0])
+    assert seen == [set(), set(), {"r1"}]
+
+
 def test_the_generators_update_asks_a_compiled_discriminator_for_no_weight_gradients(make_trainer, quick_compiler):
     asked = []
 

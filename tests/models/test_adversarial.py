@@ -378,6 +378,11 @@ def test_logits_of_another_shape_are_refused(make_trainer, shape):
         ("discriminator_lr", 0.0),
         ("loss", "wgan"),
         ("generator_lr", float("nan")),
+        ("betas", (0.5, 1.5)),
+        ("betas", (0.5, 1.0)),
+        ("betas", (-0.1, 0.9)),
+        ("betas", (0.5, 0.9, 0.99)),
+        ("weight_decay", -1.0),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value):

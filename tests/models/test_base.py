@@ -320,6 +320,34 @@ def test_missing_labels_are_refused(make_trainer):
     make_trainer().fit(tiny(GAN), loader(images))
 
 
+def test_bytes_are_refused_as_images(make_trainer):
+    batches = [(((images + 1) * 127.5).byte(), labels) for images, labels in make_batches(1)]
+    with pytest.raises(SettingError, match=r"images are torch.uint8: they must be floats in \[-1, 1\]"):
+        make_trainer().fit(tiny(GAN), loader(batches))
+
+
+@pytest.mark.parametrize(("shift", "wrong"), [(1, NUM_CLASSES), (-1, -1)])
+def test_labels_out_of_range_are_refused(make_trainer, shift, wrong):
+    batches = [(images, torch.arange(len(images)) % NUM_CLASSES + shift) for images, _ in make_batches(1)]
+    with pytest.raises(SettingError, match=f"num_classes is {NUM_CLASSES}, but the data has the label {wrong}"):
+        make_trainer().fit(tiny(ConditionalGAN), loader(batches))
+
+
+def test_labels_of_any_integers_are_labels(make_trainer):
+    models = []
+    for dtype in (torch.int64, torch.int32, torch.uint8):
+        torch.manual_seed(0)
+        models.append(tiny(ConditionalGAN))
+        make_trainer().fit(models[-1], loader([(images, labels.to(dtype)) for images, labels in make_batches(1)]))
+    assert same(models[0], models[1]) and same(models[0], models[2])
+
+
+def test_a_batch_of_one_image_is_refused_where_batchnorm_has_no_places_to_average_over(make_trainer):
+    with pytest.raises(SettingError, match="batch of 1 image"):
+        make_trainer().fit(tiny(GAN), loader(make_batches(1, size=1)))
+    make_trainer().fit(tiny(DCGAN), loader(make_batches(1, size=1)))
+
+
 def test_prediction_has_no_meaning_for_an_unconditional_gan(make_trainer):
     with pytest.raises(SettingError, match="lightning-gans sample"):
         make_trainer().predict(tiny(GAN), loader(make_batches(1)))

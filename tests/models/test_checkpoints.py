@@ -239,6 +239,16 @@ def test_a_network_with_a_class_path_is_made_again(save):
     assert again.latent_dim == LATENT_DIM
     assert again.generator.scale == 0.5
     assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
+    assert again.arguments == model.arguments
+    third = lightning_gans.models.load(save(again, "again.ckpt"))
+    assert third.generator.scale == 0.5
+
+
+def test_a_network_that_replaces_a_stored_one_is_not_stored_as_that(save):
+    model = tiny(GAN, generator=own_generator())
+    model.note_arguments(generator={"class_path": f"{__name__}.Generator", "init_args": {"body": None}})
+    again = GAN.load_from_checkpoint(save(model), generator=own_generator())
+    assert "generator" not in again.arguments
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from lightning_gans import ConditionalGAN, SettingError
-from tests.toys import NUM_CLASSES, loader, make_batches, tiny
+from tests.toys import NUM_CLASSES, SHAPE, loader, make_batches, tiny
 
 
 @pytest.mark.parametrize("architecture", ["mlp", "conv"])
@@ -48,12 +48,29 @@ def test_prediction_gives_samples_of_the_batchs_labels(make_trainer):
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("num_classes", 0), ("architecture", "resnet"), ("latent_dim", -1), ("image_shape", (8, 8))],
+    [
+        ("num_classes", 0),
+        ("architecture", "resnet"),
+        ("latent_dim", -1),
+        ("image_shape", (8, 8)),
+        ("generator_dims", [0]),
+        ("discriminator_dims", []),
+        ("dropout", 1.5),
+        ("width", 0),
+        ("dense_dims", [0, 8]),
+        ("generator_conditioning", "nonsense"),
+    ],
 )
 @pytest.mark.parametrize("architecture", ["mlp", "conv"])
 def test_settings_out_of_range_are_refused(architecture, setting, value):
-    with pytest.raises(SettingError, match=setting):
+    with pytest.raises(SettingError, match=f"^{setting} is "):
         tiny(ConditionalGAN, **{"architecture": architecture, setting: value})
+
+
+def test_settings_of_the_other_architecture_are_let_be():
+    model = tiny(ConditionalGAN, width=16, dense_dims=[3], generator_conditioning="batch_norm")
+    assert model.sample(labels=[0], seed=0).shape == (1, *SHAPE)
+    tiny(ConditionalGAN, architecture="conv", width=4, generator_dims=[5], dropout=0.5)
 
 
 def test_mismatch_weight_divides_the_loss_between_fakes_and_wrong_labels(monkeypatch):

@@ -22,5 +22,10 @@ def test_images_of_the_usual_sizes_train(make_trainer, shape):
     ],
 )
 def test_sizes_out_of_range_are_refused(setting, value):
-    with pytest.raises(SettingError, match=setting):
+    with pytest.raises(SettingError, match=f"^{setting} is "):
         tiny(DCGAN, **{setting: value})
+
+
+def test_dense_dims_are_named_in_the_order_given():
+    with pytest.raises(SettingError, match=r"dense_dims is \[0, 8\]"):
+        tiny(DCGAN, dense_dims=[0, 8])

@@ -15,8 +15,13 @@ def test_widths_are_those_asked_for():
 @pytest.mark.parametrize("setting", ["generator_dims", "discriminator_dims"])
 @pytest.mark.parametrize("value", [[], [8, 0]])
 def test_widths_out_of_range_are_refused(setting, value):
-    with pytest.raises(SettingError, match="hidden_dims"):
+    with pytest.raises(SettingError, match=f"^{setting} is "):
         tiny(GAN, **{setting: value})
+
+
+def test_a_dropout_that_is_no_share_is_refused():
+    with pytest.raises(SettingError, match=r"dropout is 1\.5: it is a share"):
+        tiny(GAN, dropout=1.5)
 
 
 @pytest.mark.parametrize(("setting", "value"), [("latent_dim", -1), ("latent_dim", 0), ("image_shape", (8, 8))])

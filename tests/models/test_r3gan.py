@@ -78,3 +78,16 @@ def test_a_checkpoint_makes_it_again(make_trainer, tmp_path):
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(SettingError, match=setting):
         R3GAN(**{**SMALL, setting: value})
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "patch_size", "message"),
+    [
+        ((1, 28, 28), 4, r"patch_size is 4: the image's 28 x 28 pixels are 7 x 7 such patches"),
+        ((1, 28, 28), 3, "patch_size is 3: it must divide"),
+        ((1, 30, 30), 1, r"image_shape is \(1, 30, 30\)"),
+    ],
+)
+def test_what_does_not_fit_is_the_patch_size_or_the_image(image_shape, patch_size, message):
+    with pytest.raises(SettingError, match=message):
+        R3GAN(image_shape, 4, widths=(4, 4), blocks=1, patch_size=patch_size)

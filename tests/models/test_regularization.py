@@ -12,16 +12,19 @@ from torch import nn
 from lightning_gans import (
     DCGAN,
     GAN,
+    R3GAN,
     ConditionalGAN,
     RecurrentGAN,
+    ResNetGAN,
     SettingError,
     augment,
     losses,
     penalties,
     randomness,
 )
+from lightning_gans.penalties import PENALTIES
 from lightning_gans.randomness import Stream
-from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny
+from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny, weights
 
 SMOOTH = {"loss": "relativistic", "penalties": {"r1": 0.3, "r2": 0.7}}
 
@@ -127,7 +130,7 @@ def test_a_lazy_penalty_comes_at_every_so_manieth_update_with_its_weight_times_t
             return super().penalty_weights(number)
 
     fit(make_trainer(), tiny(Noted, penalties={"r1": 0.5}, penalty_interval=3, d_steps=2), make_batches(3, 8))
-    assert weights == [(number, {"r1": 1.5} if number % 3 == 0 else {}) for number in range(6)]
+    assert weights == [(number, {"r1": 1.5} if number % 3 == 2 else {}) for number in range(6)]
 
 
 def test_the_logits_of_the_loss_serve_the_penalties(make_trainer):
@@ -144,6 +147,30 @@ def test_under_autocast_penalties_have_a_forward_pass_of_their_own(make_trainer)
     model.discriminator.register_forward_hook(lambda module, inputs, logits: types.append(logits.dtype))
     fit(make_trainer(precision="bf16-mixed"), model, make_batches(1))
     assert types == [torch.bfloat16, torch.bfloat16, torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: DCGAN(SHAPE, LATENT_DIM, width=4, batch_norm=False, dense_dims=[6], **options),
+        lambda **options: ResNetGAN(SHAPE, LATENT_DIM, generator_width=4, discriminator_width=4, **options),
+        lambda **options: R3GAN(SHAPE, LATENT_DIM, widths=[8, 4], blocks=1, **options),
+        lambda **options: RecurrentGAN(SHAPE, LATENT_DIM, hidden_dim=4, cell="gru", **options),
+        lambda **options: RecurrentGAN(SHAPE, LATENT_DIM, hidden_dim=4, cell="lstm", **options),
+    ],
+    ids=["dcgan", "resnet", "r3gan", "gru", "lstm"],
+)
+def test_every_penalty_differentiates_every_network_under_autocast(make_trainer, make):
+    model = make(penalties=dict.fromkeys(PENALTIES, 0.1), augment=["color"])
+    before = weights(model.discriminator)
+    fit(make_trainer(precision="bf16-mixed"), model, make_batches(1))
+    assert not same(before, weights(model.discriminator))
+
+
+def test_lazy_penalties_are_logged_where_the_rhythms_meet(make_trainer):
+    trainer = make_trainer(log_every_n_steps=4)
+    fit(trainer, tiny(GAN, penalties={"r1": 1.0}, penalty_interval=2), make_batches(4))
+    assert "train/r1" in trainer.callback_metrics
 
 
 def test_penalties_are_logged_unweighted(make_trainer):
@@ -349,14 +376,20 @@ def test_a_schedule_without_an_end_is_refused(make_trainer, options):
     [
         ({"penalties": {"r3": 1.0}}, "penalties is 'r3': choose from wgan_gp, r1, r2, dragan"),
         ({"penalties": {"r1": -1.0}}, r"penalties\.r1 is -1.0: it must not be negative"),
+        ({"penalties": {"r1": math.inf}}, r"penalties\.r1 is inf: it must be a finite number"),
+        ({"penalties": {"r1": None}}, r"penalties\.r1 is None: it must be a finite number"),
+        ({"penalties": {1: 0.5}}, "penalties is 1: choose from"),
+        ({"penalties": ["r1"]}, r"penalties is \['r1'\]: give the weight of each by its name"),
         ({"penalty_interval": 0}, "penalty_interval is 0"),
         ({"penalty_end": 1.5}, "penalty_end is 1.5: it is a share"),
-        ({"beta2_end": 1.5}, "beta2_end is 1.5"),
+        ({"beta2_end": 1.0}, "beta2_end is 1.0: .*from 0 to below 1"),
         ({"ema_start": -0.1}, "ema_start is -0.1"),
         ({"schedule_images": 0}, "schedule_images is 0"),
         ({"feature_matching": -1.0}, "feature_matching is -1.0"),
+        ({"feature_layer": "nowhere"}, "feature_layer is 'nowhere': choose from hidden"),
         ({"feature_matching_norm": "l3"}, "feature_matching_norm is 'l3': choose from l1, l2"),
         ({"adversarial_weight": 0.0}, "the generator has no loss"),
+        ({"augment": "color"}, "augment is 'color': give a list"),
         ({"augment": ["colour"]}, "augment is 'colour': choose from color, translation, cutout.*'color'"),
     ],
 )

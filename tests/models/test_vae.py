@@ -1,4 +1,5 @@
 import math
+import re
 
 import pytest
 import torch
@@ -412,11 +413,23 @@ def test_prediction_gives_reconstructions(make_trainer):
         ("encoder_steps", 0),
         ("importance_samples", 0),
         ("num_classes", -1),
+        ("betas", (0.5, 1.5)),
+        ("weight_decay", -1.0),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(SettingError, match=setting):
         tiny(VAE, **{setting: value})
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "conv"])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("encoder_dims", [8, 0]), ("decoder_dims", []), ("dense_dims", [0, 8]), ("width", 0)],
+)
+def test_settings_of_either_architecture_are_refused_by_their_names(architecture, setting, value):
+    with pytest.raises(SettingError, match=f"^{setting} is {re.escape(str(value))}: "):
+        tiny(VAE, architecture=architecture, **{setting: value})
 
 
 def test_importance_weights_have_no_beta():

@@ -182,6 +182,8 @@ def test_samples_reconstructions_and_predictions_are_images(make_trainer, num_cl
         ("discriminator_lr", 0.0),
         ("feature_layer", "nowhere"),
         ("latent_dim", 0),
+        ("betas", (0.5, 1.5)),
+        ("weight_decay", -1.0),
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value):
