@@ -86,7 +86,10 @@ def _readable(message: str) -> str:
     )
     if unknown:
         name = unknown[1] or unknown[2]
-        return f"{name} is no setting that is known here.{nearest(name.rsplit('.')[-1], _known_settings())}"
+        leaf, known = name.rsplit(".")[-1], _known_settings()
+        if leaf in known:
+            return f"{name} is a setting, but not of the class that is chosen: name the class that has it before it."
+        return f"{name} is no setting that is known here.{nearest(leaf, known)}"
     if "arguments are required" in text:
         return f"a model and data are missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
     key = re.search(r'Parser key "([\w.]+)"', text)

@@ -81,6 +81,7 @@ def fails(args, code, capsys):
             ["--samples.num_sample", "3"], ["num_sample", "Did you mean 'num_samples'?"], marks=pytest.mark.slow
         ),
         pytest.param(["--model.latent_dim", "0"], ["latent_dim is 0", "greater than 0"], marks=pytest.mark.slow),
+        (["--data.cache_dir", "x"], ["cache_dir is a setting, but not of the class that is chosen"]),
         (["--model.image_shape", "[1,32,32]"], ["image_shape", "[1, 32, 32]", "[1, 28, 28]"]),
         pytest.param(
             ["--model.image_shape", "[1,27,27]"], ["image_shape", "(1, 27, 27)", "14, 28"], marks=pytest.mark.slow
