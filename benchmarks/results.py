@@ -17,6 +17,7 @@ import argparse
 import csv
 import json
 import math
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -199,6 +200,20 @@ def best_of(run: Run, group: list[dict[str, Any]], whole: bool) -> tuple[str, fl
     return name, value, step
 
 
+def portable(command: str | None) -> str | None:
+    """Return a command without the options that say where files lie, which is another place for every reader."""
+    if command is None:
+        return None
+    words = shlex.split(command)
+    for name in NO_DIFFERENCE:
+        option = f"--data.{name}"
+        words = [word for word in words if not word.startswith(f"{option}=")]
+        while option in words:
+            place = words.index(option)
+            del words[place : place + 2]
+    return shlex.join(words)
+
+
 def about(run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return how the run was made, as far as its files say."""
     last = max(records, key=lambda record: (record["step"], record.get("date", "")), default={})
@@ -221,7 +236,7 @@ def about(run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
         "hardware": "; ".join(hardware) or last.get("hardware"),
         "version": f"{version}, torch {versions['torch']}" if version and "torch" in versions else version,
         "date": str(last.get("date") or fits[-1].get("date") or "")[:10] or None,
-        "command": fits[0].get("command") if whole else None,
+        "command": portable(fits[0].get("command")) if whole else None,
     }
 
 

@@ -33,7 +33,7 @@ from lightning_gans.models.distributed import check_strategy_name
 from lightning_gans.parsing import CALLBACKS, PROGRAM, CommandParser, RecipeAction, TrainingParser, our_error
 from lightning_gans.pictures import grid, save_png, to_uint8
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
-from lightning_gans.summary import folder_of, print_summary, write_record
+from lightning_gans.summary import find_commit, folder_of, print_summary, write_record
 
 COMMANDS = {
     "fit": "train a model by a recipe",
@@ -137,6 +137,7 @@ class _TrainingCLI(LightningCLI):
         self.words = words
         self.run = run
         self.from_step: int | None = None
+        self.commit = find_commit()
         super().__init__(
             GenerativeModule,
             pl.LightningDataModule,
@@ -309,7 +310,7 @@ class _TrainingCLI(LightningCLI):
         if self.from_step is None or not self.trainer.loggers or self._get(self.config, "trainer").fast_dev_run:
             return
         if self.trainer.is_global_zero:
-            write_record(self.trainer, self.words, seconds, self.from_step)
+            write_record(self.trainer, self.words, seconds, self.from_step, self.commit)
 
     def predict(self, **kwargs: Any) -> None:
         """Run the predictions and write them into the run's folder."""

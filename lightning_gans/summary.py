@@ -22,7 +22,7 @@ from lightning_gans.parsing import PROGRAM
 NAME = "run.json"
 
 
-def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int) -> None:
+def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int, commit: str | None) -> None:
     """Append how a run was made to its folder's ``run.json``: one entry for the fit, and one each time it went on.
 
     Args:
@@ -31,6 +31,7 @@ def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from
         seconds: How long it took.
         from_step: Where it went on from: a fit that was killed leaves no entry, and is to be missed. From 0 the file
             is begun anew, as one that is damaged is.
+        commit: What :func:`find_commit` said when it began: the repository may have moved since.
     """
     model: Any = trainer.lightning_module
     fit = {
@@ -41,7 +42,7 @@ def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from
         "seconds": round(seconds, 1),
         "hardware": hardware(trainer.strategy.root_device),
         "processes": trainer.world_size,
-        "commit": commit(),
+        "commit": commit,
         "version": lightning_gans.__version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -66,7 +67,7 @@ def hardware(device: torch.device) -> str:
     return f"{name}, {threads} thread{'' if threads == 1 else 's'}"
 
 
-def commit() -> str | None:
+def find_commit() -> str | None:
     """Return the commit of a package that is run from its repository, with ``-dirty`` after it where it is changed."""
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():

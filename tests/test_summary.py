@@ -92,7 +92,7 @@ def test_the_processor_is_named_with_its_threads(threads, monkeypatch):
 
 
 def test_the_commit_is_that_of_a_repository_or_none(tmp_path, monkeypatch):
-    found = summary.commit()
+    found = summary.find_commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
     monkeypatch.setattr(summary, "__file__", str(tmp_path / "lightning_gans" / "summary.py"))
-    assert summary.commit() is None
+    assert summary.find_commit() is None

@@ -294,3 +294,11 @@ def test_a_broken_or_missing_file_is_named_in_one_sentence(tmp_path, capsys, dam
     assert named in error
     assert error.count("\n") == 1
     assert not (tmp_path / "R.md").exists()
+
+
+def test_a_command_is_told_without_the_places_of_its_writers_files():
+    told = results.portable(
+        "lightning-gans fit -c gan_mnist --data.data_dir '/a b' --model.loss hinge --data.data_dir=/c"
+    )
+    assert told == "lightning-gans fit -c gan_mnist --model.loss hinge"
+    assert results.portable(None) is None
