@@ -137,7 +137,7 @@ class _TrainingCLI(LightningCLI):
         self.words = words
         self.run = run
         self.from_step: int | None = None
-        self.commit = find_commit()
+        self.commit: str | None = None
         super().__init__(
             GenerativeModule,
             pl.LightningDataModule,
@@ -291,12 +291,14 @@ class _TrainingCLI(LightningCLI):
                 self._record(time.monotonic() - started)
             raise
         if self.from_step is None:  # it had no room to go on
-            self.from_step = self.trainer.global_step
+            self._note_start(self.trainer)
         self._end(started, finished=True)
 
-    def _note_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Note where the training starts, once a checkpoint is read."""
+    def _note_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Note where the training starts, once a checkpoint is read, and of which commit."""
         self.from_step = trainer.global_step
+        if trainer.is_global_zero:
+            self.commit = find_commit()
 
     def _end(self, started: float, finished: bool) -> None:
         """Write down how the run was made, and say what there is."""

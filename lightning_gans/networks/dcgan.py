@@ -155,7 +155,8 @@ class DCGANGenerator(nn.Module):
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
         if self.conditioning == "input":
             noise = with_labels(noise, labels, self.num_classes)
-        check_labels(labels, self.num_classes)
+        else:
+            check_labels(labels, self.num_classes)
         return call_layers(self.layers, noise, labels).tanh()
 
 
