@@ -37,6 +37,9 @@ class AdversarialModule(RegularizedModule):
         betas: Adam's decay rates, for both.
         beta2_end: The second of them at the end of the schedule, where it is to change along a cosine.
         weight_decay: Adam's L2 penalty, for both.
+        mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
+            a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
+            the papers' losses. The discriminator learns much faster what the label means.
         d_steps: Discriminator updates for each generator update, each on its own batch.
         **options: See :class:`RegularizedModule` and :class:`GenerativeModule`.
     """
@@ -59,6 +62,7 @@ class AdversarialModule(RegularizedModule):
         betas: tuple[float, float] = (0.5, 0.999),
         beta2_end: float | None = None,
         weight_decay: float = 0.0,
+        mismatch_weight: float = 0.0,
         d_steps: int = 1,
         **options: Any,
     ) -> None:
@@ -67,6 +71,11 @@ class AdversarialModule(RegularizedModule):
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_not_negative(adversarial_weight=adversarial_weight)
         check_adam(betas, weight_decay, beta2_end)
+        if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes < 2):
+            raise SettingError(
+                f"mismatch_weight is {mismatch_weight} with num_classes {num_classes}: "
+                "it is a share, from 0 to below 1, and needs two classes."
+            )
         if adversarial_weight == self.feature_matching == 0:
             raise SettingError("adversarial_weight and feature_matching are 0: the generator has no loss.")
         self.generator = generator
@@ -77,6 +86,7 @@ class AdversarialModule(RegularizedModule):
         self.betas = betas
         self.beta2_end = beta2_end
         self.weight_decay = weight_decay
+        self.mismatch_weight = mismatch_weight
         self.d_steps = d_steps
         self.batches_per_step = d_steps * self.accumulate_batches
         self.create_ema()
@@ -92,8 +102,19 @@ class AdversarialModule(RegularizedModule):
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the scalar that the discriminator's update brings down; ``fake`` carries no gradient."""
-        loss = losses.ADVERSARIAL_LOSSES[self.loss]
-        return loss.discriminator(self.logits(real, labels), self.logits(fake, labels))
+        loss = losses.ADVERSARIAL_LOSSES[self.loss].discriminator
+        real_logits, fake_logits = self.logits(real, labels), self.logits(fake, labels)
+        if self.mismatch_weight == 0 or labels is None:
+            return loss(real_logits, fake_logits)
+        wrong_logits = self.logits(real, self._wrong(labels))
+        share = self.mismatch_weight
+        return (1 - share) * loss(real_logits, fake_logits) + share * loss(real_logits, wrong_logits)
+
+    def _wrong(self, labels: Tensor) -> Tensor:
+        """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
+        first = self.first_row(len(labels)) + self.trainer.global_step
+        turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
+        return (labels + 1 + turn) % self.num_classes
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``, in its type also under autocast.

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_gans import losses
-from lightning_gans.errors import SettingError, check_choice, check_positive, check_share, check_widths
+from lightning_gans.errors import check_choice, check_positive, check_share, check_widths
 from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
@@ -34,9 +32,6 @@ class ConditionalGAN(AdversarialModule):
             image on; the generator has them in reverse before its own.
         generator_conditioning: Where a label enters the ``conv`` generator: ``input``, beside the noise, or
             ``batch_norm``, as scale and shift of each BatchNorm (de Vries et al. 2017, arXiv:1707.00683).
-        mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
-            a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
-            the paper's loss. The discriminator learns much faster what the label means.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
     Example:
@@ -60,16 +55,10 @@ class ConditionalGAN(AdversarialModule):
         batch_norm: bool = True,
         dense_dims: Sequence[int] = (),
         generator_conditioning: Literal["input", "batch_norm"] = "input",
-        mismatch_weight: float = 0.0,
         **options: Any,
     ) -> None:
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_positive(num_classes=num_classes)
-        if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes < 2):
-            raise SettingError(
-                f"mismatch_weight is {mismatch_weight} with num_classes {num_classes}: "
-                "it is a share, from 0 to below 1, and needs two classes."
-            )
         check_sizes(image_shape, latent_dim)
         # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
         check_choice("generator_conditioning", generator_conditioning, ("input", "batch_norm"))
@@ -93,22 +82,3 @@ class ConditionalGAN(AdversarialModule):
             discriminator=discriminator,
             **options,
         )
-        self.mismatch_weight = mismatch_weight
-
-    def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the loss on real and fake images, and on real images with wrong labels."""
-        if self.mismatch_weight == 0 or labels is None:
-            return super().discriminator_loss(real, fake, labels)
-        real_logits, fake_logits = self.logits(real, labels), self.logits(fake, labels)
-        wrong_logits = self.logits(real, self._wrong(labels))
-        loss = losses.ADVERSARIAL_LOSSES[self.loss].discriminator
-        return (
-            loss(real_logits, fake_logits) * (1 - self.mismatch_weight)
-            + loss(real_logits, wrong_logits) * self.mismatch_weight
-        )
-
-    def _wrong(self, labels: Tensor) -> Tensor:
-        """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
-        first = self.first_row(len(labels)) + self.trainer.global_step
-        turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
-        return (labels + 1 + turn) % self.num_classes

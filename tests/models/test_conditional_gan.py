@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_gans import ConditionalGAN, SettingError
+from lightning_gans import ConditionalGAN, RecurrentGAN, SettingError
 from tests.toys import NUM_CLASSES, SHAPE, loader, make_batches, tiny
 
 
@@ -106,3 +106,9 @@ def test_wrong_labels_are_all_others_in_turn_and_the_same_on_any_number_of_proce
 def test_a_mismatch_weight_out_of_range_is_named(weight):
     with pytest.raises(SettingError, match="mismatch_weight"):
         ConditionalGAN(mismatch_weight=weight)
+
+
+def test_every_conditional_model_takes_a_mismatch_weight_and_one_without_labels_refuses_it():
+    assert RecurrentGAN(num_classes=10, mismatch_weight=0.5).mismatch_weight == 0.5
+    with pytest.raises(SettingError, match="mismatch_weight is 0.5 with num_classes 0"):
+        RecurrentGAN(mismatch_weight=0.5)
