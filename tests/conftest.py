@@ -1,8 +1,13 @@
+import os
+
 import pytest
 import pytorch_lightning as pl
 import torch
 
 from lightning_gans.metrics import inception
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the other workers
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,8 @@ class AdversarialModule(RegularizedModule):
         weight_decay: Adam's L2 penalty, for both.
         mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
             a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
-            the papers' losses. The discriminator learns much faster what the label means.
+            the papers' losses. The discriminator learns much faster what the label means. Without labels it has
+            no effect, so that a recipe of a conditional model serves others too.
         d_steps: Discriminator updates for each generator update, each on its own batch.
         **options: See :class:`RegularizedModule` and :class:`GenerativeModule`.
     """
@@ -71,7 +72,7 @@ class AdversarialModule(RegularizedModule):
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_not_negative(adversarial_weight=adversarial_weight)
         check_adam(betas, weight_decay, beta2_end)
-        if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes < 2):
+        if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes == 1):
             raise SettingError(
                 f"mismatch_weight is {mismatch_weight} with num_classes {num_classes}: "
                 "it is a share, from 0 to below 1, and needs two classes."

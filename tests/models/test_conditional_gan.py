@@ -108,7 +108,20 @@ def test_a_mismatch_weight_out_of_range_is_named(weight):
         ConditionalGAN(mismatch_weight=weight)
 
 
-def test_every_conditional_model_takes_a_mismatch_weight_and_one_without_labels_refuses_it():
-    assert RecurrentGAN(num_classes=10, mismatch_weight=0.5).mismatch_weight == 0.5
-    with pytest.raises(SettingError, match="mismatch_weight"):
-        RecurrentGAN(mismatch_weight=0.5)
+def test_a_single_class_has_no_wrong_labels():
+    with pytest.raises(SettingError, match="needs two classes"):
+        ConditionalGAN(num_classes=1, mismatch_weight=0.5)
+
+
+def test_the_mismatch_weight_counts_in_every_model_with_labels_and_in_none_without(monkeypatch):
+    def loss(num_classes, weight):
+        torch.manual_seed(0)
+        model = RecurrentGAN((1, 8), 4, num_classes, hidden_dim=8, mismatch_weight=weight)
+        monkeypatch.setattr(type(model), "trainer", SimpleNamespace(global_step=0, world_size=1))
+        monkeypatch.setattr(type(model), "global_rank", 0)
+        torch.manual_seed(1)
+        real, fake = torch.randn(6, 1, 8), torch.randn(6, 1, 8)
+        return model.discriminator_loss(real, fake, torch.arange(6) % 3 if num_classes else None)
+
+    assert loss(3, 0.5) != loss(3, 0.0)
+    assert loss(0, 0.5) == loss(0, 0.0)
