@@ -1,4 +1,4 @@
-"""Images in [-1, 1] as bytes, as labelled grids, and as PNG files."""
+"""Images in [-1, 1] as bytes, as labelled grids, and as PNG files; pictures read from files."""
 
 from __future__ import annotations
 
@@ -13,6 +13,12 @@ from torch import Tensor
 
 from lightning_gans.errors import SettingError
 from lightning_gans.files import replacing
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""The ends of the names of files that count as pictures."""
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What :func:`read_picture` raises for a file that is no picture, or a damaged one."""
 
 _GAP = 2
 _TEXT_HEIGHT = 20
@@ -85,3 +91,23 @@ def save_png(image: Image.Image, path: str | Path) -> None:
     """Write an image whole or not at all."""
     with replacing(path) as file:
         image.save(file, format="png")
+
+
+def read_picture(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """Return the middle of a picture as uint8 of the shape ``(C, H, W)``, as large as its sides allow.
+
+    Raises:
+        OSError: It cannot be read; or another of :data:`UNREADABLE`.
+        ValueError: It has more than 8 bits a channel.
+    """
+    channels, height, width = shape
+    with Image.open(path) as opened:
+        if opened.mode[0] in "IF":  # PIL would clip these at 255, which leaves them white
+            raise ValueError(f"its mode is {opened.mode}, but 8 bits a channel are needed")
+        image = opened.convert("RGB" if channels == 3 else "L")
+    # The largest part of the shape asked for.
+    wide, high = min(image.width, image.height * width / height), min(image.height, image.width * height / width)
+    left, top = (image.width - wide) // 2, (image.height - high) // 2
+    box = (left, top, left + wide, top + high)
+    pixels = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC, box))
+    return pixels.reshape(height, width, channels).transpose(2, 0, 1)

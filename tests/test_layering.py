@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "networks": (set(), TORCH),
     "pictures": (set(), TORCH | {"numpy", "PIL"}),
     "models": ({"losses", "penalties", "augment", "networks"} | PICTURES, TORCH | LIGHTNING | METRICS),
-    "datamodules": (set(), None),
+    "datamodules": (PICTURES, None),
     "metrics": (set(), None),
     "plugins": (set(), None),
     "callbacks": ({"models.base", "metrics"} | PICTURES, None),

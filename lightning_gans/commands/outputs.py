@@ -7,7 +7,7 @@ import importlib
 import math
 import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import DataError, SettingError
 from lightning_gans.files import check_free_folder, check_writable, replacing, replacing_folder
 from lightning_gans.models import GenerativeModule, load
-from lightning_gans.pictures import grid, save_png, to_image, to_uint8
+from lightning_gans.pictures import EXTENSIONS, UNREADABLE, grid, read_picture, save_png, to_image, to_uint8
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +67,49 @@ def whole_numbers(option: str, text: str | None) -> list[int]:
         return [int(number) for number in text.split(",")]
     except ValueError:
         raise SettingError(f"--{option} is {text!r}: give whole numbers with commas between, as in 3,1,4.") from None
+
+
+def require_pictures(model: GenerativeModule) -> None:
+    """Raise :class:`SettingError` for a model of sequences, where a command shows pictures."""
+    if not model.makes_pictures:
+        raise SettingError(f"a {type(model).__name__} of sequences has no pictures: use `sample` with an npz file.")
+
+
+def picture_files(paths: Sequence[Path]) -> list[Path]:
+    """Return files as they are, and in a folder's place the pictures in it, by name.
+
+    Raises:
+        DataError: There is no such file, or no picture in a folder.
+    """
+    files: list[Path] = []
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist.")
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
+            if not found:
+                raise DataError(f"{path} holds no pictures. Files count that end in {', '.join(EXTENSIONS)}.")
+        files += found
+    return files
+
+
+def read_pictures(files: Sequence[Path], model: GenerativeModule) -> Tensor:
+    """Return the middles of pictures in the model's size, float32 ``(N, C, H, W)`` in [-1, 1].
+
+    Raises:
+        DataError: One cannot be read.
+    """
+    channels, height, width = model.image_shape
+    if channels not in (1, 3):
+        raise SettingError(f"the model's images have {channels} channels, and files of pictures have 1 or 3.")
+    pictures = []
+    for file in files:
+        try:
+            pictures.append(torch.from_numpy(read_picture(file, (channels, height, width)).copy()))
+        except UNREADABLE as error:
+            raise DataError(f"{file} cannot be read as a picture: {error}.") from None
+    return torch.stack(pictures).float() / 127.5 - 1
 
 
 def check_picture(name: str) -> Path:

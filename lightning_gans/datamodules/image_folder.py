@@ -15,15 +15,13 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
 from lightning_gans.files import replacing
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from lightning_gans.pictures import EXTENSIONS, UNREADABLE, read_picture
 
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
@@ -191,7 +189,7 @@ class ImageFolderDataModule(ImageDataModule):
                 path = listing.files[place]
                 try:
                     images[place] = read_picture(path, self.image_shape)
-                except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                except UNREADABLE as error:
                     if self.on_error == "raise":
                         raise DataError(
                             f"{path} cannot be read as a picture: {error}.\n"
@@ -226,25 +224,6 @@ class ImageFolderDataModule(ImageDataModule):
         if skipped:
             names = ", ".join(skipped[:10]) + (", …" if len(skipped) > 10 else "")
             warnings.warn(f"Left out {len(skipped)} unreadable pictures: {names}", stacklevel=3)
-
-
-def read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the middle of a picture as uint8 of the shape ``(C, H, W)``, H = W.
-
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It has more than 8 bits a channel.
-    """
-    channels, size, _ = shape
-    with Image.open(path) as opened:
-        if opened.mode[0] in "IF":  # PIL would clip these at 255, which leaves them white
-            raise ValueError(f"its mode is {opened.mode}, but 8 bits a channel are needed")
-        image = opened.convert("RGB" if channels == 3 else "L")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
 
 
 def _read_cache(path: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
