@@ -22,11 +22,14 @@ from lightning_gans.models import GenerativeModule, load
 from lightning_gans.pictures import EXTENSIONS, UNREADABLE, grid, read_picture, save_png, to_image, to_uint8
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
     """Define how a model is read from a checkpoint."""
     parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint")
     parser.add_argument("--no_ema", action="store_true", help="use the weights, not their moving average")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
+    if device:
+        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
+    else:
+        parser.set_defaults(device="cpu")
     parser.add_argument(
         "--import",
         dest="imports",
