@@ -113,7 +113,7 @@ def _encoded(model: Any, images: Tensor, labels: Sequence[int], ema: bool) -> Te
     if model.num_classes > 0 and not labels:
         raise SettingError("--pictures: the model is conditional, so give --labels, one for all or one for each.")
     chosen = torch.tensor(labels).expand(len(images)).to(model.device) if labels else None
-    mean: Tensor = model.encode(images.to(model.device, model.dtype), chosen, ema=ema)[0]
+    mean: Tensor = model.encode(images.to(model.device).to(model.dtype), chosen, ema=ema)[0]
     return mean.float().cpu()
 
 
@@ -121,7 +121,7 @@ def _decoded(model: GenerativeModule, latents: Tensor, labels: Tensor | None, em
     """Return the pictures of latents, in blocks."""
     parts = []
     for start in range(0, len(latents), SAMPLE_BLOCK):
-        some = latents[start : start + SAMPLE_BLOCK].to(model.device, model.dtype)
+        some = latents[start : start + SAMPLE_BLOCK].to(model.device).to(model.dtype)
         chosen = None if labels is None else labels[start : start + SAMPLE_BLOCK].to(model.device)
         parts.append(model.decode(some, chosen, ema=ema).float().cpu())
     return torch.cat(parts)

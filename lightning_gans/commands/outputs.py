@@ -176,7 +176,7 @@ def _archive(
     }
     with replacing(output) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-            np.lib.format.write_array_header_1_0(member, header)  # type: ignore[arg-type]
+            np.lib.format.write_array_header_1_0(member, header)
 
             def write(samples: Tensor) -> None:
                 array = (to_uint8(samples) if pictures else samples).cpu().numpy()

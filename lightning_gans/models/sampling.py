@@ -99,7 +99,7 @@ class SampledModule(AveragedModule):
                 if all_labels is not None:
                     block_labels = torch.zeros(SAMPLE_BLOCK, dtype=torch.long, device=self.device)
                     block_labels[low - block : high - block] = all_labels[low - start : high - start]
-                made = self.decode(latents.to(self.device, self.dtype), block_labels, ema=ema)
+                made = self.decode(latents.to(self.device).to(self.dtype), block_labels, ema=ema)
                 images.append(made[low - block : high - block].float())
         return torch.cat(images)
 
@@ -136,7 +136,8 @@ def truncated(noise: Tensor, limit: float) -> Tensor:
     """Map standard normal numbers to the standard normal distribution cut off at ``-limit`` and ``limit``, in order."""
     below = torch.special.ndtr(torch.tensor(-limit, dtype=torch.float64))
     shares = below + torch.special.ndtr(noise.double()) * (1 - 2 * below)
-    return torch.special.ndtri(shares).clamp(-limit, limit).to(noise.dtype)
+    cut: Tensor = torch.special.ndtri(shares)
+    return cut.clamp(-limit, limit).to(noise.dtype)
 
 
 def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:

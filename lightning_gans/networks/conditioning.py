@@ -74,8 +74,8 @@ class ConditionalBatchNorm(nn.Module):
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Map ``(N, C)`` or ``(N, C, H, W)`` with labels as in :func:`with_labels` to the same shape."""
-        ones = (1,) * (inputs.dim() - 2)
-        scale, shift = (look_up(table, labels).unflatten(1, (-1, *ones)) for table in (self.scale, self.shift))
+        ones = (None,) * (inputs.dim() - 2)
+        scale, shift = (look_up(table, labels)[(..., *ones)] for table in (self.scale, self.shift))
         return torch.addcmul(shift, self.norm(inputs), scale)
 
 
