@@ -37,6 +37,7 @@ from lightning_gans.models import (
     ResNetGAN,
     load,
 )
+from lightning_gans.pictures import grid
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 
 __all__ = [
@@ -74,5 +75,6 @@ __all__ = [
     "SinesDataModule",
     "StackedMNISTDataModule",
     "__version__",
+    "grid",
     "load",
 ]

@@ -41,14 +41,16 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def grid(
-    images: Tensor, *, columns: int, title: str | None = None, row_labels: Sequence[str] | None = None
+    images: Tensor, *, columns: int | None = None, title: str | None = None, row_labels: Sequence[str] | None = None
 ) -> Image.Image:
     """Lay images out in rows from left to right, with a title above and a label before each row.
+
+    A notebook shows what it returns: ``grid(model.sample(16))``.
 
     Args:
         images: Values in [-1, 1], shape ``(N, C, H, W)`` with 1 or 3 channels. Small ones are enlarged by
             whole pixels.
-        columns: Images in a row.
+        columns: Images in a row; by default as many as there are rows.
         title: One line above the grid.
         row_labels: A label for each row.
 
@@ -58,6 +60,7 @@ def grid(
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         raise SettingError(f"a grid needs images of 1 or 3 channels, not of the shape {list(images.shape[1:])}.")
     tiles = to_uint8(images.detach().cpu())
+    columns = columns or max(1, math.ceil(len(tiles) ** 0.5))
     _, height, width, _ = tiles.shape
     scale = max(1, 64 // max(height, width))
     height, width = height * scale, width * scale

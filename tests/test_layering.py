@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "summary": ({"parsing", "__version__"}, None),
     "cli": (None, None),
     "__main__": ({"cli"}, set()),
-    "__init__": ({"callbacks", "datamodules", "metrics", "models", "plugins"}, set()),
+    "__init__": ({"callbacks", "datamodules", "metrics", "models", "plugins"} | PICTURES, set()),
 }
 
 

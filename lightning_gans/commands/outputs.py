@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import math
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -156,7 +155,7 @@ def open_output(
     elif output.suffix == ".png":
         samples: list[Tensor] = []
         yield lambda images: samples.append(images.cpu())
-        save_png(grid(torch.cat(samples), columns=columns or math.ceil(num**0.5)), output)
+        save_png(grid(torch.cat(samples), columns=columns), output)
     else:
         with _folder(output, labels) as write:
             yield write
