@@ -7,6 +7,7 @@ from lightning_gans.callbacks import (
     CollapseWatchdog,
     GenerativeMetrics,
     GracefulStop,
+    NearestNeighbours,
     ProgressBar,
     Reconstructions,
     SampleGrid,
@@ -37,6 +38,7 @@ from lightning_gans.models import (
     ResNetGAN,
     load,
 )
+from lightning_gans.pictures import grid
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 
 __all__ = [
@@ -63,6 +65,7 @@ __all__ = [
     "ImageFolderDataModule",
     "LightningGansError",
     "MNISTDataModule",
+    "NearestNeighbours",
     "ProgressBar",
     "Reconstructions",
     "RecurrentGAN",
@@ -74,5 +77,6 @@ __all__ = [
     "SinesDataModule",
     "StackedMNISTDataModule",
     "__version__",
+    "grid",
     "load",
 ]

@@ -42,10 +42,14 @@ COMMANDS = {
     "test": "evaluate a checkpoint on the test split",
     "predict": "reconstruct the test split (VAE), or sample its labels (conditional models)",
     "sample": "write pictures from a checkpoint",
+    "interpolate": "write the pictures on the way between seeds, labels or pictures",
+    "reconstruct": "write what a VAE makes of pictures",
+    "export": "write a model as ONNX, as .pt2 or as safetensors",
+    "report": "write a run as one page of HTML",
     "compare": "lay scores of one protocol side by side",
     "recipes": "list the recipes, or print one",
 }
-_OURS = ("sample", "compare", "recipes")
+_OURS = ("sample", "interpolate", "reconstruct", "export", "report", "compare", "recipes")
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,29 @@ def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[IO[by
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """Make a temporary folder beside ``path`` and rename it to ``path`` when the block ends well.
+
+    Raises:
+        DataError: Before the block: there is something of this name that is no empty folder.
+    """
+    path = check_free_folder(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if hasattr(os, "sync"):  # all files at once: one after the other takes minutes for thousands
+            os.sync()
+        if path.is_dir():
+            path.rmdir()
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     _sync_folder(path.parent)
 
@@ -84,6 +108,21 @@ def check_writable(path: str | Path) -> Path:
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path} is a folder: give the name of a file in it.")
+    make_folder(path.parent)
+    return path
+
+
+def check_free_folder(path: str | Path) -> Path:
+    """Return ``path``, absolute, if a folder of that name can be made; make its parent. To be called before any work.
+
+    Raises:
+        DataError: There is a file of this name or a folder with something in it, or the parent cannot be written to.
+    """
+    path = Path(path).absolute()
+    if path.is_dir() and any(path.iterdir()):
+        raise DataError(f"{path} is a folder with files in it: name a new one.")
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path} is a file, not a folder.")
     make_folder(path.parent)
     return path
 

@@ -17,6 +17,7 @@ from lightning_gans.callbacks import (
     CollapseWatchdog,
     GenerativeMetrics,
     GracefulStop,
+    NearestNeighbours,
     Reconstructions,
     SampleGrid,
 )
@@ -30,6 +31,7 @@ CALLBACKS = {
     "metrics": GenerativeMetrics,
     "samples": SampleGrid,
     "reconstructions": Reconstructions,
+    "neighbours": NearestNeighbours,
     "watchdog": CollapseWatchdog,
     "checkpoint": Checkpoint,
     "stop": GracefulStop,

@@ -1,10 +1,11 @@
-"""Images in [-1, 1] as bytes, as labelled grids, and as PNG files."""
+"""Images in [-1, 1] as bytes, as labelled grids, and as PNG files; pictures read from files."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,14 @@ from torch import Tensor
 
 from lightning_gans.errors import SettingError
 from lightning_gans.files import replacing
+
+EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""The ends of the names of files that count as pictures."""
+
+Fit = Literal["crop", "pad", "stretch"]
+
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What :func:`read_picture` raises for a file that is no picture, or a damaged one."""
 
 _GAP = 2
 _TEXT_HEIGHT = 20
@@ -35,14 +44,16 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 def grid(
-    images: Tensor, *, columns: int, title: str | None = None, row_labels: Sequence[str] | None = None
+    images: Tensor, *, columns: int | None = None, title: str | None = None, row_labels: Sequence[str] | None = None
 ) -> Image.Image:
     """Lay images out in rows from left to right, with a title above and a label before each row.
+
+    A notebook shows what it returns: ``grid(model.sample(16))``.
 
     Args:
         images: Values in [-1, 1], shape ``(N, C, H, W)`` with 1 or 3 channels. Small ones are enlarged by
             whole pixels.
-        columns: Images in a row.
+        columns: Images in a row; by default as many as there are rows.
         title: One line above the grid.
         row_labels: A label for each row.
 
@@ -52,6 +63,7 @@ def grid(
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         raise SettingError(f"a grid needs images of 1 or 3 channels, not of the shape {list(images.shape[1:])}.")
     tiles = to_uint8(images.detach().cpu())
+    columns = columns or max(1, math.ceil(len(tiles) ** 0.5))
     _, height, width, _ = tiles.shape
     scale = max(1, 64 // max(height, width))
     height, width = height * scale, width * scale
@@ -85,3 +97,55 @@ def save_png(image: Image.Image, path: str | Path) -> None:
     """Write an image whole or not at all."""
     with replacing(path) as file:
         image.save(file, format="png")
+
+
+def read_picture(path: str | Path, shape: tuple[int, int, int], fit: Fit = "crop", convert: bool = True) -> np.ndarray:
+    """Return a picture as uint8 of the shape ``(C, H, W)``.
+
+    Args:
+        path: The file.
+        shape: ``(C, H, W)``, C being 1 or 3.
+        fit: ``crop`` takes the largest part of the shape in the middle, ``pad`` adds black borders to the whole,
+            ``stretch`` distorts it.
+        convert: Whether to take odd modes too: CMYK becomes RGB, what is transparent is laid on white, and more than 8
+            bits a channel are scaled down to 8.
+
+    Raises:
+        OSError: It cannot be read; or another of :data:`UNREADABLE`.
+        ValueError: Its mode is odd, where such are not converted.
+    """
+    channels, height, width = shape
+    with Image.open(path) as opened:
+        image = _eight_bits(opened, convert).convert("RGB" if channels == 3 else "L")
+    bicubic = Image.Resampling.BICUBIC
+    if fit == "pad":
+        scale = min(width / image.width, height / image.height)
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        whole = Image.new(image.mode, (width, height))
+        whole.paste(image.resize(size, bicubic), ((width - size[0]) // 2, (height - size[1]) // 2))
+    elif fit == "stretch":
+        whole = image.resize((width, height), bicubic)
+    else:  # the largest part of the shape asked for
+        wide = min(image.width, image.height * width / height)
+        high = min(image.height, image.width * height / width)
+        left, top = (image.width - wide) // 2, (image.height - high) // 2
+        whole = image.resize((width, height), bicubic, (left, top, left + wide, top + high))
+    return np.asarray(whole).reshape(height, width, channels).transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image, convert: bool) -> Image.Image:
+    """Return a picture of 8 bits a channel, with neither ink nor what shines through."""
+    image.load()
+    mode = image.mode
+    transparent = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+    if not convert and (transparent or mode[0] in "IF" or mode == "CMYK"):
+        what = "it is transparent" if transparent else f"its mode is {mode}"
+        raise ValueError(f"{what}, and 8 bits of grey or of each colour are needed (convert=true makes them)")
+    if mode[0] in "IF":  # PIL would clip these at 255, which leaves them white
+        values = np.asarray(image, np.float64)
+        largest = 1.0 if mode == "F" and values.max(initial=0) <= 1 else 65535.0 if mode[0] == "I" else 255.0
+        return Image.fromarray((values / largest * 255).round().clip(0, 255).astype(np.uint8))
+    if transparent:
+        colours = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+    return image

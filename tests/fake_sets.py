@@ -4,6 +4,7 @@ import hashlib
 import pickle
 
 import numpy as np
+from PIL import Image
 from torchvision import datasets
 
 
@@ -18,6 +19,15 @@ def write_mnist(folder, num_train=96, num_test=16):
         for kind, array in {"images-idx3": images, "labels-idx1": labels}.items():
             header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
             (raw / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+
+
+def write_pictures(folder, num=80, size=(20, 16)):
+    """Write PNG files of noise."""
+    folder.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(num):
+        pixels = random.integers(256, size=(*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:03}.png")
 
 
 def write_cifar10(folder, monkeypatch, per_file=40):

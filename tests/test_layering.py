@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "networks": (set(), TORCH),
     "pictures": (set(), TORCH | {"numpy", "PIL"}),
     "models": ({"losses", "penalties", "augment", "networks"} | PICTURES, TORCH | LIGHTNING | METRICS),
-    "datamodules": (set(), None),
+    "datamodules": (PICTURES, None),
     "metrics": (set(), None),
     "plugins": (set(), None),
     "callbacks": ({"models.base", "metrics"} | PICTURES, None),
@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "summary": ({"parsing", "__version__"}, None),
     "cli": (None, None),
     "__main__": ({"cli"}, set()),
-    "__init__": ({"callbacks", "datamodules", "metrics", "models", "plugins"}, set()),
+    "__init__": ({"callbacks", "datamodules", "metrics", "models", "plugins"} | PICTURES, set()),
 }
 
 

@@ -10,7 +10,7 @@ from lightning_gans.cli import main
 from lightning_gans.commands import recipes
 from lightning_gans.models import load
 
-from .fake_sets import write_cifar10, write_mnist
+from .fake_sets import write_cifar10, write_mnist, write_pictures
 
 OVERLAYS = {"fast", "inception", "multi_node", "speed_cpu", "speed_cuda", "tensorboard", "wandb"}
 SMALL = {
@@ -40,6 +40,8 @@ def small(name):
     if data != "DigitsDataModule":
         batch = "8" if model["init_args"].get("d_steps", 1) == 1 else "2"  # four steps have to fit into the fakes
         args = [*args, "--data.data_dir", "data", "--data.val_size", "16", "--data.batch_size", batch]
+    if data == "ImageFolderDataModule":
+        args[args.index("data")] = "pictures"
     if data == "StackedMNISTDataModule":
         args += ["--data.num_images", "128", "--data.num_test_images", "50"]
     return args
@@ -50,6 +52,7 @@ def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_mnist(tmp_path / "data")
     write_cifar10(tmp_path / "data", monkeypatch)
+    write_pictures(tmp_path / "pictures")
     return tmp_path
 
 

@@ -3,6 +3,7 @@
 from lightning_gans.callbacks.checkpoint import Checkpoint
 from lightning_gans.callbacks.graceful_stop import GracefulStop
 from lightning_gans.callbacks.metrics import GenerativeMetrics
+from lightning_gans.callbacks.neighbours import NearestNeighbours
 from lightning_gans.callbacks.progress import ProgressBar
 from lightning_gans.callbacks.samples import Reconstructions, SampleGrid
 from lightning_gans.callbacks.watchdog import CollapseWatchdog
@@ -12,6 +13,7 @@ __all__ = [
     "CollapseWatchdog",
     "GenerativeMetrics",
     "GracefulStop",
+    "NearestNeighbours",
     "ProgressBar",
     "Reconstructions",
     "SampleGrid",

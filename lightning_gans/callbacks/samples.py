@@ -20,7 +20,7 @@ from lightning_gans.pictures import grid, save_png
 _MOST_CLASSES = 20
 
 
-class _Pictures(Callback):
+class Pictures(Callback):
     """Write a picture into a folder of the run and to its loggers, on the axis of the scalars.
 
     Args:
@@ -84,7 +84,7 @@ class _Pictures(Callback):
         return (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
 
-class SampleGrid(_Pictures):
+class SampleGrid(Pictures):
     """A grid of samples from the same noise each time, as ``samples/step=XXXXXXX.png`` and in the loggers.
 
     Conditional models get a row for each class, with the same noise along each column.
@@ -139,7 +139,7 @@ class SampleGrid(_Pictures):
         self.draw(trainer, pl_module)
 
 
-class Reconstructions(_Pictures):
+class Reconstructions(Pictures):
     """Validation images above their reconstructions, as ``reconstructions/step=XXXXXXX.png`` and in the loggers.
 
     For models that can reconstruct (VAEs); it leaves others alone.

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
+import math
 import os
+import shutil
 import warnings
-import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from PIL import Image
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_gans.datamodules.base import ImageDataModule, Split
-from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
+from lightning_gans.errors import DataError, SettingError, check_choice
 from lightning_gans.files import replacing
-
-EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+from lightning_gans.pictures import EXTENSIONS, UNREADABLE, Fit, read_picture
 
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",
@@ -32,44 +34,48 @@ _SPLIT_FOLDERS: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-_CACHE_VERSION = 1
+_CACHE_VERSION, _CACHE_PREFIX = 2, "lightning_gans-"
 
 
 class Listing(NamedTuple):
     """The pictures of a split: their files, in an order that no file system decides, and their labels."""
 
-    files: list[Path]
+    files: list[str]
     labels: list[int]
 
 
 class ImageFolderDataModule(ImageDataModule):
-    """Pictures from a folder, ``(channels, image_size, image_size)``, one label per class folder.
+    """Pictures from a folder, ``(channels, height, width)``, one label per class folder.
 
     ``data_dir`` is a folder of pictures (``num_classes`` 0, every label 0), or of folders of pictures, which
     are the classes, or has sub-folders ``train`` and, if you like, ``val`` and ``test``, each one of these.
     Without ``val``, ``val_size`` of the training pictures validate; without ``test``, the validation split is
     tested on. Names that begin with a dot are passed over.
 
-    The shorter side is resized to ``image_size``, bicubically and antialiased, and the middle cut out. The
-    pictures are decoded once and kept in one file a split (``*.npz``), which is made anew when a picture or
-    a setting changes, or when it is damaged.
-
-    All pictures live in memory, in bytes: 70,000 of 3x64x64 take 0.8 GiB.
+    The pictures may have any size; see ``fit``. They are decoded once, and their bytes kept in one file a split
+    (``*.images``, with what is in it in ``*.json``), which is made anew when a picture or a setting changes, or when
+    it is damaged. A set that fits is read into memory whole; else its batches are read from that file, by way of the
+    system's page cache: 1,000,000 pictures of 3x128x128 take 46 GiB of disk.
 
     Args:
         data_dir: The folder.
-        image_size: Height and width in pixels.
+        image_size: Height and width in pixels, as one number or as ``[height, width]``.
         channels: 3 for colour, 1 for grey.
+        fit: How a picture of another shape is made to fit, resized bicubically and antialiased: ``crop`` cuts out the
+            largest part of the shape in its middle, ``pad`` adds black borders to the whole, ``stretch`` distorts it.
         horizontal_flip: Mirror training pictures at random.
         val_size: As in :class:`ImageDataModule`.
-        on_error: What an unreadable picture does: ``raise`` names it and stops, ``skip`` leaves it out with a
-            warning.
+        on_error: What a picture does that is unreadable, or of an odd mode without ``convert``: ``raise`` names it and
+            stops, ``skip`` leaves it out with a warning.
+        convert: Whether to take pictures of odd modes too: CMYK becomes RGB, what is transparent is laid on white,
+            more than 8 bits a channel are scaled down to 8.
+        in_memory: Whether the decoded pictures are read into memory; ``"auto"``: if they take less than half of it.
         cache_dir: The folder for the decoded pictures; ``data_dir`` if None.
         **options: As in :class:`ImageDataModule`.
 
     Raises:
-        DataError: The folder or a picture is missing or unreadable.
-        SettingError: A setting is out of range, or the pictures do not fit into memory.
+        DataError: The folder or a picture is missing or unreadable, or the decoded pictures do not fit on the disk.
+        SettingError: A setting is out of range.
     """
 
     image_shape: tuple[int, int, int]
@@ -77,22 +83,33 @@ class ImageFolderDataModule(ImageDataModule):
     def __init__(
         self,
         data_dir: str | Path,
-        image_size: int = 64,
+        image_size: int | Sequence[int] = 64,
         channels: Literal[1, 3] = 3,
+        fit: Fit = "crop",
         horizontal_flip: bool = False,
         val_size: int | float = 0.1,
         on_error: Literal["raise", "skip"] = "raise",
+        convert: bool = False,
+        in_memory: bool | Literal["auto"] = "auto",
         cache_dir: str | Path | None = None,
         **options: Any,
     ) -> None:
         super().__init__(val_size=val_size, **options)
-        check_positive(image_size=image_size)
+        sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise SettingError(f"image_size is {image_size}: give one number, or [height, width], each 1 or more.")
         check_choice("on_error", on_error, ["raise", "skip"])
+        check_choice("fit", fit, get_args(Fit))
         if channels not in (1, 3):
             raise SettingError(f"channels is {channels}: it must be 1 (grey) or 3 (colour).")
-        self.image_shape = (channels, image_size, image_size)
+        if in_memory not in (True, False, "auto"):
+            raise SettingError(f"in_memory is {in_memory!r}: it must be True, False or 'auto'.")
+        self.image_shape = (channels, sides[0], sides[1])
         self.horizontal_flip = horizontal_flip
+        self.fit = fit
         self.on_error = on_error
+        self.convert = convert
+        self.in_memory = in_memory
         self._root = Path(data_dir).expanduser().absolute()
         self._cache_dir = self._root if cache_dir is None else Path(cache_dir).expanduser()
 
@@ -115,7 +132,7 @@ class ImageFolderDataModule(ImageDataModule):
     def prepare_data(self) -> None:
         """Decode the pictures, where this was not done before."""
         for split in self._folders:
-            if not self._cache_file(split).is_file():
+            if not self._cache(split).exists():
                 self._set(split)
 
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
@@ -123,19 +140,32 @@ class ImageFolderDataModule(ImageDataModule):
         if split not in self._folders:
             return None
         listing = self._list(split)
-        key, cache = self._key(listing), self._cache_file(split)
-        loaded = _read_cache(cache, key)
+        key, cache = self._key(listing), self._cache(split)
+        num_bytes = len(listing.files) * math.prod(self.image_shape)
+        whole = num_bytes < _memory() / 2 if self.in_memory == "auto" else self.in_memory
+        loaded = cache.load(key, whole)
         if loaded is None:
-            loaded = self._decode(listing)
+            rank_zero_info(f"Decoding {len(listing.files):,} pictures of {self._root}.")
             try:
-                with replacing(cache) as file:
-                    np.savez(file, key=key, images=loaded[0], kept=loaded[1])
+                cache.check_room(num_bytes)
+                cache.save(key, self.image_shape, self._decoded(listing))
+                loaded = cache.load(key, whole)
             except OSError as error:
+                if not whole:
+                    raise DataError(
+                        f"{cache.path} cannot be written: {error.strerror or error}.\n"
+                        f"{num_bytes / 2**30:.1f} GiB of decoded pictures fit neither there nor into memory: name a "
+                        "folder with --data.cache_dir, or choose a smaller image_size."
+                    ) from None
                 warnings.warn(
-                    f"{cache} cannot be written ({error.strerror}): the next run decodes the pictures anew. "
-                    "Name another folder with cache_dir.",
+                    f"{cache.path} cannot be written ({error.strerror or error}): the next run decodes the pictures "
+                    "anew. Name another folder with cache_dir.",
                     stacklevel=2,
                 )
+        if loaded is None:
+            decoded = list(self._decoded(listing))
+            readable = [picture for picture in decoded if picture is not None]
+            loaded = np.stack(readable), np.array([picture is not None for picture in decoded])
         images, kept = loaded
         self._warn_of_skipped(listing, kept)
         return torch.from_numpy(images), torch.tensor(listing.labels)[torch.from_numpy(kept)]
@@ -143,10 +173,11 @@ class ImageFolderDataModule(ImageDataModule):
     def _list(self, split: Split) -> Listing:
         folder = self._folders[split]
         classes = _class_folders(folder)
-        loose = sorted(path for path in folder.iterdir() if path.is_file() and _is_picture(path))
+        others: list[str] = []
+        loose = sorted(_walk(folder, others, deep=False))
         if classes and loose:
             raise DataError(
-                f"{folder} holds class folders ({classes[0]}, …) and loose pictures ({loose[0].name}, …): "
+                f"{folder} holds class folders ({classes[0]}, …) and loose pictures ({os.path.basename(loose[0])}, …): "
                 "move the one or the other away."
             )
         if not classes and not loose:
@@ -156,111 +187,157 @@ class ImageFolderDataModule(ImageDataModule):
                 f"{folder} has the classes {', '.join(classes) or '(none)'}, but the training pictures have "
                 f"{', '.join(self.class_names) or '(none)'}."
             )
-        if not classes:
-            return Listing(loose, [0] * len(loose))
-        listing = Listing([], [])
+        listing = Listing(loose, [0] * len(loose))
         for name in classes:
-            files = sorted(_walk(folder / name))
+            files = sorted(_walk(folder / name, others), key=lambda path: path.split(os.sep))
             listing.files.extend(files)
             listing.labels.extend([self.class_names.index(name)] * len(files))
+        if others:
+            warnings.warn(f"Passed over what is no picture by its name: {_some(others)}", stacklevel=3)
         return listing
 
-    def _cache_file(self, split: Split) -> Path:
-        channels, size, _ = self.image_shape
-        return self._cache_dir / f"lightning_gans-{self._root.name}-{split}-{channels}x{size}x{size}.npz"
+    def _cache(self, split: Split) -> DecodedPictures:
+        shape = "x".join(map(str, self.image_shape))
+        return DecodedPictures(self._cache_dir / f"{_CACHE_PREFIX}{self._root.name}-{split}-{shape}.images")
 
     def _key(self, listing: Listing) -> str:
         """Return a hash that changes with the settings and with every picture's name, size and time."""
-        key = hashlib.sha256(repr((_CACHE_VERSION, self.image_shape, self.on_error)).encode())
+        settings = (_CACHE_VERSION, self.image_shape, self.fit, self.on_error, self.convert)
+        key = hashlib.sha256(repr(settings).encode())
+        root = f"{self._root}{os.sep}"
         for path in listing.files:
-            stat = path.stat()
-            entry = (path.relative_to(self._root).as_posix(), stat.st_size, stat.st_mtime_ns)
-            key.update(repr(entry).encode())
+            stat = os.stat(path)
+            key.update(f"{path.removeprefix(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
         return key.hexdigest()
 
-    def _decode(self, listing: Listing) -> tuple[np.ndarray, np.ndarray]:
-        """Return the readable pictures, uint8 ``(n, C, H, W)``, and which of all they are, bool ``(N,)``."""
-        shape = (len(listing.files), *self.image_shape)
-        self._check_memory(shape)
-        rank_zero_info(f"Decoding {len(listing.files):,} pictures of {self._root}.")
-        images = np.empty(shape, np.uint8)
-        kept = np.ones(len(listing.files), bool)
+    def _decoded(self, listing: Listing) -> Iterator[np.ndarray | None]:
+        """Yield the pictures in their order, uint8 ``(C, H, W)``, and None for those left out.
 
-        def decode(places: range) -> None:
-            for place in places:
-                path = listing.files[place]
+        Raises:
+            DataError: One is unreadable, where such are not left out, or all are.
+        """
+
+        def decode(places: range) -> list[np.ndarray | None]:
+            pictures: list[np.ndarray | None] = []
+            for path in (listing.files[place] for place in places):
                 try:
-                    images[place] = read_picture(path, self.image_shape)
-                except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                    pictures.append(read_picture(path, self.image_shape, self.fit, self.convert))
+                except UNREADABLE as error:
                     if self.on_error == "raise":
                         raise DataError(
                             f"{path} cannot be read as a picture: {error}.\n"
                             "Mend or remove it, or leave such pictures out with --data.on_error=skip."
                         ) from None
-                    kept[place] = False
+                    pictures.append(None)
+            return pictures
 
         # Threads, because PIL decodes without holding Python's lock; in chunks, because handing out a single
-        # small picture costs as much as decoding it.
-        chunks = [range(i, min(i + 64, len(kept))) for i in range(0, len(kept), 64)]
-        with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+        # small picture costs as much as decoding it. A few chunks are under way at once, not all of them.
+        num, workers, anything = len(listing.files), min(16, os.cpu_count() or 1), False
+        chunks = iter([range(i, min(i + 64, num)) for i in range(0, num, 64)])
+        with ThreadPoolExecutor(workers) as pool:
+            waiting = deque(pool.submit(decode, chunk) for chunk in itertools.islice(chunks, 4 * workers))
             try:
-                list(pool.map(decode, chunks))
+                while waiting:
+                    pictures = waiting.popleft().result()
+                    waiting.extend(pool.submit(decode, chunk) for chunk in itertools.islice(chunks, 1))
+                    anything |= any(picture is not None for picture in pictures)
+                    yield from pictures
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
-        if not kept.any():
-            raise DataError(f"None of the {len(kept)} pictures in {self._root} can be read.")
-        return (images if kept.all() else images[kept]), kept
-
-    def _check_memory(self, shape: tuple[int, ...]) -> None:
-        needed = int(np.prod(shape, dtype=np.int64))
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else needed
-        if needed > memory:
-            raise SettingError(
-                f"image_size is {shape[-1]}: {shape[0]:,} such pictures take {needed / 2**30:.1f} GiB, but "
-                f"this machine has {memory / 2**30:.1f}. Choose a smaller one."
-            )
+        if not anything:
+            raise DataError(f"None of the {num} pictures in {self._root} can be read.")
 
     def _warn_of_skipped(self, listing: Listing, kept: np.ndarray) -> None:
-        skipped = [path.name for path, keep in zip(listing.files, kept, strict=True) if not keep]
+        skipped = [listing.files[place] for place in np.flatnonzero(~kept)]
         if skipped:
-            names = ", ".join(skipped[:10]) + (", …" if len(skipped) > 10 else "")
-            warnings.warn(f"Left out {len(skipped)} unreadable pictures: {names}", stacklevel=3)
+            warnings.warn(f"Left out {len(skipped)} unreadable pictures: {_some(skipped)}", stacklevel=3)
 
 
-def read_picture(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Return the middle of a picture as uint8 of the shape ``(C, H, W)``, H = W.
+class DecodedPictures:
+    """A file of decoded pictures, and beside it one that says what is in it.
 
-    Raises:
-        OSError: It cannot be read.
-        ValueError: It has more than 8 bits a channel.
+    The second is written last, and holds the first one's checksum.
+
+    Args:
+        path: The first.
     """
-    channels, size, _ = shape
-    with Image.open(path) as opened:
-        if opened.mode[0] in "IF":  # PIL would clip these at 255, which leaves them white
-            raise ValueError(f"its mode is {opened.mode}, but 8 bits a channel are needed")
-        image = opened.convert("RGB" if channels == 3 else "L")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    pixels = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box))
-    return pixels.reshape(size, size, channels).transpose(2, 0, 1)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.about = path.with_suffix(".json")
+
+    def exists(self) -> bool:
+        """Whether something was saved."""
+        return self.path.is_file() and self.about.is_file()
+
+    def load(self, key: str, whole: bool) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return what was saved under the key, or None.
+
+        Args:
+            key: What :meth:`save` was given.
+            whole: Read all into memory, and check it; else the file is mapped into it.
+
+        Returns:
+            The readable pictures, uint8 ``(n, C, H, W)``, and which of all they are, bool ``(N,)``.
+        """
+        if not self.exists():
+            return None
+        try:
+            about = json.loads(self.about.read_bytes())
+            if about["key"] != key:
+                return None
+            kept = np.ones(about["num"], bool)
+            kept[about["left_out"]] = False
+            shape = (int(kept.sum()), *about["shape"])
+            if self.path.stat().st_size != math.prod(shape):
+                raise ValueError(f"it has {self.path.stat().st_size:,} bytes and not {math.prod(shape):,}")
+            if not whole:  # changes to a page are this process's own
+                return np.memmap(self.path, np.uint8, "c", shape=shape), kept
+            images = np.fromfile(self.path, np.uint8)
+            if zlib.crc32(images.data) != about["checksum"]:
+                raise ValueError("its checksum is another")
+            return images.reshape(shape), kept
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            warnings.warn(f"{self.path} is damaged ({error}): decoding the pictures anew.", stacklevel=4)
+            return None
+
+    def save(self, key: str, shape: tuple[int, int, int], pictures: Iterable[np.ndarray | None]) -> None:
+        """Write pictures as they come; None stands for one that is left out."""
+        left_out, num, checksum = [], 0, 0
+        with replacing(self.path) as file:
+            for picture in pictures:
+                if picture is None:
+                    left_out.append(num)
+                else:
+                    content = picture.tobytes()
+                    file.write(content)
+                    checksum = zlib.crc32(content, checksum)
+                num += 1
+            self.about.unlink(missing_ok=True)  # which is of the old file
+        about = {"key": key, "shape": shape, "num": num, "left_out": left_out, "checksum": checksum}
+        with replacing(self.about) as file:
+            file.write(json.dumps(about).encode())
+
+    def check_room(self, num_bytes: int) -> None:
+        """Raise :class:`OSError` where the disk has no room for so many bytes."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path.parent).free
+        if num_bytes > free:
+            raise OSError(f"the disk has {free / 2**30:.1f} GiB left")
 
 
-def _read_cache(path: Path, key: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return what was decoded under the key, or None; reading checks the file's own checksums."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as cache:
-            return (cache["images"], cache["kept"]) if str(cache["key"]) == key else None
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        warnings.warn(f"{path} is damaged ({error}): decoding the pictures anew.", stacklevel=3)
-        return None
+def _memory() -> float:
+    """Return this machine's memory in bytes."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
-def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
+def _some(paths: Sequence[str]) -> str:
+    """Return the names of files, but of no more than ten."""
+    return ", ".join(map(os.path.basename, paths[:10])) + (", …" if len(paths) > 10 else "")
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -269,11 +346,18 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _class_folders(folder: Path) -> list[str]:
     """Return the names of the sub-folders that hold pictures, at any depth."""
-    return [path.name for path in _subfolders(folder) if next(_walk(path), None) is not None]
+    return [path.name for path in _subfolders(folder) if next(_walk(path, []), None) is not None]
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    """Yield all pictures below a folder; links are followed, because class folders are often links."""
+def _walk(folder: Path, others: list[str], deep: bool = True) -> Iterator[str]:
+    """Yield all pictures below a folder, or in it alone, and note what other files there are.
+
+    Links are followed, because class folders are often links.
+    """
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (path for path in map(Path(parent).joinpath, names) if _is_picture(path))
+        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        for name in names:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                yield os.path.join(parent, name)
+            elif not name.startswith((".", _CACHE_PREFIX)):
+                others.append(os.path.join(parent, name))

@@ -1,9 +1,8 @@
-"""What every model shares: sampling, its settings, and checkpoints."""
+"""What every model shares: its settings, and checkpoints."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Self, get_args
 
 import torch
@@ -15,14 +14,9 @@ from lightning_gans import randomness
 from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive, check_share
 from lightning_gans.models import checkpoints, resuming
 from lightning_gans.models.acceleration import CompileMode, MatmulPrecision
-from lightning_gans.models.averaging import AveragedModule
 from lightning_gans.models.distributed import check_strategy
+from lightning_gans.models.sampling import SampledModule
 from lightning_gans.models.updates import Schedule
-from lightning_gans.randomness import Stream
-
-SAMPLE_BLOCK = 50
-"""Samples are generated in blocks of this many by their global index, the last one filled up: a picture's
-bits then depend neither on how many are asked for at once nor on who asks."""
 
 
 def check_sizes(image_shape: Sequence[int], latent_dim: int, *, sequences: bool = False) -> None:
@@ -44,7 +38,7 @@ def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
     return network(inputs) if labels is None else network(inputs, labels)
 
 
-class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
+class GenerativeModule(checkpoints.NotesArguments, SampledModule):
     """A model that makes images: what callbacks and commands may know of it.
 
     A batch is ``(images, labels)``: float32 ``(N, C, H, W)`` in [-1, 1] and int64 ``(N,)``. One call of
@@ -135,97 +129,6 @@ class GenerativeModule(checkpoints.NotesArguments, AveragedModule):
         self._max_steps: int | None = None
         self._place_in_epoch: Any = None
         self._before_validation: resuming.BeforeValidation | None = None
-
-    # --- sampling -----------------------------------------------------------------------------------------
-
-    @property
-    def makes_pictures(self) -> bool:
-        """Whether samples are images ``(N, C, H, W)``, not sequences ``(N, C, T)``."""
-        return len(self.image_shape) == 3
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
-        """Map latents ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def sample(
-        self,
-        num_samples: int | None = None,
-        labels: Tensor | Sequence[int] | None = None,
-        *,
-        seed: int | None = None,
-        start: int = 0,
-        ema: bool = True,
-    ) -> Tensor:
-        """Generate images; picture k depends on (seed, start + k, its label) alone.
-
-        Args:
-            num_samples: How many; by default as many as there are labels, else 1.
-            labels: One label for each image, in a conditional model; by default the classes in turn.
-            seed: Seed of the noise; None draws one from torch's global stream.
-            start: Index of the first picture in the endless row of pictures that the seed stands for.
-            ema: Whether to use the moving average of the weights, where the model has one.
-
-        Returns:
-            Float images in [-1, 1], shape ``(num_samples, C, H, W)``, on the model's device.
-
-        Raises:
-            SettingError: Labels do not fit the model or their number, or a count is negative.
-        """
-        if num_samples is None:
-            num_samples = 1 if labels is None else len(labels)
-        if num_samples < 0 or start < 0:
-            raise SettingError(f"num_samples is {num_samples} and start is {start}: neither may be negative.")
-        all_labels = self._labels_for(num_samples, labels, start)
-        if seed is None:
-            seed = int(torch.randint(2**31, ()))
-        first, stop = start // SAMPLE_BLOCK * SAMPLE_BLOCK, start + num_samples
-        images = [torch.empty(0, *self.image_shape, device=self.device)]
-        with self.evaluating():
-            for block in range(first, stop, SAMPLE_BLOCK):
-                latents = randomness.randn_rows(
-                    block,
-                    SAMPLE_BLOCK,
-                    self.latent_dim,
-                    seed,
-                    Stream.SAMPLE,
-                    device=self.device,
-                ).to(self.dtype)
-                low, high = max(block, start), min(block + SAMPLE_BLOCK, stop)
-                block_labels = None
-                if all_labels is not None:
-                    block_labels = torch.zeros(SAMPLE_BLOCK, dtype=torch.long, device=self.device)
-                    block_labels[low - block : high - block] = all_labels[low - start : high - start]
-                images.append(self.decode(latents, block_labels, ema=ema)[low - block : high - block].float())
-        return torch.cat(images)
-
-    def _labels_for(self, num_samples: int, labels: Tensor | Sequence[int] | None, start: int) -> Tensor | None:
-        """Check the labels asked for, or give the classes in turn."""
-        if self.num_classes == 0:
-            if labels is not None:
-                raise SettingError("labels were given, but the model is unconditional: leave them out.")
-            return None
-        if labels is None:
-            return (torch.arange(start, start + num_samples) % self.num_classes).to(self.device)
-        chosen = torch.as_tensor(labels, dtype=torch.long).to(self.device)
-        if chosen.shape != (num_samples,):
-            raise SettingError(f"labels has the shape {list(chosen.shape)}: give one label for each of {num_samples}.")
-        if len(chosen) and not 0 <= int(chosen.min()) <= int(chosen.max()) < self.num_classes:
-            wrong = next(int(label) for label in chosen if not 0 <= label < self.num_classes)
-            raise SettingError(f"labels contains {wrong}: the model knows 0 to {self.num_classes - 1}.")
-        return chosen
-
-    @contextmanager
-    def evaluating(self) -> Iterator[None]:
-        """Put the model into evaluation mode inside the block, each module back into its own afterwards."""
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
-            with self.uncompiled():
-                yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Refuse: what there is to predict from a batch is each model's own."""

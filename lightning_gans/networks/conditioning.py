@@ -18,12 +18,19 @@ def check_labels(labels: Tensor | None, num_classes: int) -> None:
         raise SettingError(f"the network has num_classes={num_classes}, but {given}")
 
 
+def look_up(table: nn.Embedding, labels: Tensor) -> Tensor:
+    """Return each label's row of a table, ``(N, F)``; weights of the classes, ``(N, num_classes)``, give their mean."""
+    rows: Tensor = labels.to(table.weight.dtype) @ table.weight if labels.is_floating_point() else table(labels)
+    return rows
+
+
 def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
     """Append the one-hot labels to vectors as features, or to images as constant planes.
 
     Args:
         inputs: Shape ``(N, F)`` or ``(N, C, H, W)``.
-        labels: int64, shape ``(N,)``, in [0, num_classes); None if and only if ``num_classes`` is 0.
+        labels: int64, shape ``(N,)``, in [0, num_classes), or weights of the classes, ``(N, num_classes)``; None if and
+            only if ``num_classes`` is 0.
         num_classes: 0 leaves the inputs as they are.
 
     Returns:
@@ -35,7 +42,7 @@ def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tens
     check_labels(labels, num_classes)
     if labels is None:
         return inputs
-    one_hot = F.one_hot(labels, num_classes).to(inputs.dtype)
+    one_hot = (labels if labels.is_floating_point() else F.one_hot(labels, num_classes)).to(inputs.dtype)
     planes = one_hot.reshape(one_hot.shape + (1,) * (inputs.dim() - 2)).expand(-1, -1, *inputs.shape[2:])
     return torch.cat([inputs, planes], dim=1)
 
@@ -66,9 +73,9 @@ class ConditionalBatchNorm(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Map ``(N, C)`` or ``(N, C, H, W)`` with labels int64 ``(N,)`` to the same shape."""
-        ones = (1,) * (inputs.dim() - 2)
-        scale, shift = (table(labels).unflatten(1, (-1, *ones)) for table in (self.scale, self.shift))
+        """Map ``(N, C)`` or ``(N, C, H, W)`` with labels as in :func:`with_labels` to the same shape."""
+        ones = (None,) * (inputs.dim() - 2)
+        scale, shift = (look_up(table, labels)[(..., *ones)] for table in (self.scale, self.shift))
         return torch.addcmul(shift, self.norm(inputs), scale)
 
 

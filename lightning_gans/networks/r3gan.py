@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError, check_positive
-from lightning_gans.networks.conditioning import check_labels
+from lightning_gans.networks.conditioning import check_labels, look_up
 from lightning_gans.networks.dcgan import levels
 
 SLOPE = 0.2
@@ -228,8 +228,8 @@ class R3GANGenerator(nn.Module):
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
         check_labels(labels, self.num_classes)
-        if self.embedding is not None:
-            noise = torch.cat([noise, self.embedding(labels)], 1)
+        if self.embedding is not None and labels is not None:
+            noise = torch.cat([noise, look_up(self.embedding, labels)], 1)
         return F.pixel_shuffle(self.layers(self.constant * self.scale(noise)[:, :, None, None]), self.patch_size)
 
 

@@ -30,7 +30,7 @@ def to_steps(images: Tensor) -> Tensor:
 def from_steps(steps: Tensor, image_shape: Sequence[int]) -> Tensor:
     """Undo :func:`to_steps`."""
     channels, num_steps, *rest = image_shape
-    return steps.reshape(len(steps), num_steps, channels, *rest).transpose(1, 2)
+    return steps.reshape(steps.shape[0], num_steps, channels, *rest).transpose(1, 2)
 
 
 def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, **options: Any) -> nn.GRU | nn.LSTM:
@@ -105,7 +105,7 @@ class RecurrentGenerator(nn.Module):
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to sequences ``(N, C, T)``, or to images ``(N, C, H, W)``."""
         shared = with_labels(noise[:, : self.shared_noise], labels, self.num_classes)
-        own = noise[:, self.shared_noise :].reshape(len(noise), self.num_steps, self.step_noise)
+        own = noise[:, self.shared_noise :].reshape(noise.shape[0], self.num_steps, self.step_noise)
         inputs = torch.cat([shared.unsqueeze(1).expand(-1, self.num_steps, -1), own], dim=2)
         hidden, _ = _without_autocast(self.recurrent, inputs, self._first_state(shared))
         return from_steps(self.output(hidden).tanh(), self.image_shape)
@@ -114,7 +114,9 @@ class RecurrentGenerator(nn.Module):
         """Return what the recurrent layers begin with, as they take it; None stands for zeros."""
         if self.first_state is None:
             return None
-        states = self.first_state(shared).tanh().reshape(len(shared), self.num_states, self.recurrent.num_layers, -1)
+        states = (
+            self.first_state(shared).tanh().reshape(shared.shape[0], self.num_states, self.recurrent.num_layers, -1)
+        )
         hidden, *cells = states.permute(1, 2, 0, 3).contiguous()
         return (hidden, *cells) if cells else hidden
 

@@ -1,5 +1,8 @@
+import json
 import os
-import zipfile
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,9 +10,9 @@ import torch
 from PIL import Image
 
 from lightning_gans.datamodules import ImageFolderDataModule
-from lightning_gans.datamodules.image_folder import read_picture
+from lightning_gans.datamodules.image_folder import DecodedPictures
 from lightning_gans.errors import DataError, SettingError
-from lightning_gans.files import replacing
+from lightning_gans.pictures import read_picture
 
 from .fakes import everything_in, lines_of
 
@@ -102,8 +105,96 @@ def test_modes_become_eight_bit(tmp_path):
         assert read_picture(tmp_path / f"{mode}.png", (3, 8, 8)).shape == (3, 8, 8)
     assert read_picture(tmp_path / "RGBA.png", (3, 8, 8))[0, 0, 0] == 9
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(tmp_path / "deep.png")
-    with pytest.raises(ValueError, match="8 bits a channel"):
-        read_picture(tmp_path / "deep.png", (1, 8, 8))
+    assert (read_picture(tmp_path / "deep.png", (1, 8, 8)) == round(40_000 / 257)).all()
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """A folder with one picture of each odd kind among good ones."""
+    folder = tmp_path / "odd"
+    for name in ("a", "b", "c"):
+        paint(folder / f"{name}.png", (10, 20, 30))
+    paint(folder / "cmyk.jpg", (255, 0, 0, 0), mode="CMYK")
+    paint(folder / "alpha.png", (255, 0, 0, 0), mode="RGBA")
+    paint(folder / "opaque.png", (40, 50, 60, 255), mode="RGBA")
+    palette = Image.new("P", (9, 9), 1)
+    palette.putpalette([0, 0, 0, 90, 80, 70])
+    palette.save(folder / "palette.gif")
+    palette.save(folder / "see_through.gif", transparency=1)
+    Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(folder / "deep.png")
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("no picture either")
+    return folder
+
+
+ODD = ["alpha.png", "cmyk.jpg", "deep.png", "see_through.gif"]
+BROKEN = ["empty.png", "text.jpg"]
+
+
+@pytest.mark.filterwarnings("ignore:Passed over")
+def test_odd_and_broken_pictures_are_refused_or_skipped_by_their_names(odd):
+    for name in sorted(ODD + BROKEN):
+        path = odd / name
+        with pytest.raises(DataError, match=rf"{name} cannot be read as a picture.*\n.*on_error=skip"):
+            make(odd).prepare_data()
+        path.unlink()
+    assert len(make(odd).load_images("train")[0]) == 5
+
+
+def test_skipped_and_passed_over_pictures_are_named(odd):
+    with pytest.warns(UserWarning) as warned:
+        images, labels = make(odd, on_error="skip").load_images("train")
+    said = [str(warning.message) for warning in warned]
+    assert f"Left out 6 unreadable pictures: {', '.join(sorted(ODD + BROKEN))}" in said
+    assert "Passed over what is no picture by its name: notes.txt" in said
+    assert len(images) == len(labels) == 5
+
+
+@pytest.mark.filterwarnings("ignore:Passed over")
+def test_odd_pictures_are_converted_on_request(odd):
+    with pytest.warns(UserWarning, match="Left out 2 unreadable pictures: empty.png, text.jpg"):
+        images, _ = make(odd, on_error="skip", convert=True).load_images("train")
+    names = sorted(path.name for path in odd.iterdir() if path.suffix in (".png", ".jpg", ".gif"))
+    colours = dict(zip([name for name in names if name not in BROKEN], images[:, :, 4, 4].tolist(), strict=True))
+    assert colours["alpha.png"] == colours["see_through.gif"] == [255, 255, 255]
+    assert colours["deep.png"] == [round(40_000 / 257)] * 3
+    assert colours["opaque.png"] == [40, 50, 60] and colours["palette.gif"] == [90, 80, 70]
+    red, green, blue = colours["cmyk.jpg"]
+    assert red < 30 and green > 225 and blue > 225  # cyan
+
+
+def test_ways_to_fit(tmp_path):
+    picture = Image.new("RGB", (40, 16), (0, 200, 0))
+    picture.paste((255, 255, 255), (12, 0, 28, 16))
+    picture.save(tmp_path / "wide.png")
+    padded = read_picture(tmp_path / "wide.png", (3, 20, 20), "pad")
+    assert (padded[:, :6] == 0).all() and (padded[:, 14:] == 0).all() and (padded[1, 6:14] > 190).all()
+    stretched = read_picture(tmp_path / "wide.png", (3, 20, 20), "stretch")
+    assert (stretched[1] > 190).all() and stretched[0, 10, 0] < 5 and stretched[0, 10, 10] > 250
+    tall = read_picture(tmp_path / "wide.png", (3, 32, 16), "crop")
+    assert tall.shape == (3, 32, 16) and (tall[:, :, 8] == 255).all()
+    assert make(tmp_path, image_size=[6, 10], val_size=0).image_shape == (3, 6, 10)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what Linux has mapped")
+def test_pictures_that_do_not_fit_are_read_from_the_file(flat, tmp_path):
+    whole = make(flat, in_memory=True, cache_dir=tmp_path / "a").load_images("train")
+    mapped = make(flat, in_memory=False, cache_dir=tmp_path / "b")
+    loaded = mapped.load_images("train")
+    for found, wanted in zip(loaded, whole, strict=True):
+        assert found.equal(wanted)
+    maps = Path("/proc/self/maps").read_text()
+    assert str(tmp_path / "b" / "lightning_gans-pictures-train-3x8x8.images") in maps
+    assert str(tmp_path / "a" / "lightning_gans-pictures-train-3x8x8.images") not in maps
+
+
+def test_a_disk_without_room(flat, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.warns(UserWarning, match=r"cannot be written \(the disk has 0.0 GiB left\)"):
+        assert len(make(flat).load_images("train")[0]) == 6
+    with pytest.raises(DataError, match=r"fit neither there nor into memory: name a folder with --data.cache_dir"):
+        make(flat, in_memory=False).load_images("train")
 
 
 def test_the_order_is_that_of_the_names(flat, monkeypatch):
@@ -117,7 +208,8 @@ def test_pictures_are_decoded_once(flat, monkeypatch):
     data = make(flat)
     data.prepare_data()
     expected = data.load_images("train")
-    assert [path.name for path in flat.glob("*.npz")] == ["lightning_gans-pictures-train-3x8x8.npz"]
+    kept = ["lightning_gans-pictures-train-3x8x8.images", "lightning_gans-pictures-train-3x8x8.json"]
+    assert sorted(path.name for path in flat.glob("lightning*")) == kept
     monkeypatch.setattr("lightning_gans.datamodules.image_folder.read_picture", None)
     again = make(flat)
     again.prepare_data()
@@ -132,29 +224,50 @@ def test_a_changed_picture_is_decoded_anew(flat):
     assert make(flat).load_images("train")[0][0, 0, 0, 0] == 77
     paint(flat / "6.png", (78, 0, 0))
     assert len(make(flat).load_images("train")[0]) == 7
-    assert len(list(flat.glob("*.npz"))) == 1
+    assert len(list(flat.glob("lightning*"))) == 2
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "text", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "about", "other"])
 def test_a_damaged_cache_is_made_anew_with_a_warning(flat, damage):
     expected = make(flat).load_images("train")[0]
-    (cache,) = flat.glob("*.npz")
-    content = bytearray(cache.read_bytes())
+    (cache,), (about,) = flat.glob("*.images"), flat.glob("*.json")
+    before = cache.read_bytes()
+    content = bytearray(before)
     if damage == "cut":
         del content[len(content) // 2 :]
     elif damage == "bit":
-        place = content.index(bytes(expected.numpy())) + 100
-        content[place] ^= 1
-    elif damage == "pickle":
-        with replacing(cache) as file:
-            np.savez(file, key=np.array([{}], object))
+        content[100] ^= 1
+    elif damage == "empty":
+        content.clear()
+    elif damage == "about":
+        about.write_text("{")
     else:
-        content = b"" if damage == "empty" else b"hello"
-    if damage != "pickle":
-        cache.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"npz is damaged \(.*decoding the pictures anew"):
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"left_out": ["x"]}))
+    cache.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"images is damaged \(.*decoding the pictures anew"):
         assert make(flat).load_images("train")[0].equal(expected)
-    assert zipfile.is_zipfile(cache)
+    assert cache.read_bytes() == before
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert make(flat).load_images("train")[0].equal(expected)
+
+
+def test_a_decoding_that_is_killed_leaves_nothing_that_is_taken_for_whole(flat, monkeypatch):
+    expected = make(flat).load_images("train")[0]
+    paint(flat / "6.png", (78, 0, 0))
+    saved = DecodedPictures.save
+
+    def killed(self, *args):  # between the two files
+        with monkeypatch.context() as patch:
+            patch.setattr("json.dumps", lambda about: 1 / 0)
+            saved(self, *args)
+
+    monkeypatch.setattr(DecodedPictures, "save", killed)
+    with pytest.raises(ZeroDivisionError):
+        make(flat).load_images("train")
+    monkeypatch.setattr(DecodedPictures, "save", saved)
+    assert len(make(flat).load_images("train")[0]) == 7
+    (flat / "6.png").unlink()
     assert make(flat).load_images("train")[0].equal(expected)
 
 
@@ -173,7 +286,7 @@ def test_cache_dir(flat, tmp_path):
     before = everything_in(flat)
     make(flat, cache_dir=tmp_path / "cache").prepare_data()
     assert everything_in(flat) == before
-    assert len(list((tmp_path / "cache").iterdir())) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
@@ -183,7 +296,7 @@ def test_an_unreadable_picture(flat, content):
         make(flat).prepare_data()
     message = lines_of(error)
     assert str(flat / "3.png") in message and "on_error=skip" in message
-    assert not list(flat.glob("*.npz"))
+    assert not list(flat.glob("lightning*"))
     for _ in range(2):  # also when it comes from the cache
         with pytest.warns(UserWarning, match=r"Left out 1 unreadable pictures: 3\.png"):
             images, labels = make(flat, on_error="skip").load_images("train")
@@ -228,7 +341,9 @@ def test_folders_that_will_not_do(tmp_path, classes):
     [
         ({"image_size": 0}, "image_size is 0"),
         ({"on_error": "skp"}, "on_error is 'skp': choose from raise, skip. Did you mean 'skip'"),
-        ({"image_size": 10**7}, r"image_size is 10000000: 6 such pictures take .* GiB, but this machine has"),
+        ({"image_size": [8, 8, 8]}, r"image_size is \[8, 8, 8\]: give one number, or \[height, width\]"),
+        ({"fit": "crob"}, "fit is 'crob': choose from crop, pad, stretch. Did you mean 'crop'"),
+        ({"in_memory": "yes"}, "in_memory is 'yes'"),
     ],
 )
 def test_settings_out_of_range(flat, options, wanted):

@@ -3,7 +3,7 @@ import torch
 from pytorch_lightning import Callback
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, SettingError, load, randomness
-from lightning_gans.models.base import SAMPLE_BLOCK
+from lightning_gans.models.sampling import SAMPLE_BLOCK
 from tests.toys import (
     LATENT_DIM,
     MODELS,
