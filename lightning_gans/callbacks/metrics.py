@@ -21,6 +21,7 @@ from torchmetrics import MeanMetric
 
 from lightning_gans.callbacks.extraction import RealImages, extract, length, reference_from_loader
 from lightning_gans.callbacks.gathering import everywhere, on_first_process
+from lightning_gans.callbacks.loggers import log_evaluation
 from lightning_gans.callbacks.rhythm import is_due
 from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive
 from lightning_gans.files import check_writable
@@ -268,6 +269,8 @@ class GenerativeMetrics(Callback):
         record = about | record | {"seed": self.seed, "num_repeats": self.num_repeats} | made
         path = self._path(model, stage)
         on_first_process(trainer, lambda: write_scores(check_writable(path), record))
+        if trainer.is_global_zero:
+            log_evaluation(trainer, record, trainer.global_step)
         self.last_path = path
         if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
             print(f"\n{table(record)}\n{path}")

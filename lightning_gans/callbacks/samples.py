@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -13,6 +12,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from lightning_gans.callbacks.loggers import log_picture
 from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import grid, save_png
@@ -72,12 +72,7 @@ class Pictures(Callback):
         self._drawn_at = step
         self.last_path = self._folder / f"step={step:07d}.png"
         save_png(image, self.last_path)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                caption = f"step {step}"
-                logger.log_image(key=self.folder_name, images=[image], caption=[caption], step=step)
-            elif callable(add_image := getattr(getattr(logger, "experiment", None), "add_image", None)):
-                add_image(self.folder_name, np.asarray(image), step, dataformats="HWC")
+        log_picture(trainer, self.folder_name, image, step)
 
     def due(self, trainer: pl.Trainer) -> bool:
         """Whether the epoch that ends is one to make a picture of."""
