@@ -34,7 +34,9 @@ def small(name):
     model, data = content(name)["model"], content(name)["data"]["class_path"]
     args = SMALL.get(model["class_path"], [])
     if model["class_path"] == "R3GAN":
-        args = ["--model.widths", str([4] * len(model["init_args"]["widths"]))]
+        args = []  # other networks are in the recipe
+        if "widths" in model["init_args"]:
+            args = ["--model.widths", str([4] * len(model["init_args"]["widths"]))]
     if data == "SinesDataModule":
         return [*args, "--data.num_sequences", "100", "--data.batch_size", "8"]
     if data != "DigitsDataModule":
