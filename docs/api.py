@@ -1,7 +1,11 @@
-"""Print the page of all public names, each with the first line of its docstring: ``python docs/api.py > docs/api.md``."""
+"""Print the page of all public names, each with the first line of its docstring.
+
+python docs/api.py > docs/api.md
+"""
 
 import importlib
 import inspect
+import re
 from types import ModuleType
 
 MODULES = (
@@ -24,15 +28,33 @@ def public_names(module: ModuleType) -> list[str]:
     return [name for name in own if not name.startswith("_")]
 
 
+def in_markdown(docstring: str) -> str:
+    """Return the first line of a docstring as it stands in a table of Markdown."""
+    first = docstring.splitlines()[0].replace("``", "`").replace(r"\|", r"\Vert ").replace("|", r"\vert ")
+    first = re.sub(r":math:`([^`]*)`", r"$\1$", first)
+    return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", first)
+
+
 def page() -> str:
     """Return the page in Markdown."""
-    lines = ["# Public names", "", "Made by `docs/api.py` from the docstrings, which say more: `help(lightning_gans.GAN)`."]
+    lines = [
+        "# Public names",
+        "",
+        "Made by `docs/api.py` from the docstrings, which `help(lightning_gans.GAN)` shows whole.",
+    ]
     for name in MODULES:
         module = importlib.import_module(name)
-        lines += ["", f"## `{name}`", "", (inspect.getdoc(module) or "").splitlines()[0], "", "| name | what |", "| --- | --- |"]
+        lines += [
+            "",
+            f"## `{name}`",
+            "",
+            in_markdown(inspect.getdoc(module) or ""),
+            "",
+            "| name | what |",
+            "| --- | --- |",
+        ]
         for public in sorted(public_names(module), key=str.lower):
-            first = (inspect.getdoc(getattr(module, public)) or "").splitlines()[0]
-            lines.append(f"| `{public}` | {first.replace('``', '`').replace('|', chr(92) + '|')} |")
+            lines.append(f"| `{public}` | {in_markdown(inspect.getdoc(getattr(module, public)) or '')} |")
     return "\n".join(lines) + "\n"
 
 

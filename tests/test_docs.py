@@ -1,0 +1,34 @@
+"""What the documentation shows runs, and the page of names is that of the code."""
+
+import importlib
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md") if path.name != "api.md"))
+def test_the_python_blocks_run_in_their_order(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), flags=re.DOTALL)
+    assert len(blocks) >= 4
+    names = {"__name__": "docs"}
+    for block in blocks:
+        exec(compile(block, name, "exec"), names)
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
+def test_the_functions_that_are_named_exist(name):
+    for module, attribute in re.findall(r"`(losses|penalties|augment)\.(\w+)`", (DOCS / name).read_text()):
+        assert hasattr(importlib.import_module(f"lightning_gans.{module}"), attribute), attribute
+
+
+def test_the_page_of_names_is_that_of_the_code():
+    page = runpy.run_path(str(DOCS / "api.py"))["page"]()
+    assert page == (DOCS / "api.md").read_text(), "run: python docs/api.py > docs/api.md"
+    import lightning_gans
+
+    assert all(f"| `{name}` |" in page for name in lightning_gans.__all__ if not name.startswith("__"))
