@@ -89,7 +89,7 @@ def _run(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(f"usage: {PROGRAM} COMMAND [options]        ({PROGRAM} COMMAND --help tells them)\n")
         for name, what in COMMANDS.items():
-            print(f"  {name:10} {what}")
+            print(f"  {name:12} {what}")
         print(f"\nBegin with:  {PROGRAM} fit -c quickstart")
         return
     command = words[0]

@@ -646,5 +646,5 @@ def test_help_lists_the_commands_and_version_says_which(capsys):
     main(["--help"])
     main(["--version"])
     out = capsys.readouterr().out
-    assert all(out.count(f"  {name} ") == 2 for name in COMMANDS)
+    assert all(out.count(f"\n  {name} ") == 2 for name in COMMANDS)
     assert out.endswith(f"lightning_gans {lightning_gans.__version__}\n")

@@ -152,7 +152,7 @@ def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
         Shape ``(N, latent_dim)``. Their length changes evenly from the one's to the other's.
 
     Example:
-        >>> slerp(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), torch.tensor([0.5])).norm()
+        >>> slerp(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 2.0]), torch.tensor([0.5])).norm().round()
         tensor(2.)
     """
     one, other, at = start.double(), end.double(), shares.double()[:, None]
