@@ -1,10 +1,10 @@
 import os
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from lightning_gans.metrics import inception
+from tests.toys import quiet_trainer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the other workers
     torch.set_num_threads(1)
@@ -29,18 +29,6 @@ def no_files_of_this_machine(monkeypatch, tmp_path_factory):
 @pytest.fixture
 def make_trainer(tmp_path):
     def make(**options):
-        return pl.Trainer(
-            **{
-                "accelerator": "cpu",
-                "max_epochs": 1,
-                "logger": False,
-                "enable_checkpointing": False,
-                "enable_progress_bar": False,
-                "enable_model_summary": False,
-                "num_sanity_val_steps": 0,
-                "default_root_dir": tmp_path,
-                **options,
-            }
-        )
+        return quiet_trainer(tmp_path, **{"max_epochs": 1, "num_sanity_val_steps": 0, **options})
 
     return make

@@ -3,7 +3,6 @@
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 import torch_fidelity
 from PIL import Image
@@ -13,7 +12,7 @@ from torch_fidelity import feature_extractor_inceptionv3
 from lightning_gans import GAN, GenerativeMetrics, ImageFolderDataModule
 from lightning_gans.metrics import FrechetDistance, InceptionExtractor, InceptionScore, KernelDistance, PrecisionRecall
 from tests.inception_weights import write_inception_weights
-from tests.toys import tiny
+from tests.toys import quiet_trainer, tiny
 
 pytestmark = pytest.mark.timeout(300)  # the first test waits for all that is computed once
 
@@ -103,15 +102,7 @@ def ours(files):
         floor=False,
         cache_dir=str(files.root / "cache"),
     )
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=files.root,
-        callbacks=[callback],
-    )
+    trainer = quiet_trainer(files.root, callbacks=[callback])
     data = ImageFolderDataModule(files.root / "real", image_size=32, cache_dir=files.root / "cache")
     seen = []
     extract = InceptionExtractor.extract

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
@@ -30,6 +31,19 @@ def tiny(cls, **options):
     """Make a tiny model of a class, or of a subclass, of the package."""
     known = next(base for base in cls.__mro__ if base in _OPTIONS)
     return cls(**{"image_shape": SHAPE, "latent_dim": LATENT_DIM, **_OPTIONS[known], **options})
+
+
+def quiet_trainer(folder, **options):
+    """Make a trainer on the CPU that writes nothing but what it is asked to."""
+    defaults = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": folder,
+    }
+    return pl.Trainer(**{**defaults, **options})
 
 
 def make_batches(count, size=8, shape=SHAPE, seed=0):

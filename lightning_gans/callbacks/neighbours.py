@@ -63,6 +63,7 @@ class NearestNeighbours(Pictures):
         self.weights_path = weights_path
         self.scores: dict[str, float] = {}
         self._extractor: Extractor | None = None
+        # The training images, or their features, and how far held-out images are from them, by the scores' names.
         self._known: dict[str, tuple[Tensor, Tensor]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -100,20 +101,17 @@ class NearestNeighbours(Pictures):
         if not self._known:
             data = trainer.datamodule
             train, held_out = data.images("train")[0], data.images("test")[0][: self.num_samples]
-            self._known["memorization_pixels"] = train, held_out
-            self._known["memorization"] = self._features(train, model), self._features(held_out, model)
-        blocks = range(0, self.num_samples, _BLOCK)
-        sizes = [min(_BLOCK, self.num_samples - start) for start in blocks]
-        samples = torch.cat(
-            [to_bytes(model.sample(n, seed=self.seed, start=at)).cpu() for at, n in zip(blocks, sizes, strict=True)]
-        )
+            features = self._features(train, model)
+            self._known["memorization_pixels"] = train, _nearest(held_out, train).distances
+            self._known["memorization"] = features, _nearest(self._features(held_out, model), features).distances
+        samples = to_bytes(model.sample(self.num_samples, seed=self.seed)).cpu()
         made = {"memorization": self._features(samples, model), "memorization_pixels": samples}
         near: dict[str, Nearest] = {}
         self.scores = {}
         for name, fake in made.items():
-            train, held_out = self._known[name]
-            near[name], of_held_out = (nearest(some.flatten(1), train.flatten(1)) for some in (fake, held_out))
-            self.scores[name] = float(memorization(near[name].distances, of_held_out.distances))
+            train, of_held_out = self._known[name]
+            near[name] = _nearest(fake, train)
+            self.scores[name] = float(memorization(near[name].distances, of_held_out))
         chosen = near["memorization"].distances.argsort()[: self.num_shown]
         rows = [samples[chosen]]
         images = self._known["memorization_pixels"][0]
@@ -132,3 +130,8 @@ class NearestNeighbours(Pictures):
         self._extractor.to(model.device)
         found = [self._extractor.extract(block.to(model.device))[0] for block in torch.split(images, _BLOCK)]
         return torch.cat(found)
+
+
+def _nearest(images: Tensor, train: Tensor) -> Nearest:
+    """Find the nearest training images to images, or to features."""
+    return nearest(images.flatten(1), train.flatten(1))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import lightning_gans
 from lightning_gans.commands.outputs import add_model_arguments, load_model
 from lightning_gans.errors import DataError, SettingError
-from lightning_gans.files import check_writable, read_tensors, replacing
+from lightning_gans.files import check_writable, replacing
 from lightning_gans.models import GenerativeModule
 
 _EXAMPLE, _CHECKED = 2, (1, 3, 8)
@@ -205,7 +205,6 @@ def _card(
         inputs["labels"] = {"dtype": "int64", "shape": ["batch"], "range": [0, exported.num_classes - 1]}
     pictures = {"dtype": "float32", "shape": ["batch", *model.image_shape], "range": [-1, 1]}
     codes = {"dtype": "float32", "shape": ["batch", model.latent_dim]}
-    step = int(read_tensors(args.checkpoint)["global_step"])
     return {
         "format": 1,
         "file": output.name,
@@ -217,9 +216,9 @@ def _card(
         "inputs": inputs if args.encoder else inputs | {"latents": codes | {"distribution": "standard normal"}},
         "outputs": {"mean": codes, "log_variance": codes} if args.encoder else {"images": pictures},
         "largest_difference": difference,
-        "step": step,
+        "step": model.weights_step,
         "images_seen": model.images_seen,
-        "evaluation": _evaluation(Path(args.checkpoint), step),
+        "evaluation": _evaluation(Path(args.checkpoint), model.weights_step),
         "lightning_gans": lightning_gans.__version__,
         "torch": str(torch.__version__),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,7 +1,6 @@
 """Checkpoints of every model, small and untrained but for what a fit of no steps writes."""
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from lightning_gans import (
@@ -14,6 +13,7 @@ from lightning_gans import (
     RecurrentGAN,
     ResNetGAN,
 )
+from tests.toys import quiet_trainer
 
 SHAPE = (1, 8, 8)
 CONV = (1, 16, 16)
@@ -48,14 +48,7 @@ def checkpoints(tmp_path_factory):
                 tensor.uniform_(0.5, 1.5)
             elif tensor.dim() > 1 and tensor.is_floating_point():
                 tensor.normal_(0.0, tensor[0].numel() ** -0.5)
-        trainer = pl.Trainer(
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=folder,
-        )
+        trainer = quiet_trainer(folder)
         trainer.strategy.connect(model)
         model.trainer = trainer
         path = folder / f"{name}.ckpt"

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from lightning_gans.datamodules import ImageFolderDataModule
-from lightning_gans.datamodules.image_folder import DecodedPictures
+from lightning_gans.datamodules.decoded import DecodedPictures
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.pictures import read_picture
 
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(flat, monkeypatch):
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("lightning_gans.datamodules.image_folder.replacing", refuse)
+    monkeypatch.setattr("lightning_gans.datamodules.decoded.replacing", refuse)
     before = everything_in(flat)
     with pytest.warns(UserWarning, match="cannot be written .Permission denied.*cache_dir"):
         assert len(make(flat).images("train")[0]) == 5
