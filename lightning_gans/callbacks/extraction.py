@@ -93,7 +93,8 @@ class RealImages:
     def reference(self, split: str) -> tuple[Reference, dict[str, Any]]:
         """Return the reference (whole on the first process only), and what a protocol says of it."""
         data = self.trainer.datamodule
-        images, labels = everywhere(self.trainer, lambda: data.images(split))
+        images = everywhere(self.trainer, lambda: data.split_images(split))
+        labels = images.labels
         key = {"data": fingerprint(images, labels), **self.extractor.identity(), "version": _VERSION}
 
         def look() -> FeatureSet | None:
@@ -127,12 +128,12 @@ class RealImages:
         """
         data = self.trainer.datamodule
         for other in ("test", "val") if about["split"] == "train" else ("train",):
-            images, labels = data.images(other)
-            if fingerprint(images, labels) != about["data_sha256"]:
+            others = data.split_images(other)
+            if fingerprint(others, others.labels) != about["data_sha256"]:
                 break
         else:
             return None
-        images = subsample(images, num)
+        images = subsample(others, num)
         if len(images) <= max(self.settings.precision_recall_k, self.settings.density_coverage_k):
             rank_zero_warn(f"No floor beside the scores: the {other} split has {len(images)} images only.")
             return None

@@ -351,13 +351,14 @@ class GenerativeMetrics(Callback):
         """Return what has to be known of a likelihood to compare it."""
         loader, num_batches = _evaluated(trainer)
         given = self._data_given(trainer)
+        images = trainer.datamodule.split_images(stage) if given else None
         whole = num_batches == length(loader)
         limit = "" if whole else f", {num_batches:.0f} batches on each of {trainer.world_size} processes"
         return {
             "likelihood": getattr(model, "likelihood", None),
             "likelihood_images": (f"{stage} split" if given else f"{stage} loader") + limit,
             "likelihood_batch_size": "any" if whole else getattr(trainer.datamodule, "batch_size", None),
-            "likelihood_data_sha256": fingerprint(*trainer.datamodule.images(stage)) if given else None,
+            "likelihood_data_sha256": fingerprint(images, images.labels) if images is not None else None,
             "likelihood_ema": True,
             "binarization": getattr(trainer.datamodule, "binarization", "none"),
             "iw_samples": self.iw_samples,

@@ -9,16 +9,21 @@ import torch
 from PIL import Image
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
 
+from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.samples import Pictures
 from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.metrics.cache import Rows
 from lightning_gans.metrics.extractors import Extractor, make_extractor
 from lightning_gans.metrics.memorization import Nearest, memorization, nearest
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import grid, to_bytes
 
 _BLOCK = 250
+_OFF = "neighbours.enabled: false"
 
 
 class NearestNeighbours(Pictures):
@@ -27,7 +32,9 @@ class NearestNeighbours(Pictures):
     Shown are the samples that are nearest to a training image by their features, where copies would be: in pixels in
     the second row, by the features of an extractor in the third. The numbers are ``memorization`` (features) and
     ``memorization_pixels`` under ``val/`` or ``test/``; see :func:`lightning_gans.metrics.memorization.memorization`.
-    The real images that samples are compared with are those of the test split, or of the validation split.
+    The real images that samples are compared with are those of the test split, or of the validation split; of data of
+    your own those of the loader that is evaluated, and its training images those of its training loader's data set, in
+    their order, with one draw of the random changes that the data set makes to them.
 
     Args:
         enabled: The command line leaves the callback out where this is False.
@@ -39,7 +46,8 @@ class NearestNeighbours(Pictures):
         weights_path: As there.
 
     Raises:
-        SettingError: The data is no data module of this package, whose images can be asked for.
+        SettingError: The images of data of your own cannot be had: a loader is no ``DataLoader`` of a data set with
+            indices, or a checkpoint is evaluated on loaders instead of a ``LightningDataModule``.
     """
 
     folder_name = "neighbours"
@@ -64,20 +72,24 @@ class NearestNeighbours(Pictures):
         self.scores: dict[str, float] = {}
         self._extractor: Extractor | None = None
         # The training images, or their features, and how far held-out images are from them, by the scores' names.
-        self._known: dict[str, tuple[Tensor, Tensor]] = {}
+        self._known: dict[str, tuple[Rows, Tensor]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Get the extractor before the first step."""
         super().setup(trainer, pl_module, stage)
-        data: Any = getattr(trainer, "datamodule", None)
-        if not callable(getattr(data, "images", None)):
-            raise SettingError(
-                "neighbours needs a data module that gives its images, as those of this package do: "
-                "set neighbours.enabled: false."
-            )
         self._known.clear()
+        if stage != "fit" and getattr(trainer, "datamodule", None) is None:
+            raise SettingError(
+                "neighbours needs the training images, which loaders to evaluate on have not: give a data module, or "
+                f"set {_OFF}."
+            )
         if self._extractor is None:
             self._extractor = make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
+
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Refuse data whose images cannot be had, before the first step."""
+        if not _gives_images(trainer.datamodule):
+            _in_order(trainer.train_dataloader)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Look, and log the numbers."""
@@ -90,7 +102,7 @@ class NearestNeighbours(Pictures):
         self._look(trainer, pl_module, "test")
 
     def _look(self, trainer: Any, model: Any, stage: str) -> None:
-        self.draw(trainer, model)
+        on_first_process(trainer, lambda: self.draw(trainer, model))
         scores = trainer.strategy.broadcast(self.scores)
         model.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=True)
         if self.scores:
@@ -99,18 +111,17 @@ class NearestNeighbours(Pictures):
     def picture(self, trainer: Any, model: GenerativeModule) -> Image.Image:
         """Compare samples and held-out images with the training images."""
         if not self._known:
-            data = trainer.datamodule
-            train, held_out = data.images("train")[0], data.images("test")[0][: self.num_samples]
-            features = self._features(train, model)
-            self._known["memorization_pixels"] = train, _nearest(held_out, train).distances
-            self._known["memorization"] = features, _nearest(self._features(held_out, model), features).distances
+            train, others = _real_images(trainer, model)
+            held_out, features = others[: self.num_samples], self._features(train, model)
+            self._known["memorization_pixels"] = train, nearest(held_out, train).distances
+            self._known["memorization"] = features, nearest(self._features(held_out, model), features).distances
         samples = to_bytes(model.sample(self.num_samples, seed=self.seed)).cpu()
         made = {"memorization": self._features(samples, model), "memorization_pixels": samples}
         near: dict[str, Nearest] = {}
         self.scores = {}
         for name, fake in made.items():
             train, of_held_out = self._known[name]
-            near[name] = _nearest(fake, train)
+            near[name] = nearest(fake, train)
             self.scores[name] = float(memorization(near[name].distances, of_held_out))
         chosen = near["memorization"].distances.argsort()[: self.num_shown]
         rows = [samples[chosen]]
@@ -124,14 +135,52 @@ class NearestNeighbours(Pictures):
             row_labels=["sample", "pixels", "features"],
         )
 
-    def _features(self, images: Tensor, model: GenerativeModule) -> Tensor:
+    def _features(self, images: Rows, model: GenerativeModule) -> Tensor:
         """Return the features of images."""
         assert self._extractor is not None
         self._extractor.to(model.device)
-        found = [self._extractor.extract(block.to(model.device))[0] for block in torch.split(images, _BLOCK)]
-        return torch.cat(found)
+        blocks = (images[start : start + _BLOCK].to(model.device) for start in range(0, len(images), _BLOCK))
+        return torch.cat([self._extractor.extract(block)[0] for block in blocks])
 
 
-def _nearest(images: Tensor, train: Tensor) -> Nearest:
-    """Find the nearest training images to images, or to features."""
-    return nearest(images.flatten(1), train.flatten(1))
+def _gives_images(data: Any) -> bool:
+    """Whether it is a data module of this package."""
+    return callable(getattr(data, "split_images", None))
+
+
+def _real_images(trainer: Any, model: Any) -> tuple[Rows, Rows]:
+    """Return the training images and those that are held out, uint8 ``(N, C, H, W)``."""
+    data = trainer.datamodule
+    if _gives_images(data):
+        return data.split_images("train"), data.split_images("test")
+    if trainer.state.fn == TrainerFn.FITTING:
+        train = trainer.train_dataloader
+    else:
+        data.setup("fit")
+        train = data.train_dataloader()
+    held_out = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    # What the data sets draw is not taken from training's random numbers.
+    with isolate_rng():
+        return _bytes_of(_in_order(train), model), _bytes_of(_in_order(held_out), model)
+
+
+def _in_order(given: Any) -> DataLoader[Any]:
+    """Return a loader of all images that a loader chooses from, one after the other, on one process.
+
+    Raises:
+        SettingError: It is another kind of loader, or its data set has no indices.
+    """
+    dataset = given.dataset if isinstance(given, DataLoader) else given
+    if dataset is given or isinstance(dataset, IterableDataset):
+        raise SettingError(
+            f"neighbours needs a DataLoader of a data set with indices, but got {type(dataset).__name__}: set {_OFF}."
+        )
+    if isinstance(given.sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, given.sampler.indices)
+    size = None if given.batch_sampler is None else _BLOCK  # None: the data set gives batches
+    return DataLoader(dataset, size, collate_fn=given.collate_fn)
+
+
+def _bytes_of(loader: DataLoader[Any], model: Any) -> Tensor:
+    """Return a loader's images, uint8 ``(N, C, H, W)``."""
+    return torch.cat([to_bytes(model.images_and_labels(batch)[0]).cpu() for batch in loader])

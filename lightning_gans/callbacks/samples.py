@@ -107,7 +107,8 @@ class SampleGrid(Pictures):
             return grid(samples, columns=max(1, round(self.num_samples**0.5)), title=title)
         classes, columns = range(min(model.num_classes, _MOST_CLASSES)), 10
         rows = [model.sample(labels=[label] * columns, seed=self.seed) for label in classes]
-        names = getattr(trainer.datamodule, "class_names", None) or range(model.num_classes)
+        names = getattr(trainer.datamodule, "class_names", None) or ()
+        names = names if len(names) == model.num_classes else range(model.num_classes)
         return grid(torch.cat(rows), columns=columns, title=title, row_labels=[str(names[k]) for k in classes])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -11,7 +11,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from lightning_gans import randomness
-from lightning_gans.datamodules.resident import ResidentImages, ResidentLoader
+from lightning_gans.datamodules.resident import ResidentImages, ResidentLoader, SplitImages
 from lightning_gans.datamodules.sampler import InOrderBatchSampler, ShardedBatchSampler, default_seed
 from lightning_gans.errors import SettingError, check_choice, check_positive
 from lightning_gans.randomness import Stream
@@ -94,11 +94,15 @@ class ImageDataModule(LightningDataModule):
 
         Needs no trainer: what is not there yet is prepared and loaded.
         """
+        images = self.split_images(split)
+        return images[:], images.labels
+
+    def split_images(self, split: Split) -> SplitImages:
+        """Return the pictures of a split like :meth:`images`, but read as they are asked for."""
         check_choice("split", split, ["train", "val", "test"])
         if self.trainer is None:
             self.prepare_data()
-        source, rows = self._split(split)
-        return (source.images, source.labels) if rows is None else (source.images[rows], source.labels[rows])
+        return SplitImages(*self._split(split))
 
     def setup(self, stage: str | None = None) -> None:
         """Load the splits of the stage, once."""

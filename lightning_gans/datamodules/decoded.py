@@ -1,4 +1,4 @@
-"""Decoded pictures in a file, which is read whole or mapped into memory."""
+"""Decoded pictures in a file, which is mapped into memory."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class DecodedPictures:
         """Whether something was saved."""
         return self.path.is_file() and self.about.is_file()
 
-    def load(self, key: str, whole: bool) -> tuple[np.ndarray, np.ndarray] | None:
+    def load(self, key: str, check: bool) -> tuple[np.ndarray, np.ndarray] | None:
         """Return what was saved under the key, or None.
 
         Args:
             key: What :meth:`save` was given.
-            whole: Read all into memory, and check it; else the file is mapped into it.
+            check: Read all of it once and compare its checksum; else its size alone is compared.
 
         Returns:
             The readable pictures, uint8 ``(n, C, H, W)``, and which of all they are, bool ``(N,)``.
@@ -53,12 +53,12 @@ class DecodedPictures:
             shape = (int(kept.sum()), *about["shape"])
             if self.path.stat().st_size != math.prod(shape):
                 raise ValueError(f"it has {self.path.stat().st_size:,} bytes and not {math.prod(shape):,}")
-            if not whole:  # changes to a page are this process's own
-                return np.memmap(self.path, np.uint8, "c", shape=shape), kept
-            images = np.fromfile(self.path, np.uint8)
-            if zlib.crc32(images.data) != about["checksum"]:
+            # As fast as a copy in memory from the second reading on, there at once, and one for all processes;
+            # changes to it ("c") are the process's own.
+            images = np.memmap(self.path, np.uint8, "c", shape=shape)
+            if check and zlib.crc32(images.data) != about["checksum"]:
                 raise ValueError("its checksum is another")
-            return images.reshape(shape), kept
+            return images, kept
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             warnings.warn(f"{self.path} is damaged ({error}): decoding the pictures anew.", stacklevel=4)
             return None

@@ -51,8 +51,9 @@ class ImageFolderDataModule(ImageDataModule):
 
     The pictures may have any size; see ``fit``. They are decoded once, and their bytes kept in one file a split
     (``*.images``, with what is in it in ``*.json``), which is made anew when a picture or a setting changes, or when
-    it is damaged. A set that fits is read into memory whole; else its batches are read from that file, by way of the
-    system's page cache: 1,000,000 pictures of 3x128x128 take 46 GiB of disk.
+    it is damaged. Batches are read from that file as it lies in the system's page cache, so that a set may be larger
+    than the memory: 1,000,000 pictures of 3x128x128 take 46 GiB of disk. One of less than half of the memory is read
+    and checked before the first batch.
 
     Args:
         data_dir: The folder.
@@ -66,7 +67,6 @@ class ImageFolderDataModule(ImageDataModule):
             stops, ``skip`` leaves it out with a warning.
         convert: Whether to take pictures of odd modes too: CMYK becomes RGB, what is transparent is laid on white,
             more than 8 bits a channel are scaled down to 8.
-        in_memory: Whether the decoded pictures are read into memory; ``"auto"``: if they take less than half of it.
         cache_dir: The folder for the decoded pictures; ``data_dir`` if None.
         **options: As in :class:`ImageDataModule`.
 
@@ -87,7 +87,6 @@ class ImageFolderDataModule(ImageDataModule):
         val_size: int | float = 0.1,
         on_error: Literal["raise", "skip"] = "raise",
         convert: bool = False,
-        in_memory: bool | Literal["auto"] = "auto",
         cache_dir: str | Path | None = None,
         **options: Any,
     ) -> None:
@@ -99,14 +98,11 @@ class ImageFolderDataModule(ImageDataModule):
         check_choice("fit", fit, get_args(Fit))
         if channels not in (1, 3):
             raise SettingError(f"channels is {channels}: it must be 1 (grey) or 3 (colour).")
-        if in_memory not in (True, False, "auto"):
-            raise SettingError(f"in_memory is {in_memory!r}: it must be True, False or 'auto'.")
         self.image_shape = (channels, sides[0], sides[1])
         self.horizontal_flip = horizontal_flip
         self.fit = fit
         self.on_error = on_error
         self.convert = convert
-        self.in_memory = in_memory
         self._root = Path(data_dir).expanduser().absolute()
         self._cache_dir = self._root if cache_dir is None else Path(cache_dir).expanduser()
 
@@ -139,16 +135,16 @@ class ImageFolderDataModule(ImageDataModule):
         listing = self._list(split)
         key, cache = self._key(listing), self._cache(split)
         num_bytes = len(listing.files) * math.prod(self.image_shape)
-        whole = num_bytes < _memory() / 2 if self.in_memory == "auto" else self.in_memory
-        loaded = cache.load(key, whole)
+        fits = num_bytes < _memory() / 2
+        loaded = cache.load(key, check=fits)
         if loaded is None:
             rank_zero_info(f"Decoding {len(listing.files):,} pictures of {self._root}.")
             try:
                 cache.check_room(num_bytes)
                 cache.save(key, self.image_shape, self._decoded(listing))
-                loaded = cache.load(key, whole)
+                loaded = cache.load(key, check=fits)
             except OSError as error:
-                if not whole:
+                if not fits:
                     raise DataError(
                         f"{cache.path} cannot be written: {error.strerror or error}.\n"
                         f"{num_bytes / 2**30:.1f} GiB of decoded pictures fit neither there nor into memory: name a "

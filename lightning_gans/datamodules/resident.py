@@ -37,6 +37,19 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """That of a picture, ``(C, H, W)``."""
+        return tuple(self.images.shape[1:])
+
+    def images_at(self, rows: Tensor | slice) -> Tensor:
+        """Return pictures as they are stored, ``(n, C, H, W)``; those of a slice are not copied."""
+        return self.images[rows] if isinstance(rows, slice) else self.images.index_select(0, rows)
+
+    def labels_at(self, rows: Tensor | slice) -> Tensor:
+        """Return the labels of pictures, int64 ``(n,)``."""
+        return self.labels[rows]
+
     def gather(
         self,
         rows: Tensor,
@@ -83,6 +96,35 @@ class ResidentImages:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_copies": {}}
+
+
+class SplitImages:
+    """The pictures of a split, read from their set as they are asked for: ``images[100:200]``, ``images[places]``.
+
+    A set that is larger than the memory is so never read whole.
+
+    Args:
+        source: The set.
+        rows: The split's rows in it, int64 ``(N,)``; all if None.
+
+    Attributes:
+        shape: ``(N, C, H, W)``.
+        dtype: uint8, or a floating-point type for images in [-1, 1].
+        labels: int64 ``(N,)``.
+    """
+
+    def __init__(self, source: ResidentImages, rows: Tensor | None = None) -> None:
+        self.source = source
+        self.rows = rows
+        self.shape = (len(source) if rows is None else len(rows), *source.picture_shape)
+        self.dtype = source.images.dtype
+        self.labels = source.labels_at(slice(None) if rows is None else rows)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, places: Tensor | slice) -> Tensor:
+        return self.source.images_at(places if self.rows is None else self.rows[places])
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:

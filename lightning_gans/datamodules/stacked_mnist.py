@@ -12,7 +12,7 @@ from lightning_gans import randomness
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.datamodules.mnist import MNISTDataModule
 from lightning_gans.datamodules.resident import ResidentImages
-from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.errors import check_positive
 from lightning_gans.randomness import Stream
 
 
@@ -70,16 +70,7 @@ class StackedMNISTDataModule(ImageDataModule):
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
         """Read the digits and put the training or the test pictures together."""
         stack = self._set(split)
-        return None if stack is None else stack.stacked()
-
-    def images(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Return all pictures of a split and their labels, uint8 ``(N, 3, H, W)`` and int64 ``(N,)``."""
-        check_choice("split", split, ["train", "val", "test"])
-        if self.trainer is None:
-            self.prepare_data()
-        stack, rows = self._split(split)
-        assert isinstance(stack, StackedImages)
-        return stack.stacked(rows)
+        return None if stack is None else (stack.images_at(slice(None)), stack.labels_at(slice(None)))
 
     def _set(self, split: Split) -> StackedImages | None:
         """Read the digits of a split once, and draw its triples."""
@@ -117,6 +108,19 @@ class StackedImages(ResidentImages):
     def __len__(self) -> int:
         return len(self.triples)
 
+    @property
+    def picture_shape(self) -> tuple[int, ...]:
+        """That of a picture, ``(3, H, W)``."""
+        return 3, *super().picture_shape[1:]
+
+    def images_at(self, rows: Tensor | slice) -> Tensor:
+        """Return pictures, uint8 ``(n, 3, H, W)``."""
+        return _stacked(super().images_at(self.triples[rows].flatten()))
+
+    def labels_at(self, rows: Tensor | slice) -> Tensor:
+        """Return their labels, int64 ``(n,)``."""
+        return _numbers(super().labels_at(self.triples[rows].flatten()))
+
     def gather(
         self,
         rows: Tensor,
@@ -127,14 +131,8 @@ class StackedImages(ResidentImages):
     ) -> tuple[Tensor, Tensor]:
         """Return rows as a batch on the device: images ``(n, 3, H, W)`` in [-1, 1], labels int64 ``(n,)``."""
         assert flips is None and binarize is None, "digits are not mirrored, and these stay grey"
-        triples = self.triples.index_select(0, rows)
-        return _stacked(*super().gather(triples.flatten(), None, device, dtype))
-
-    def stacked(self, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return some pictures, or all, uint8 ``(n, 3, H, W)``, and their labels, int64 ``(n,)``."""
-        triples = self.triples if rows is None else self.triples.index_select(0, rows)
-        chosen = triples.flatten()
-        return _stacked(self.images.index_select(0, chosen), self.labels.index_select(0, chosen))
+        digits, labels = super().gather(self.triples.index_select(0, rows).flatten(), None, device, dtype)
+        return _stacked(digits), _numbers(labels)
 
 
 def draw_triples(num_digits: int, num_images: int, split: Split) -> Tensor:
@@ -143,7 +141,12 @@ def draw_triples(num_digits: int, num_images: int, split: Split) -> Tensor:
     return torch.randint(num_digits, (num_images, 3), generator=source)
 
 
-def _stacked(digits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Make pictures of each three digits that follow one another, ``(3 n, 1, H, W)``, and labels of theirs."""
+def _stacked(digits: Tensor) -> Tensor:
+    """Make pictures of each three digits that follow one another, ``(3 n, 1, H, W)``."""
+    return digits.view(-1, 3, *digits.shape[2:])
+
+
+def _numbers(labels: Tensor) -> Tensor:
+    """Make labels of those of each three digits that follow one another, ``(3 n,)``."""
     red, green, blue = labels.view(-1, 3).unbind(1)
-    return digits.view(-1, 3, *digits.shape[2:]), 100 * red + 10 * green + blue
+    return 100 * red + 10 * green + blue

@@ -8,12 +8,31 @@ import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_gans.files import replacing
+
+_BLOCK = 1000  # rows that are read at once
+
+
+class Rows(Protocol):
+    """Images or features that are read a part at a time: a tensor, or the pictures of a split."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of them; the first number is how many there are."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Their type."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, places: Any) -> Tensor: ...
 
 
 def default_folder() -> Path:
@@ -25,13 +44,16 @@ def default_folder() -> Path:
 
 
 def fingerprint(*parts: Any) -> str:
-    """Return the SHA-256 of tensors (their shapes, types and values) and of plain values."""
+    """Return the SHA-256 of tensors (their shapes, types and values) and of plain values.
+
+    Other :class:`Rows` of the same values have the same one.
+    """
     digest = hashlib.sha256()
     for part in parts:
-        if isinstance(part, Tensor):
-            array = part.detach().cpu().contiguous().numpy()
-            digest.update(f"{array.shape} {array.dtype}".encode())
-            digest.update(array.tobytes())
+        if isinstance(getattr(part, "dtype", None), torch.dtype):
+            digest.update(f"{tuple(part.shape)} {str(part.dtype).removeprefix('torch.')}".encode())
+            for start in range(0, len(part), _BLOCK):
+                digest.update(part[start : start + _BLOCK].detach().cpu().contiguous().numpy().data)
         else:
             digest.update(json.dumps(part, sort_keys=True).encode() + b"\n")
     return digest.hexdigest()

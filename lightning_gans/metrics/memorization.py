@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans.errors import SettingError
+from lightning_gans.metrics.cache import Rows
 
 _BLOCK = 1000  # training images that are compared at once
 
@@ -24,28 +25,28 @@ class Nearest(NamedTuple):
     distances: Tensor
 
 
-def nearest(points: Tensor, others: Tensor) -> Nearest:
+def nearest(points: Tensor, others: Rows) -> Nearest:
     """Find the nearest of many points to each of a few.
 
     Which one is nearest comes from a matrix product, how far it is from the difference itself.
 
     Args:
-        points: Features, or images as vectors, of any type, ``(N, d)``.
-        others: The same, ``(M, d)``, M being 1 or more.
+        points: Features or images of any shape and type, ``(N, ...)``.
+        others: The same, ``(M, ...)``, M being 1 or more; they are read in blocks.
     """
     if len(others) < 1:
         raise SettingError("there are no training images to be near to.")
-    points = points.double()
+    points = points.flatten(1).double()
     best = torch.full((len(points),), torch.inf, dtype=torch.float64)
     places = torch.zeros(len(points), dtype=torch.long)
     for start in range(0, len(others), _BLOCK):
-        block = others[start : start + _BLOCK].double()
+        block = others[start : start + _BLOCK].flatten(1).double()
         distances = torch.addmm(block.square().sum(1), points, block.T, alpha=-2)  # but for what all have in common
         found, columns = distances.min(1)
         nearer = found < best
         best = torch.where(nearer, found, best)
         places = torch.where(nearer, columns + start, places)
-    return Nearest(places, (points - others[places].double()).norm(dim=1))
+    return Nearest(places, (points - others[places].flatten(1).double()).norm(dim=1))
 
 
 def memorization(fake: Tensor, held_out: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_gans import randomness
 from lightning_gans.errors import SettingError
-from lightning_gans.metrics.cache import Cache
+from lightning_gans.metrics.cache import Cache, Rows
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
 from lightning_gans.metrics.kernel import KID_SEED, Subsets, draw_subsets, squared_mmds, sums_within
@@ -183,10 +183,10 @@ class Reference:
         return self._neighbours[:, k - 1].to(device)
 
 
-def subsample(rows: Tensor, most: int) -> Tensor:
+def subsample(rows: Rows, most: int) -> Tensor:
     """Return all rows, or a choice of so many that depends on their number alone."""
     if len(rows) <= most:
-        return rows
+        return rows[:]
     order = torch.randperm(len(rows), generator=randomness.generator(0, Stream.SPLIT, len(rows)))
     return rows[order[:most].sort().values]
 

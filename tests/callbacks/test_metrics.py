@@ -20,11 +20,13 @@ from lightning_gans import (
     DataError,
     GenerativeMetrics,
     ImageDataModule,
+    NearestNeighbours,
     SettingError,
 )
 from lightning_gans.callbacks import extraction
 from lightning_gans.callbacks import metrics as callback_module
 from lightning_gans.callbacks.gathering import shard
+from lightning_gans.datamodules.resident import ResidentImages
 from lightning_gans.metrics import (
     DensityCoverage,
     FrechetDistance,
@@ -35,7 +37,7 @@ from lightning_gans.metrics import (
     compare,
 )
 from lightning_gans.pictures import to_uint8
-from tests.toys import NUM_CLASSES, SHAPE, loader, make_batches, tiny
+from tests.toys import NUM_CLASSES, SHAPE, Toys, loader, make_batches, tiny
 
 SCORES = {"fid", "kid", "kid_std", "inception_score", "precision", "recall", "density", "coverage"}
 
@@ -217,6 +219,17 @@ def test_each_image_is_shown_once_and_real_ones_not_again(make_trainer):
         trainer.validate(tiny(GAN), Images(), verbose=False)
         shown.append(extractor.shown)
     assert shown == [500 + 250 + 250, 500]
+
+
+def test_real_images_are_read_in_blocks(make_trainer, tmp_path, monkeypatch):
+    """As there may be more of them than the memory holds."""
+    read, images_at = [], ResidentImages.images_at
+    monkeypatch.setattr(ResidentImages, "images_at", lambda *args: read.append(images_at(*args)) or read[-1])
+    data = Toys(num_images=3000, val_size=400)
+    look = NearestNeighbours(num_samples=50, extractor=nn.Flatten())
+    trainer = make_trainer(callbacks=[GenerativeMetrics(num_samples=300, extractor=Extractor()), look])
+    trainer.validate(tiny(GAN), data, verbose=False)
+    assert max(map(len, read)) == 1000 and sum(map(len, read)) > 2 * 2600
 
 
 def test_real_images_are_extracted_once_in_a_fit(make_trainer):

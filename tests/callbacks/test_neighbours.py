@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
 from lightning_gans import GAN, NearestNeighbours, SettingError
-from tests.toys import SHAPE, Toys, loader, make_batches, tiny
+from tests.toys import SHAPE, Toys, loader, make_batches, same, tiny
 
 
 class Copier(GAN):
@@ -48,7 +50,64 @@ def test_a_fit_looks_as_often_as_it_is_told(make_trainer, tmp_path):
     assert len(list((tmp_path / "neighbours").iterdir())) == 2
 
 
-def test_a_loader_without_images_is_refused(make_trainer):
+class OwnData(pl.LightningDataModule):
+    """The toys as a user would load them: images that validate are chosen by a sampler, and the rest by another."""
+
+    def setup(self, stage):
+        images, labels = Toys().load_images("train")
+        self.images = TensorDataset(images / 127.5 - 1, labels)
+
+    def train_dataloader(self):
+        return DataLoader(self.images, batch_size=4, sampler=SubsetRandomSampler(range(32)))
+
+    def val_dataloader(self):
+        return DataLoader(Subset(self.images, range(32, 40)), batch_size=4)
+
+    test_dataloader = val_dataloader
+
+
+class OwnCopier(Copier):
+    """Its samples are the images that the own data trains on."""
+
+    def sample(self, num_samples=None, labels=None, *, seed=None, start=0, ema=True, truncation=None):
+        images = Toys().load_images("train")[0]
+        return images[torch.arange(start, start + num_samples) % 32] / 127.5 - 1
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate", "test"])
+def test_data_of_ones_own_is_looked_at_as_well(stage, make_trainer, tmp_path):
+    callback = NearestNeighbours(num_samples=12, num_shown=3, extractor=nn.Flatten())
+    trainer = make_trainer(callbacks=[callback], max_epochs=1)
+    getattr(trainer, stage)(tiny(OwnCopier), datamodule=OwnData())
+    # Were the images that validate among those of training, real ones would be copies too, and the score one half.
+    assert callback.scores == {"memorization": 1.0, "memorization_pixels": 1.0}
+    assert callback.last_path.exists()
+
+
+def test_looking_at_own_data_leaves_trainings_random_numbers_alone(make_trainer):
+    def trained(*callbacks):
+        pl.seed_everything(0)
+        model = tiny(GAN)
+        make_trainer(callbacks=list(callbacks), max_epochs=3).fit(model, datamodule=OwnData())
+        return model
+
+    look = NearestNeighbours(num_samples=4, num_shown=2, extractor=nn.Flatten())
+    assert same(trained(look), trained())
+
+
+def test_loaders_without_training_images_are_refused(make_trainer):
     trainer = make_trainer(callbacks=[NearestNeighbours()])
-    with pytest.raises(SettingError, match=r"neighbours needs a data module .* set neighbours.enabled: false"):
+    with pytest.raises(SettingError, match=r"needs the training images, .* set neighbours.enabled: false"):
         trainer.test(tiny(GAN), loader(make_batches(1)), verbose=False)
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        return iter(make_batches(2))
+
+
+def test_a_data_set_without_indices_is_refused_before_the_first_step(make_trainer):
+    trainer = make_trainer(callbacks=[NearestNeighbours()], max_epochs=1)
+    with pytest.raises(SettingError, match="a DataLoader of a data set with indices, but got Endless"):
+        trainer.fit(tiny(GAN), loader(Endless()), loader(make_batches(1)))
+    assert trainer.global_step == 0
