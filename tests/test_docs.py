@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import lightning_gans
+
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
@@ -26,9 +28,12 @@ def test_the_functions_that_are_named_exist(name):
         assert hasattr(importlib.import_module(f"lightning_gans.{module}"), attribute), attribute
 
 
+def test_every_public_name_exists_and_has_a_docstring():
+    for name in lightning_gans.__all__:
+        assert name == "__version__" or getattr(lightning_gans, name).__doc__
+
+
 def test_the_page_of_names_is_that_of_the_code():
     page = runpy.run_path(str(DOCS / "api.py"))["page"]()
     assert page == (DOCS / "api.md").read_text(), "run: python docs/api.py > docs/api.md"
-    import lightning_gans
-
     assert all(f"| `{name}` |" in page for name in lightning_gans.__all__ if not name.startswith("__"))
