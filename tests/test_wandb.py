@@ -60,6 +60,19 @@ def test_scalars_pictures_tables_and_settings_are_on_the_axis_of_generator_updat
 
 
 @pytest.mark.slow
+def test_checkpoints_are_artifacts_where_that_is_asked_for(workplace):
+    fit([*WORDS, "--checkpoint.monitor", "val/fid", "--trainer.logger.log_model", "true"])
+    (folder,) = offline_runs(workplace)
+    kept = {path.name: path.stat().st_size for path in Path("runs/quickstart/version_0/checkpoints").iterdir()}
+    assert sorted(wandb_run.artifacts(folder)) == [
+        (["latest"], "last.ckpt", kept["last.ckpt"]),
+        (["latest", "best"], "best.ckpt", kept["best.ckpt"]),
+    ]
+    fit(WORDS)
+    assert wandb_run.artifacts(offline_runs(workplace)[-1]) == []
+
+
+@pytest.mark.slow
 def test_a_resumed_run_goes_on_under_its_id(workplace):
     fit(WORDS)
     fit(["resume", "runs/quickstart/version_0", "--trainer.max_epochs", "2"])

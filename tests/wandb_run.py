@@ -46,6 +46,23 @@ def history(folder):
     return rows
 
 
+def artifacts(folder):
+    """Return what was kept of checkpoints: of each the aliases, the name of its file, and the file's size."""
+    found = []
+    for record in records(folder):
+        if record.HasField("request") and record.request.HasField("log_artifact"):
+            artifact = record.request.log_artifact.artifact
+        elif record.HasField("artifact"):
+            artifact = record.artifact
+        else:
+            continue
+        if artifact.type != "model":  # a table is one, too
+            continue
+        (entry,) = artifact.manifest.contents
+        found.append((list(artifact.aliases), json.loads(artifact.metadata)["original_filename"], entry.size))
+    return found
+
+
 def config(folder):
     """Return the run's configuration."""
     found = {}

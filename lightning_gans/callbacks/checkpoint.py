@@ -106,6 +106,8 @@ class Checkpoint(ModelCheckpoint):
         path = Path(self.dirpath) / "last.ckpt"
         self.last_model_path = str(path)
         trainer.save_checkpoint(path, weights_only=False)  # left open, Lightning says so each time
+        for logger in trainer.loggers if trainer.is_global_zero else ():  # W&B may keep checkpoints as artifacts
+            logger.after_save_checkpoint(self)
         return path
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
