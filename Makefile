@@ -1,4 +1,4 @@
-.PHONY: format check test test-all
+.PHONY: format check test test-all test-min
 
 format:
 	ruff check --fix .
@@ -14,3 +14,7 @@ test:
 
 test-all:
 	python -m pytest -m ""
+
+# With the oldest versions that pyproject.toml allows, in an environment of their own.
+test-min:
+	.ci/run --constraint tests/minimum.txt

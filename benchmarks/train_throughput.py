@@ -402,7 +402,7 @@ def peak_memory(work):
 
 def quartiles(values):
     """Return the median and the quartiles, to four digits."""
-    low, median, high = statistics.quantiles(values, n=4)
+    low, median, high = statistics.quantiles(values if len(values) > 1 else values * 2, n=4)
     return {name: float(f"{value:.4g}") for name, value in {"median": median, "low": low, "high": high}.items()}
 
 

@@ -3,6 +3,7 @@
 import importlib
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,15 @@ def test_the_functions_that_are_named_exist(name):
 def test_every_public_name_exists_and_has_a_docstring():
     for name in lightning_gans.__all__:
         assert name == "__version__" or getattr(lightning_gans, name).__doc__
+
+
+def test_the_oldest_versions_are_those_that_are_allowed():
+    """What ``make test-min`` installs is what the package says it needs."""
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    bounds = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)", "\n".join(needed), flags=re.MULTILINE))
+    lines = (DOCS.parent / "tests" / "minimum.txt").read_text().splitlines()
+    assert dict(line.split("==") for line in lines if not line.startswith("#")) == bounds
 
 
 def test_the_page_of_names_is_that_of_the_code():

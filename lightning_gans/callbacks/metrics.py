@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, Metric
 
 from lightning_gans.callbacks.extraction import RealImages, extract, length, reference_from_loader
 from lightning_gans.callbacks.gathering import everywhere, on_first_process
@@ -82,6 +82,9 @@ class GenerativeMetrics(Callback):
             choice that depends on their number alone.
         cache_dir: Where features of real images are kept; None is ``$LIGHTNING_GANS_CACHE``, else
             ``lightning_gans`` in the user's cache folder.
+        own: Metrics of your own by their names: each is given the features of all real images,
+            ``update(features, real=True)``, then those of the samples, ``update(features, real=False)``, float32
+            ``(N, num_features)``, on the first process, and ``compute()`` gives one number.
 
     Raises:
         SettingError: A setting is out of its range, or the extractor does not fit the images.
@@ -106,7 +109,11 @@ class GenerativeMetrics(Callback):
         density_coverage_k: int = 5,
         neighbour_images: int = 10_000,
         cache_dir: str | None = None,
+        own: Mapping[str, Metric] | None = None,
     ) -> None:
+        for name in own or ():
+            if name in (*METRICS, *ON_REQUEST) or not name.isidentifier():
+                raise SettingError(f"metrics.own has {name!r}: choose another name, of letters.")
         for name in metrics or ():
             check_choice("metrics.metrics", name, (*METRICS, *ON_REQUEST))
         if split is not None:
@@ -144,6 +151,7 @@ class GenerativeMetrics(Callback):
         self.iw_samples = iw_samples
         self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
         self.cache = Cache(cache_dir)
+        self.own = dict(own or {})
         self.last_path: Path | None = None
         self._extractor: Extractor | None = None
         self._real: dict[Stage, tuple[Reference, dict[str, Any], dict[str, Any] | None]] = {}
@@ -155,7 +163,7 @@ class GenerativeMetrics(Callback):
     @property
     def active(self) -> bool:
         """Whether samples are scored: something was asked for, and there is an extractor to do it with."""
-        return bool(self.metrics) and self._extractor is not None
+        return bool(self.metrics or self.own) and self._extractor is not None
 
     @property
     def network(self) -> Extractor | None:
@@ -166,7 +174,8 @@ class GenerativeMetrics(Callback):
         """Whether some validations log this key."""
         if key == "val/iw_bound":
             return self.iw_samples > 0
-        wanted = [f"val/{name}" for name in (*self.metrics, *(["kid_std"] if "kid" in self.metrics else []))]
+        names = (*self.metrics, *self.own, *(["kid_std"] if "kid" in self.metrics else []))
+        wanted = [f"val/{name}" for name in names]
         return self.active and (key in wanted or ("val/fid_class" in wanted and key.startswith("val/fid_class/")))
 
     # --- when ---------------------------------------------------------------------------------------------
@@ -178,7 +187,7 @@ class GenerativeMetrics(Callback):
         self._real.clear()
         self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "metrics"  # asked by all processes together
         self._extractor = None
-        if not self.metrics or stage == "predict":
+        if not (self.metrics or self.own) or stage == "predict":
             return
         if not pl_module.makes_pictures:
             raise SettingError(
@@ -319,8 +328,27 @@ class GenerativeMetrics(Callback):
                 metrics = [name for name in metrics if name != "label_accuracy"]  # its classes are not the data's
             if self._data_given(trainer) and not names:
                 metrics = [name for name in metrics if name != "fid_class"]  # the data has no classes
-        scores, times = on_first_process(trainer, lambda: score(fake, reference, metrics, model.device))
+
+        def judge() -> tuple[dict[str, float], dict[str, float]]:
+            scores, times = score(fake, reference, metrics, model.device)
+            return scores | self._own_scores(fake.features, reference.images.features, model.device), times
+
+        scores, times = on_first_process(trainer, judge)
         return scores, seconds | times
+
+    def _own_scores(self, fake: Tensor, real: Tensor, device: torch.device) -> dict[str, float]:
+        """Compute the user's own metrics; this process has all features, so that they need no others."""
+        found = {}
+        for name, metric in self.own.items():
+            metric.to(device).reset()
+            metric.sync_on_compute = False
+            metric.update(real.to(device), real=True)
+            metric.update(fake.to(device), real=False)
+            value = torch.as_tensor(metric.compute())
+            if value.numel() != 1:
+                raise SettingError(f"metrics.own.{name} gives {list(value.shape)}: it must give one number.")
+            found[name] = value.item()
+        return found
 
     def _reference(
         self, trainer: Any, model: GenerativeModule, stage: Stage

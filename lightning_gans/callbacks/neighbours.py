@@ -8,17 +8,17 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info
+from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
 
 from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.samples import Pictures
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import DataError, SettingError, check_positive
 from lightning_gans.metrics.cache import Rows
 from lightning_gans.metrics.extractors import Extractor, make_extractor
-from lightning_gans.metrics.memorization import Nearest, memorization, nearest
+from lightning_gans.metrics.memorization import memorization, nearest
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import grid, to_bytes
 
@@ -30,7 +30,8 @@ class NearestNeighbours(Pictures):
     """Samples above the training images that are nearest to them, as ``neighbours/step=XXXXXXX.png``, and a number.
 
     Shown are the samples that are nearest to a training image by their features, where copies would be: in pixels in
-    the second row, by the features of an extractor in the third. The numbers are ``memorization`` (features) and
+    the second row, by the features of an extractor in the third. Where ``auto`` finds no extractor, pixels are all. The
+    numbers are ``memorization`` (features) and
     ``memorization_pixels`` under ``val/`` or ``test/``; see :func:`lightning_gans.metrics.memorization.memorization`.
     The real images that samples are compared with are those of the test split, or of the validation split; of data of
     your own those of the loader that is evaluated, and its training images those of its training loader's data set, in
@@ -84,7 +85,12 @@ class NearestNeighbours(Pictures):
                 f"set {_OFF}."
             )
         if self._extractor is None:
-            self._extractor = make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
+            try:
+                self._extractor = make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
+            except DataError as error:
+                if self.extractor != "auto" or self.weights_path is not None:
+                    raise
+                rank_zero_warn(f"Neighbours are looked for in pixels alone: {error}")
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Refuse data whose images cannot be had, before the first step."""
@@ -112,35 +118,29 @@ class NearestNeighbours(Pictures):
         """Compare samples and held-out images with the training images."""
         if not self._known:
             train, others = _real_images(trainer, model)
-            held_out, features = others[: self.num_samples], self._features(train, model)
-            self._known["memorization_pixels"] = train, nearest(held_out, train).distances
-            self._known["memorization"] = features, nearest(self._features(held_out, model), features).distances
+            held_out = others[: self.num_samples]
+            for way, points in self._seen(train, model).items():
+                self._known[way] = points, nearest(self._seen(held_out, model)[way], points).distances
         samples = to_bytes(model.sample(self.num_samples, seed=self.seed)).cpu()
-        made = {"memorization": self._features(samples, model), "memorization_pixels": samples}
-        near: dict[str, Nearest] = {}
-        self.scores = {}
-        for name, fake in made.items():
-            train, of_held_out = self._known[name]
-            near[name] = nearest(fake, train)
-            self.scores[name] = float(memorization(near[name].distances, of_held_out))
-        chosen = near["memorization"].distances.argsort()[: self.num_shown]
-        rows = [samples[chosen]]
-        images = self._known["memorization_pixels"][0]
-        rows += [images[near[name].places[chosen]] for name in ("memorization_pixels", "memorization")]
+        near = {way: nearest(points, self._known[way][0]) for way, points in self._seen(samples, model).items()}
+        names = {"pixels": "memorization_pixels", "features": "memorization"}
+        self.scores = {
+            names[way]: float(memorization(found.distances, self._known[way][1])) for way, found in near.items()
+        }
+        *_, best = near.values()
+        chosen = best.distances.argsort()[: self.num_shown]
+        images, _ = self._known["pixels"]
+        rows = [samples[chosen], *(images[found.places[chosen]] for found in near.values())]
         title = f"Of {self.num_samples} samples the nearest to a training image, step {model.weights_step}"
-        return grid(
-            torch.cat(rows).float() / 127.5 - 1,
-            columns=len(chosen),
-            title=title,
-            row_labels=["sample", "pixels", "features"],
-        )
+        return grid(torch.cat(rows).float() / 127.5 - 1, columns=len(chosen), title=title, row_labels=["sample", *near])
 
-    def _features(self, images: Rows, model: GenerativeModule) -> Tensor:
-        """Return the features of images."""
-        assert self._extractor is not None
+    def _seen(self, images: Rows, model: GenerativeModule) -> dict[str, Rows]:
+        """Return what distances are measured between: the pixels of images, and their features where there are any."""
+        if self._extractor is None:
+            return {"pixels": images}
         self._extractor.to(model.device)
         blocks = (images[start : start + _BLOCK].to(model.device) for start in range(0, len(images), _BLOCK))
-        return torch.cat([self._extractor.extract(block)[0] for block in blocks])
+        return {"pixels": images, "features": torch.cat([self._extractor.extract(block)[0] for block in blocks])}
 
 
 def _gives_images(data: Any) -> bool:

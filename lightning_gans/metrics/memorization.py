@@ -25,7 +25,7 @@ class Nearest(NamedTuple):
     distances: Tensor
 
 
-def nearest(points: Tensor, others: Rows) -> Nearest:
+def nearest(points: Rows, others: Rows) -> Nearest:
     """Find the nearest of many points to each of a few.
 
     Which one is nearest comes from a matrix product, how far it is from the difference itself.
@@ -36,17 +36,17 @@ def nearest(points: Tensor, others: Rows) -> Nearest:
     """
     if len(others) < 1:
         raise SettingError("there are no training images to be near to.")
-    points = points.flatten(1).double()
-    best = torch.full((len(points),), torch.inf, dtype=torch.float64)
-    places = torch.zeros(len(points), dtype=torch.long)
+    given = points[:].flatten(1).double()
+    best = torch.full((len(given),), torch.inf, dtype=torch.float64)
+    places = torch.zeros(len(given), dtype=torch.long)
     for start in range(0, len(others), _BLOCK):
         block = others[start : start + _BLOCK].flatten(1).double()
-        distances = torch.addmm(block.square().sum(1), points, block.T, alpha=-2)  # but for what all have in common
+        distances = torch.addmm(block.square().sum(1), given, block.T, alpha=-2)  # but for what all have in common
         found, columns = distances.min(1)
         nearer = found < best
         best = torch.where(nearer, found, best)
         places = torch.where(nearer, columns + start, places)
-    return Nearest(places, (points - others[places].flatten(1).double()).norm(dim=1))
+    return Nearest(places, (given - others[places].flatten(1).double()).norm(dim=1))
 
 
 def memorization(fake: Tensor, held_out: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
+from torchmetrics import Metric
 
 from lightning_gans import (
     GAN,
@@ -205,6 +206,54 @@ def test_real_images_come_from_the_loader_where_there_is_no_data_module(make_tra
     for images, real in [(torch.cat([images for images, _ in batches]), True), (model.sample(100, seed=0), False)]:
         metric.update(extractor(to_uint8(images).permute(0, 3, 1, 2) / 127.5 - 1)[0], real=real)
     assert trainer.callback_metrics["val/fid"].item() == pytest.approx(metric.compute().item(), rel=1e-5)
+
+
+class MeanDistance(Metric):
+    """How far the mean feature of the samples is from that of the real images."""
+
+    def __init__(self, norm: int = 2, **options):
+        super().__init__(**options)
+        self.norm = norm
+        for name in ("real", "fake"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, features, real):
+        setattr(self, "real" if real else "fake", features.mean(0))
+
+    def compute(self):
+        return (self.real - self.fake).norm(self.norm)
+
+
+def test_metrics_of_ones_own_get_the_same_features(evaluate):
+    model, extractor = tiny(GAN), Extractor()
+    found, record = evaluate(model, metrics=["fid"], own={"distance": MeanDistance()}, num_repeats=2)
+    assert set(record["scores"]) == {"fid", "distance"} and record["standard_deviations"]["distance"] > 0
+    real = extractor(Images().images("train")[0].float() / 127.5 - 1)[0]
+    distances = []
+    for seed in (0, 1):
+        samples = to_uint8(model.sample(260, seed=seed)).permute(0, 3, 1, 2)
+        distances.append((real.mean(0) - extractor(samples.float() / 127.5 - 1)[0].mean(0)).norm().item())
+    assert found["val/distance"] == pytest.approx(sum(distances) / 2, rel=1e-5)
+    alone, _ = evaluate(model, metrics=[], own={"distance": MeanDistance()}, num_repeats=2)
+    assert alone == {"val/distance": found["val/distance"]}
+
+
+def test_a_metric_of_ones_own_chooses_the_best_checkpoint(make_trainer, tmp_path):
+    metrics = GenerativeMetrics(num_samples=20, metrics=[], own={"distance": MeanDistance()}, extractor=Extractor())
+    checkpoint = Checkpoint(monitor="val/distance", dirpath=str(tmp_path / "kept"))
+    trainer = make_trainer(callbacks=[metrics, checkpoint], max_epochs=1, enable_checkpointing=True)
+    trainer.fit(tiny(GAN), Images())
+    assert (tmp_path / "kept" / "best.ckpt").exists()
+
+
+def test_own_metrics_that_do_not_fit_are_refused(evaluate):
+    for name in ("fid", "my metric"):
+        with pytest.raises(SettingError, match=f"metrics.own has '{name}'"):
+            GenerativeMetrics(own={name: MeanDistance()})
+    several = MeanDistance()
+    several.compute = lambda: torch.zeros(3)
+    with pytest.raises(SettingError, match=r"metrics.own.several gives \[3\]: it must give one number"):
+        evaluate(tiny(GAN), own={"several": several})
 
 
 # --- one pass ---------------------------------------------------------------------------------------------

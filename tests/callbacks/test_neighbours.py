@@ -6,7 +6,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
 
-from lightning_gans import GAN, NearestNeighbours, SettingError
+from lightning_gans import GAN, DataError, NearestNeighbours, SettingError
 from tests.toys import SHAPE, Toys, loader, make_batches, same, tiny
 
 
@@ -99,6 +99,18 @@ def test_loaders_without_training_images_are_refused(make_trainer):
     trainer = make_trainer(callbacks=[NearestNeighbours()])
     with pytest.raises(SettingError, match=r"needs the training images, .* set neighbours.enabled: false"):
         trainer.test(tiny(GAN), loader(make_batches(1)), verbose=False)
+
+
+def test_colour_pictures_without_inception_are_compared_by_pixels(make_trainer, monkeypatch, tmp_path):
+    def without(*args):
+        raise DataError("no weights")
+
+    monkeypatch.setattr("lightning_gans.callbacks.neighbours.make_extractor", without)
+    with pytest.warns(UserWarning, match="in pixels alone: no weights"):
+        callback, scores = look(make_trainer, tmp_path, copies=True, extractor="auto")
+    assert scores == {"test/memorization_pixels": 1.0} and callback.last_path.exists()
+    with pytest.raises(DataError, match="no weights"):
+        look(make_trainer, tmp_path, copies=True, extractor="inception")
 
 
 class Endless(IterableDataset):

@@ -1,0 +1,135 @@
+"""Every command that the documentation shows runs: in its order, on fakes of the data, and made short.
+
+Installing and clusters are left out. What is shortened is how long a command trains, and how much it measures.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_gans.cli import main
+
+from .fake_sets import write_mnist, write_pictures
+from .inception_weights import write_inception_weights
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if "```bash" in page.read_text()]
+ELSEWHERE = ("pip", "pytest", "torchrun", "srun", "#")
+BENCHMARKS = {
+    "digits_score": [],
+    "gan_train": ["--num_samples", "300", "--epochs", "1"],
+    "kill_resume": ["--kills", "1", "--epochs", "2"],
+    "metrics_cost": ["--num_samples", "300", "--repeats", "1"],
+    "mnist_score": ["--reference_seeds"],
+    "processes": ["--steps", "2", "--warm_up", "1", "--repeats", "1"],
+    "sampling": ["--num_samples", "300", "--rounds", "1"],
+    "train_throughput": ["--rounds", "1", "--repeats", "1", "--warm_up", "1", "--updates", "2"],
+}
+REJECTED = 3  # how a score ends that is worse than its limit, as those of networks that have seen nothing are
+
+
+def commands(page):
+    """Return the commands of the page's shell blocks."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    found = [command for line in lines for command in line.split(" && ")]
+    return [command for command in found if command and not command.startswith(ELSEWHERE)]
+
+
+class Shell:
+    """Runs commands, each as short as it can be without being another one."""
+
+    def __init__(self):
+        self.epochs = 1
+
+    def run(self, command):
+        words = shlex.split(command, comments=True)
+        recipe = words[words.index("-c") + 1] if "-c" in words else "quickstart"
+        recipe = "vae_mnist" if words[1] == "reconstruct" else "dcgan_mnist" if "benchmarks" in words[1] else recipe
+        words = [f"runs/{recipe}/version_0/checkpoints/last.ckpt" if word == "CKPT" else word for word in words]
+        self.make_what_is_named(words)
+        if words[0] == "python":
+            self.run_benchmark(words)
+        elif ">" in words or "wandb" in words or any("mine." in word for word in words):
+            self.run_program(["-m", "lightning_gans", *self.shortened(words[1:])])
+        else:
+            assert words[0] == "lightning-gans", command
+            main(self.shortened(words[1:]))
+
+    def make_what_is_named(self, words):
+        for word in words:
+            found = re.match(r"runs/(\w+)/version_0/(metrics/step=.*)?", word)
+            if found and not Path("runs", found[1], "version_0").exists():
+                main(self.shortened(["fit", "-c", {"a": "dcgan_mnist", "b": "gan_mnist"}.get(found[1], found[1])]))
+            if found and found[2]:  # a and b stand for runs of any kind
+                run = sorted(Path("runs", "dcgan_mnist" if found[1] == "a" else "gan_mnist").glob("version_*"))[-1]
+                (scores,) = (run / "metrics").glob("step=*.json")
+                Path(word).parent.mkdir(parents=True)
+                Path(word).write_bytes(scores.read_bytes())
+
+    def shortened(self, words):
+        command, *rest = words
+        if command in ("fit", "validate", "test", "predict") and "-c" in rest:
+            place = len(rest) - rest[::-1].index("-c") + 1
+            rest = [*rest[:place], "-c", "fast", *rest[place:], "--trainer.enable_progress_bar", "false"]
+            rest += ["--metrics.num_samples", "100"]
+            if "--metrics.iw_samples" in rest:
+                rest += ["--metrics.iw_samples", "5"]
+            if "inception" in rest:
+                images = torch.from_numpy(np.random.default_rng(0).integers(256, size=(20, 3, 64, 64), dtype=np.uint8))
+                rest += ["--metrics.weights_path", str(write_inception_weights(Path("inception.pth"), images))]
+        if command == "fit" and "-c" not in rest and "--metrics.enabled" not in rest:
+            rest += ["--metrics.num_samples", "100"]
+        if command == "fit" and "-c" in rest:
+            self.epochs += "--ckpt_path" in rest
+            rest += ["--trainer.max_epochs", str(self.epochs if "--ckpt_path" in rest else 1)]
+        if command == "resume":
+            self.epochs += 1
+            rest += ["--trainer.max_epochs", str(self.epochs)]
+        if command == "sample":
+            rest += ["--num_samples", "100"] if "--num_samples" in rest else []
+        return [command, *rest]
+
+    def run_benchmark(self, words):
+        name = Path(words[1]).stem
+        done = self.run_program([str(ROOT / words[1]), *words[2:], *BENCHMARKS[name]], allowed=(0, REJECTED))
+        assert done.returncode == 0 or name == "digits_score"
+
+    def run_program(self, words, allowed=(0,)):
+        words = words[: words.index(">")] if ">" in words else words
+        paths = {"PYTHONPATH": str(ROOT), "LIGHTNING_GANS_CACHE": "cache", "HOME": os.getcwd(), "WANDB_MODE": "offline"}
+        done = subprocess.run([sys.executable, *words], env=os.environ | paths, capture_output=True, text=True)
+        assert done.returncode in allowed, done.stdout[-2000:] + done.stderr[-3000:]
+        return done
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_shell_blocks_run_in_their_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(tmp_path / "cache"))
+    write_mnist(tmp_path / "data", num_train=5600, num_test=400)
+    write_pictures(tmp_path / "pictures")
+    blocks = re.findall(r"```python\n# mine.py\n(.*?)```", page.read_text(), flags=re.DOTALL)
+    Path("mine.py").write_text("\n".join(blocks))
+    shell = Shell()
+    for command in commands(page):
+        print(">", command, flush=True)
+        shell.run(command)
+    for block in re.findall(r"```python notest\n(.*?)```", page.read_text(), flags=re.DOTALL):  # on what was exported
+        assert "lightning_gans" not in block
+        shell.run_program(["-c", block])
+
+
+def test_commands_are_found():
+    found = commands(ROOT / "README.md")
+    assert len(found) > 40 and found[0] == "lightning-gans fit -c quickstart"
+    assert not any("\\" in command or "install" in command for command in found)
