@@ -70,6 +70,10 @@ def main(args: Sequence[str] | None = None) -> None:
         sys.path.insert(0, os.getcwd())
     try:
         _run(words)
+        print(end="", flush=True)  # here, where an error can be dealt with
+    except BrokenPipeError:  # `lightning-gans recipes | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+        raise SystemExit(128 + 13) from None  # SIGPIPE, which not every system has
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning leaves with 1 after a Ctrl-C that came before the training had begun.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):

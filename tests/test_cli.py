@@ -133,6 +133,13 @@ def test_an_unknown_recipe_gets_the_list(args, capsys):
     assert "Did you mean 'dcgan_mnist'?" in said and all(name in said for name in recipes.names())
 
 
+def test_a_reader_that_has_seen_enough_is_no_error():
+    program = [sys.executable, "-m", "lightning_gans", "recipes"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
 def test_an_unknown_command_gets_the_list(capsys):
     said = fails(["trian"], 2, capsys)
     assert all(name in said for name in COMMANDS)

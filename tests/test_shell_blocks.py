@@ -116,7 +116,7 @@ class Shell:
 def test_the_shell_blocks_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(tmp_path / "cache"))
-    write_mnist(tmp_path / "data", num_train=5600, num_test=400)
+    write_mnist(tmp_path / "data", num_train=5600, num_test=400, digits=True)
     write_pictures(tmp_path / "pictures")
     blocks = re.findall(r"```python\n# mine.py\n(.*?)```", page.read_text(), flags=re.DOTALL)
     Path("mine.py").write_text("\n".join(blocks))
