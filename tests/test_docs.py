@@ -43,6 +43,10 @@ def test_the_oldest_versions_are_those_that_are_allowed():
     assert dict(line.split("==") for line in lines if not line.startswith("#")) == bounds
 
 
+def test_the_version_has_its_entry():
+    assert f"\n## [{lightning_gans.__version__}] - 20" in (DOCS.parent / "CHANGELOG.md").read_text()
+
+
 def test_the_page_of_names_is_that_of_the_code():
     page = runpy.run_path(str(DOCS / "api.py"))["page"]()
     assert page == (DOCS / "api.md").read_text(), "run: python docs/api.py > docs/api.md"

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -17,18 +18,18 @@ from lightning_gans.commands import recipes
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def build(kind, source, folder):
+    """Build a wheel or an sdist from a folder of sources, and return the file."""
+    words = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", str(folder)]
+    subprocess.run(words, cwd=source, check=True, capture_output=True)
+    (path,) = folder.glob("*.whl" if kind == "wheel" else "*.tar.gz")
+    return path
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
     pytest.importorskip("hatchling")
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-    )
-    (path,) = folder.glob("*.whl")
-    return path
+    return build("wheel", ROOT, tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_the_package_its_types_and_every_recipe(wheel):
@@ -37,6 +38,19 @@ def test_the_wheel_holds_the_package_its_types_and_every_recipe(wheel):
     assert {f"lightning_gans/recipes/{name}.yaml" for name in recipes.names()} <= names
     assert all(name.startswith(("lightning_gans/", "lightning_gans-")) for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_same_wheel_comes_from_the_sdist_which_has_what_its_tests_need(wheel, tmp_path):
+    sdist = build("sdist", ROOT, tmp_path)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    again = build("wheel", source, tmp_path / "again")
+    contents = [{entry.filename: entry.CRC for entry in zipfile.ZipFile(path).infolist()} for path in (wheel, again)]
+    assert contents[0] == contents[1]
+    needed = ["README.md", "CHANGELOG.md", "Makefile", "RESULTS.md", ".ci/run", "docs/api.md", "tests/minimum.txt"]
+    assert all((source / name).is_file() for name in needed)
+    assert len(list(source.rglob("*"))) < 1000 and not list(source.rglob("runs"))
 
 
 def test_the_wheel_finds_its_own_recipes(wheel, tmp_path):
