@@ -6,10 +6,12 @@ import contextlib
 import importlib
 import logging
 import os
+import select
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,11 @@ def main(args: Sequence[str] | None = None) -> None:
     try:
         _run(words)
         print(end="", flush=True)  # here, where an error can be dealt with
-    except BrokenPipeError:  # `lightning-gans recipes | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes as it ends
+    except BrokenPipeError:
+        if not _output_is_closed():
+            raise
+        # `lightning-gans recipes | head` has seen enough. What Python flushes as it ends goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + 13) from None  # SIGPIPE, which not every system has
     except (KeyboardInterrupt, SystemExit) as stop:
         # Lightning leaves with 1 after a Ctrl-C that came before the training had begun.
@@ -86,6 +91,15 @@ def main(args: Sequence[str] | None = None) -> None:
         lines = [line for line in str(ours).splitlines() if line.strip()][:3]
         print(f"{PROGRAM}: " + "\n".join(lines), file=sys.stderr)
         raise SystemExit(ours.exit_code) from None
+
+
+def _output_is_closed() -> bool:
+    """Whether nobody reads any more what is printed."""
+    with suppress(OSError, ValueError, AttributeError):  # no file, or a system without poll
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poller.poll(0))
+    return False
 
 
 def _run(words: list[str]) -> None:

@@ -134,10 +134,19 @@ def test_an_unknown_recipe_gets_the_list(args, capsys):
 
 
 def test_a_reader_that_has_seen_enough_is_no_error():
-    program = [sys.executable, "-m", "lightning_gans", "recipes"]
+    program = [sys.executable, "-m", "lightning_gans", "--version"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
-        assert process.stderr.read() == b"" and process.wait() in (1, 141)  # the table's library chooses 1
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch):
+    def broken(words):
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr("lightning_gans.cli._run", broken)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        main(["recipes"])
 
 
 def test_an_unknown_command_gets_the_list(capsys):

@@ -69,7 +69,8 @@ class Checkpoint(ModelCheckpoint):
             on_first_process(trainer, lambda: make_folder(self.dirpath or "."))  # an error now, not at the first save
         self._scorer = next((c for c in trainer.callbacks if isinstance(c, GenerativeMetrics)), None)
         scored = self._scorer is not None and self._scorer.measures(self.monitor or "")
-        if stage == "fit" and not scored and (self.monitor or "").startswith(_OF_SAMPLES):
+        own = [f"val/{name}" for name in (self._scorer.own if self._scorer is not None else ())]
+        if stage == "fit" and not scored and (self.monitor or "").startswith((*_OF_SAMPLES, *own)):
             rank_zero_info(f"{self.monitor} is not measured: only the last checkpoint is saved, not the best.")
             self.monitor, self.save_top_k = None, 0
 

@@ -34,6 +34,9 @@ from lightning_gans.pictures import to_bytes
 
 _LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
 
+# What an own metric may not be called: the scores of ours, and of the neighbours.
+_TAKEN = {*METRICS, *ON_REQUEST, *_LIKELIHOODS, "kid_std", "memorization", "memorization_pixels"}
+
 _DIVERGED = "The model has diverged: go back to an earlier checkpoint, and lower the learning rates."
 
 Stage = Literal["val", "test"]
@@ -112,7 +115,7 @@ class GenerativeMetrics(Callback):
         own: Mapping[str, Metric] | None = None,
     ) -> None:
         for name in own or ():
-            if name in (*METRICS, *ON_REQUEST) or not name.isidentifier():
+            if name in _TAKEN or not name.isidentifier():
                 raise SettingError(f"metrics.own has {name!r}: choose another name, of letters.")
         for name in metrics or ():
             check_choice("metrics.metrics", name, (*METRICS, *ON_REQUEST))
@@ -298,6 +301,7 @@ class GenerativeMetrics(Callback):
             "protocol": self._extractor.describe()  # after the first images, when it is known whole
             | about
             | {"num_samples": self.num_samples, "ema": self.ema}
+            | {f"own.{name}": _described(metric) for name, metric in self.own.items()}
             | self.settings.fitted(about["num_real"], self.num_samples),
             "floor": floor,
             "seconds": {name: sum(seconds[name] for _, seconds in repeats) for name in repeats[0][1]},
@@ -341,7 +345,9 @@ class GenerativeMetrics(Callback):
         found = {}
         for name, metric in self.own.items():
             metric.to(device).reset()
-            metric.sync_on_compute = False
+            for part in metric.modules():
+                if isinstance(part, Metric):
+                    part.sync_on_compute = False
             metric.update(real.to(device), real=True)
             metric.update(fake.to(device), real=False)
             value = torch.as_tensor(metric.compute())
@@ -405,6 +411,16 @@ def _evaluated(trainer: Any) -> tuple[Any, float]:
     if trainer.testing:
         return trainer.test_dataloaders, float(sum(trainer.num_test_batches))
     return trainer.val_dataloaders, float(sum(trainer.num_val_batches))
+
+
+def _described(metric: Metric) -> str:
+    """Return a user's metric in words: its class, and its own attributes that are plain values."""
+    plain = {
+        name: value
+        for name, value in vars(metric).items()
+        if isinstance(value, (bool, int, float, str)) and not name.startswith("_") and name not in vars(MeanMetric())
+    }
+    return f"{type(metric).__module__}.{type(metric).__qualname__}({plain})"
 
 
 def _versions() -> dict[str, str]:

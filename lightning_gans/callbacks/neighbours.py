@@ -11,7 +11,15 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+)
+from torch.utils.data.distributed import DistributedSampler
 
 from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.samples import Pictures
@@ -79,6 +87,7 @@ class NearestNeighbours(Pictures):
         """Get the extractor before the first step."""
         super().setup(trainer, pl_module, stage)
         self._known.clear()
+        self.scores, self._drawn_at = {}, -1  # another model, or other data, may be at the same step
         if stage != "fit" and getattr(trainer, "datamodule", None) is None:
             raise SettingError(
                 "neighbours needs the training images, which loaders to evaluate on have not: give a data module, or "
@@ -94,8 +103,10 @@ class NearestNeighbours(Pictures):
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Refuse data whose images cannot be had, before the first step."""
-        if not _gives_images(trainer.datamodule):
-            _in_order(trainer.train_dataloader)
+        if not _is_ours(trainer.train_dataloader):
+            for loader in (trainer.train_dataloader, trainer.val_dataloaders):
+                if loader is not None:
+                    _in_order(loader)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Look, and log the numbers."""
@@ -143,44 +154,52 @@ class NearestNeighbours(Pictures):
         return {"pixels": images, "features": torch.cat([self._extractor.extract(block)[0] for block in blocks])}
 
 
-def _gives_images(data: Any) -> bool:
-    """Whether it is a data module of this package."""
-    return callable(getattr(data, "split_images", None))
+def _is_ours(loader: Any) -> bool:
+    """Whether a loader is one of this package's data modules; the trainer also keeps those of an earlier run."""
+    return hasattr(loader, "source")
 
 
 def _real_images(trainer: Any, model: Any) -> tuple[Rows, Rows]:
     """Return the training images and those that are held out, uint8 ``(N, C, H, W)``."""
     data = trainer.datamodule
-    if _gives_images(data):
+    held_out = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
+    if _is_ours(held_out):
         return data.split_images("train"), data.split_images("test")
     if trainer.state.fn == TrainerFn.FITTING:
         train = trainer.train_dataloader
     else:
         data.setup("fit")
         train = data.train_dataloader()
-    held_out = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
     # What the data sets draw is not taken from training's random numbers.
     with isolate_rng():
-        return _bytes_of(_in_order(train), model), _bytes_of(_in_order(held_out), model)
+        return _bytes_of(_in_order(train), trainer, model), _bytes_of(_in_order(held_out), trainer, model)
 
 
 def _in_order(given: Any) -> DataLoader[Any]:
     """Return a loader of all images that a loader chooses from, one after the other, on one process.
 
     Raises:
-        SettingError: It is another kind of loader, or its data set has no indices.
+        SettingError: It is another kind of loader, its data set has no indices, or a sampler of an unknown kind chooses
+            from it: on several processes, where Lightning wraps them, all but the usual ones are.
     """
     dataset = given.dataset if isinstance(given, DataLoader) else given
     if dataset is given or isinstance(dataset, IterableDataset):
         raise SettingError(
             f"neighbours needs a DataLoader of a data set with indices, but got {type(dataset).__name__}: set {_OFF}."
         )
-    if isinstance(given.sampler, SubsetRandomSampler):
-        dataset = Subset(dataset, given.sampler.indices)
+    sampler = getattr(given.batch_sampler, "sampler", given.sampler)
+    if isinstance(sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, sampler.indices)
+    elif type(sampler) not in (RandomSampler, SequentialSampler, DistributedSampler):
+        raise SettingError(
+            f"neighbours cannot tell which images a {type(sampler).__name__} chooses: give a data set of these alone, "
+            f"or set {_OFF}."
+        )
     size = None if given.batch_sampler is None else _BLOCK  # None: the data set gives batches
     return DataLoader(dataset, size, collate_fn=given.collate_fn)
 
 
-def _bytes_of(loader: DataLoader[Any], model: Any) -> Tensor:
-    """Return a loader's images, uint8 ``(N, C, H, W)``."""
-    return torch.cat([to_bytes(model.images_and_labels(batch)[0]).cpu() for batch in loader])
+def _bytes_of(loader: DataLoader[Any], trainer: Any, model: Any) -> Tensor:
+    """Return a loader's images as the model would get them, uint8 ``(N, C, H, W)``."""
+    batches = map(trainer.strategy.batch_to_device, loader)
+    return torch.cat([to_bytes(model.images_and_labels(batch)[0]).cpu() for batch in batches])

@@ -37,7 +37,8 @@ class DecodedPictures:
 
         Args:
             key: What :meth:`save` was given.
-            check: Read all of it once and compare its checksum; else its size alone is compared.
+            check: Read all of it once and compare its checksum; else its size alone is compared, and the pictures
+                cannot be written to.
 
         Returns:
             The readable pictures, uint8 ``(n, C, H, W)``, and which of all they are, bool ``(N,)``.
@@ -53,9 +54,9 @@ class DecodedPictures:
             shape = (int(kept.sum()), *about["shape"])
             if self.path.stat().st_size != math.prod(shape):
                 raise ValueError(f"it has {self.path.stat().st_size:,} bytes and not {math.prod(shape):,}")
-            # As fast as a copy in memory from the second reading on, there at once, and one for all processes;
-            # changes to it ("c") are the process's own.
-            images = np.memmap(self.path, np.uint8, "c", shape=shape)
+            # As fast as a copy in memory from the second reading on, there at once, and one for all processes. Changes
+            # to a set that fits are the process's own ("c"); room for those of a larger one Linux would not promise.
+            images = np.memmap(self.path, np.uint8, "c" if check else "r", shape=shape)
             if check and zlib.crc32(images.data) != about["checksum"]:
                 raise ValueError("its checksum is another")
             return images, kept

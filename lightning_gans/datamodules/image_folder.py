@@ -155,13 +155,18 @@ class ImageFolderDataModule(ImageDataModule):
                     "anew. Name another folder with cache_dir.",
                     stacklevel=2,
                 )
+        if loaded is None and not fits:
+            raise DataError(f"{cache.path} cannot be read back after it was written: is the disk sound?")
         if loaded is None:
             decoded = list(self._decoded(listing))
             readable = [picture for picture in decoded if picture is not None]
             loaded = np.stack(readable), np.array([picture is not None for picture in decoded])
         images, kept = loaded
         self._warn_of_skipped(listing, kept)
-        return torch.from_numpy(images), torch.tensor(listing.labels)[torch.from_numpy(kept)]
+        with warnings.catch_warnings():  # that what is mapped is not to be written to
+            warnings.filterwarnings("ignore", message=".*is not writable")
+            pictures = torch.from_numpy(images)
+        return pictures, torch.tensor(listing.labels)[torch.from_numpy(kept)]
 
     def _list(self, split: Split) -> Listing:
         folder = self._folders[split]

@@ -45,7 +45,13 @@ def compare(first: str | Path, second: str | Path) -> dict[str, tuple[float, flo
     """
     records = [read_scores(path) for path in (first, second)]
     protocols = [record["protocol"] for record in records]
-    names = sorted(set(protocols[0]) | set(protocols[1]))
+    common = set(records[0]["scores"]) & set(records[1]["scores"])
+    # How a user's own metric was set up matters where both files have it.
+    names = [
+        name
+        for name in sorted(set(protocols[0]) | set(protocols[1]))
+        if not name.startswith("own.") or name.removeprefix("own.") in common
+    ]
     absent = "(not given)"
     unlike = [
         f"{name}: {protocols[0].get(name, absent)} / {protocols[1].get(name, absent)}"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
-from torchmetrics import Metric
+from torchmetrics import MeanMetric, Metric
 
 from lightning_gans import (
     GAN,
@@ -246,8 +246,37 @@ def test_a_metric_of_ones_own_chooses_the_best_checkpoint(make_trainer, tmp_path
     assert (tmp_path / "kept" / "best.ckpt").exists()
 
 
+def test_an_own_metric_of_parts_stays_on_its_process_and_is_described(evaluate, tmp_path):
+    distance = MeanDistance()
+    distance.inner = MeanMetric()
+    _, record = evaluate(tiny(GAN), metrics=["fid"], own={"distance": distance})
+    assert not distance.sync_on_compute and not distance.inner.sync_on_compute
+    assert record["protocol"]["own.distance"] == f"{__name__}.MeanDistance({{'norm': 2}})"
+    files = []
+    for norm, own in ((2, True), (3, True), (3, False)):
+        metrics = {"distance": MeanDistance(norm)} if own else {}
+        files.append(tmp_path / f"{norm}{own}.json")
+        files[-1].write_text(json.dumps(evaluate(tiny(GAN), metrics=["fid"], own=metrics)[1]))
+    with pytest.raises(DataError, match=r"own.distance: .*'norm': 2.* / .*'norm': 3"):
+        compare(*files[:2])
+    assert set(compare(*files[1:])) == {"fid"}
+
+
+def test_without_an_extractor_an_own_metric_chooses_no_checkpoint(make_trainer, tmp_path, monkeypatch):
+    def without(*args):
+        raise DataError("no weights")
+
+    monkeypatch.setattr(callback_module, "make_extractor", without)
+    metrics = GenerativeMetrics(num_samples=20, own={"distance": MeanDistance()})
+    checkpoint = Checkpoint(monitor="val/distance", dirpath=str(tmp_path / "kept"))
+    trainer = make_trainer(callbacks=[metrics, checkpoint], max_epochs=1, enable_checkpointing=True)
+    with pytest.warns(UserWarning, match="will not be scored: no weights"):
+        trainer.fit(tiny(GAN), Images())
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["last.ckpt"]
+
+
 def test_own_metrics_that_do_not_fit_are_refused(evaluate):
-    for name in ("fid", "my metric"):
+    for name in ("fid", "my metric", "kid_std", "elbo"):
         with pytest.raises(SettingError, match=f"metrics.own has '{name}'"):
             GenerativeMetrics(own={name: MeanDistance()})
     several = MeanDistance()

@@ -4,7 +4,14 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from lightning_gans import GAN, DataError, NearestNeighbours, SettingError
 from tests.toys import SHAPE, Toys, loader, make_batches, same, tiny
@@ -82,6 +89,50 @@ def test_data_of_ones_own_is_looked_at_as_well(stage, make_trainer, tmp_path):
     # Were the images that validate among those of training, real ones would be copies too, and the score one half.
     assert callback.scores == {"memorization": 1.0, "memorization_pixels": 1.0}
     assert callback.last_path.exists()
+
+
+class Dark(OwnData):
+    """Data whose pictures are made by a hook on the way to the model."""
+
+    def setup(self, stage):
+        images, labels = Toys().load_images("train")
+        self.images = TensorDataset(images.float(), labels)
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        images, labels = batch
+        return images / 127.5 - 1, labels
+
+
+def test_the_hooks_of_own_data_are_called(make_trainer):
+    callback = NearestNeighbours(num_samples=12, num_shown=3, extractor=nn.Flatten())
+    make_trainer(callbacks=[callback]).test(tiny(OwnCopier), datamodule=Dark())
+    assert callback.scores == {"memorization": 1.0, "memorization_pixels": 1.0}
+
+
+def test_each_evaluation_looks_anew(make_trainer):
+    callback = NearestNeighbours(num_samples=12, num_shown=3, extractor=nn.Flatten())
+    trainer = make_trainer(callbacks=[callback])
+    for copies, wanted in ((True, 1.0), (False, 0.5)):
+        model = tiny(Copier)
+        model.copies = copies
+        trainer.validate(model, Toys(), verbose=False)
+        assert trainer.callback_metrics["val/memorization"].item() == pytest.approx(wanted, abs=0.3)
+
+
+def test_a_sampler_of_an_unknown_kind_is_refused(make_trainer):
+    class Weighted(OwnData):
+        def train_dataloader(self):
+            return DataLoader(self.images, batch_size=4, sampler=WeightedRandomSampler([1.0] * 40, 8))
+
+    with pytest.raises(SettingError, match="cannot tell which images a WeightedRandomSampler chooses"):
+        make_trainer(callbacks=[NearestNeighbours()], max_epochs=1).fit(tiny(GAN), datamodule=Weighted())
+
+
+def test_validation_data_without_indices_is_refused_before_the_first_step(make_trainer):
+    trainer = make_trainer(callbacks=[NearestNeighbours()], max_epochs=1, num_sanity_val_steps=0)
+    with pytest.raises(SettingError, match="a DataLoader of a data set with indices, but got Endless"):
+        trainer.fit(tiny(GAN), loader(make_batches(1)), loader(Endless()))
+    assert trainer.global_step == 0
 
 
 def test_looking_at_own_data_leaves_trainings_random_numbers_alone(make_trainer):

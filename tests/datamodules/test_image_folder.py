@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import warnings
 from pathlib import Path
@@ -195,6 +196,18 @@ def test_the_checksum_of_pictures_that_do_not_fit_is_not_looked_at(flat, monkeyp
         assert not make(flat).load_images("train")[0].any()
     with pytest.warns(UserWarning, match="is damaged"):
         assert make(flat).load_images("train")[0].any()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs a file system with files that have holes")
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path):
+    cache = DecodedPictures(tmp_path / "a.images")
+    shape = (3, 1024, 1024)
+    num = int(3 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / math.prod(shape))
+    with open(cache.path, "wb") as file:
+        file.truncate(num * math.prod(shape))
+    cache.about.write_text(json.dumps({"key": "k", "shape": shape, "num": num, "left_out": [], "checksum": 0}))
+    images, kept = cache.load("k", check=False)
+    assert images.shape == (num, *shape) and len(kept) == num and images[-1, 0, 0, 0] == 0
 
 
 def test_a_disk_without_room(flat, monkeypatch):
