@@ -30,6 +30,7 @@ BENCHMARKS = {
     "mnist_score": ["--reference_seeds"],
     "processes": ["--steps", "2", "--warm_up", "1", "--repeats", "1"],
     "sampling": ["--num_samples", "300", "--rounds", "1"],
+    "sines_score": [],
     "train_throughput": ["--rounds", "1", "--repeats", "1", "--warm_up", "1", "--updates", "2"],
 }
 REJECTED = 3  # how a score ends that is worse than its limit, as those of networks that have seen nothing are
@@ -100,7 +101,7 @@ class Shell:
     def run_benchmark(self, words):
         name = Path(words[1]).stem
         done = self.run_program([str(ROOT / words[1]), *words[2:], *BENCHMARKS[name]], allowed=(0, REJECTED))
-        assert done.returncode == 0 or name == "digits_score"
+        assert done.returncode == 0 or name in ("digits_score", "sines_score")
 
     def run_program(self, words, allowed=(0,)):
         words = words[: words.index(">")] if ">" in words else words

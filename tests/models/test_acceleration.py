@@ -133,7 +133,10 @@ def test_a_penalty_that_begins_later_ends_the_run_with_a_sentence(make_trainer, 
             late = self.trainer.global_step >= 2
             return (super() if late else super(Penalized, self)).discriminator_loss(real, fake, labels)
 
-    with pytest.raises(SettingError, match=r"compile_mode is 'default', but .* twice from update 3 on"):
+    expected = SettingError, r"compile_mode is 'default', but .* twice from update 3 on"
+    if torch.__version__.startswith("2.10."):  # which says so itself, in the midst of the loss
+        expected = RuntimeError, "donated buffers"
+    with pytest.raises(expected[0], match=expected[1]):
         train(make_trainer, Lazy, compile_mode="default")
     assert train(make_trainer, Lazy).weights_step == 4
 
