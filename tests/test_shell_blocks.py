@@ -95,7 +95,7 @@ class Shell:
             self.epochs += 1
             rest += ["--trainer.max_epochs", str(self.epochs)]
         if command == "sample":
-            few = "--num_samples" in rest and "recurrent" not in rest[0]  # sequences are quick, and their test needs all
+            few = "--num_samples" in rest and "recurrent" not in rest[0]  # the test of sequences needs all
             rest += ["--num_samples", "100"] if few else []
         return [command, *rest]
 
