@@ -11,7 +11,6 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +94,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def _output_is_closed() -> bool:
     """Whether nobody reads any more what is printed."""
-    with suppress(OSError, ValueError, AttributeError):  # no file, or a system without poll
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no file, or a system without poll
         poller = select.poll()
         poller.register(sys.stdout.fileno(), select.POLLOUT)
         return any(event & select.POLLERR for _, event in poller.poll(0))

@@ -5,7 +5,7 @@ import pickle
 
 import numpy as np
 from PIL import Image
-from sklearn import datasets as datasets_of_sklearn
+from sklearn.datasets import load_digits
 from torchvision import datasets
 
 
@@ -16,7 +16,7 @@ def write_mnist(folder, num_train=96, num_test=16, digits=False):
     random = np.random.default_rng(0)
     for prefix, size in {"train": num_train, "t10k": num_test}.items():
         if digits:  # over and over, so that a classifier can be right about all
-            small = datasets_of_sklearn.load_digits()
+            small = load_digits()
             places = np.arange(size) % len(small.images)
             large = np.kron(small.images[places], np.ones((3, 3))) * 15.9
             images = np.pad(large, ((0, 0), (2, 2), (2, 2))).astype(np.uint8)

@@ -33,6 +33,7 @@ BENCHMARKS = {
     "sines_score": [],
     "train_throughput": ["--rounds", "1", "--repeats", "1", "--warm_up", "1", "--updates", "2"],
 }
+RUNS = {"a": "dcgan_mnist", "b": "gan_mnist"}  # what stands for a run of any kind
 REJECTED = 3  # how a score ends that is worse than its limit, as those of networks that have seen nothing are
 
 
@@ -66,11 +67,14 @@ class Shell:
 
     def make_what_is_named(self, words):
         for word in words:
-            found = re.match(r"runs/(\w+)/version_0/(metrics/step=.*)?", word)
-            if found and not Path("runs", found[1], "version_0").exists():
-                main(self.shortened(["fit", "-c", {"a": "dcgan_mnist", "b": "gan_mnist"}.get(found[1], found[1])]))
-            if found and found[2]:  # a and b stand for runs of any kind
-                run = Path("runs", "dcgan_mnist" if found[1] == "a" else "gan_mnist", "version_0")
+            found = re.match(r"runs/(\w+)/version_0/", word)
+            if not found:
+                continue
+            recipe = RUNS.get(found[1], found[1])
+            run = Path("runs", recipe, "version_0")
+            if not run.exists():
+                main(self.shortened(["fit", "-c", recipe]))
+            if found[1] in RUNS:
                 (scores,) = (run / "metrics").glob("step=*.json")
                 Path(word).parent.mkdir(parents=True)
                 Path(word).write_bytes(scores.read_bytes())
@@ -88,12 +92,11 @@ class Shell:
                 rest += ["--metrics.weights_path", str(write_inception_weights(Path("inception.pth"), images))]
         if command == "fit" and "-c" not in rest and "--metrics.enabled" not in rest:
             rest += ["--metrics.num_samples", "100"]
-        if command == "fit" and "-c" in rest:
-            self.epochs += "--ckpt_path" in rest
-            rest += ["--trainer.max_epochs", str(self.epochs if "--ckpt_path" in rest else 1)]
-        if command == "resume":
+        if command == "resume" or (command == "fit" and "--ckpt_path" in rest):
             self.epochs += 1
             rest += ["--trainer.max_epochs", str(self.epochs)]
+        elif command == "fit" and "-c" in rest:
+            rest += ["--trainer.max_epochs", "1"]
         if command == "sample":
             few = "--num_samples" in rest and "recurrent" not in rest[0]  # the test of sequences needs all
             rest += ["--num_samples", "100"] if few else []

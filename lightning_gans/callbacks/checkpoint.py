@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +109,7 @@ class Checkpoint(ModelCheckpoint):
         self.last_model_path = str(path)
         trainer.save_checkpoint(path, weights_only=False)  # left open, Lightning says so each time
         for logger in trainer.loggers if trainer.is_global_zero else ():  # W&B may keep checkpoints as artifacts
-            logger.after_save_checkpoint(self)
+            logger.after_save_checkpoint(weakref.proxy(self))  # as Lightning gives it
         return path
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_gans.callbacks.gathering import everywhere, gather_rows, on_first_process, shard
 from lightning_gans.errors import DataError
 from lightning_gans.metrics.cache import Cache, fingerprint
-from lightning_gans.metrics.extractors import Extractor
+from lightning_gans.metrics.extractors import Extractor, make_extractor
 from lightning_gans.metrics.scores import FeatureSet, Reference, Settings, score, subsample
 from lightning_gans.pictures import to_bytes
 
@@ -25,6 +25,47 @@ BLOCK = 250
 """Images that go through the generator and the extractor together, by their global index."""
 
 _VERSION = 2  # of what is kept on disk; raise it when the same key would give other numbers
+
+
+def find_extractor(
+    trainer: Any,
+    extractor: str | nn.Module,
+    image_shape: tuple[int, ...],
+    weights_path: str | None,
+    without: str,
+) -> Extractor | None:
+    """Return the extractor on every process, or None where ``auto`` cannot have one, with a warning of what follows.
+
+    Raises:
+        DataError: The weights of one that was named are missing.
+    """
+
+    def make() -> Extractor:
+        with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and training's stream is not its own
+            return make_extractor(extractor, image_shape, weights_path)
+
+    try:
+        # The first process may have to download a file; the others then find it there.
+        if trainer.world_size > 1:
+            on_first_process(trainer, lambda: bool(make()))
+        return everywhere(trainer, make)
+    except DataError as error:
+        if extractor != "auto" or weights_path is not None:
+            raise
+        rank_zero_warn(f"{without}: {error}")
+        return None
+
+
+def evaluated(trainer: Any) -> tuple[Any, float]:
+    """Return the loader of the evaluation under way, and how many of its batches this process evaluates."""
+    if trainer.testing:
+        return trainer.test_dataloaders, float(sum(trainer.num_test_batches))
+    return trainer.val_dataloaders, float(sum(trainer.num_val_batches))
+
+
+def is_ours(loader: Any) -> bool:
+    """Whether a loader is of a data module of this package; the trainer also keeps the one of an earlier run."""
+    return hasattr(loader, "source")
 
 
 def extract(

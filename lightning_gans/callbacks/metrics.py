@@ -15,18 +15,26 @@ import torch
 import torchmetrics
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from lightning_gans.callbacks.extraction import RealImages, extract, length, reference_from_loader
-from lightning_gans.callbacks.gathering import everywhere, on_first_process
+from lightning_gans.callbacks.extraction import (
+    RealImages,
+    evaluated,
+    extract,
+    find_extractor,
+    is_ours,
+    length,
+    reference_from_loader,
+)
+from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.loggers import log_evaluation
 from lightning_gans.callbacks.rhythm import is_due
 from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive
 from lightning_gans.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
-from lightning_gans.metrics.extractors import Extractor, make_extractor
+from lightning_gans.metrics.extractors import Extractor
+from lightning_gans.metrics.own import described, own_scores
 from lightning_gans.metrics.protocol import table, write_scores
 from lightning_gans.metrics.scores import FAMILIES, METRICS, ON_REQUEST, Reference, Settings, score
 from lightning_gans.models.base import GenerativeModule
@@ -197,20 +205,9 @@ class GenerativeMetrics(Callback):
                 f"GenerativeMetrics scores images, and image_shape {list(pl_module.image_shape)} is that of sequences: "
                 "set metrics.enabled: false."
             )
-
-        def make() -> Extractor:
-            with torch.random.fork_rng(devices=[]):  # its first weights are drawn, and training's stream is not its own
-                return make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
-
-        try:
-            # The first process may have to download a file; the others then find it there.
-            if trainer.world_size > 1:
-                on_first_process(trainer, lambda: bool(make()))
-            self._extractor = everywhere(trainer, make)
-        except DataError as error:
-            if self.extractor != "auto" or self.weights_path is not None:
-                raise
-            rank_zero_warn(f"The samples will not be scored: {error}")
+        self._extractor = find_extractor(
+            trainer, self.extractor, pl_module.image_shape, self.weights_path, "The samples will not be scored"
+        )
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a new mean of the bound."""
@@ -301,7 +298,7 @@ class GenerativeMetrics(Callback):
             "protocol": self._extractor.describe()  # after the first images, when it is known whole
             | about
             | {"num_samples": self.num_samples, "ema": self.ema}
-            | {f"own.{name}": _described(metric) for name, metric in self.own.items()}
+            | {f"own.{name}": described(metric) for name, metric in self.own.items()}
             | self.settings.fitted(about["num_real"], self.num_samples),
             "floor": floor,
             "seconds": {name: sum(seconds[name] for _, seconds in repeats) for name in repeats[0][1]},
@@ -335,26 +332,10 @@ class GenerativeMetrics(Callback):
 
         def judge() -> tuple[dict[str, float], dict[str, float]]:
             scores, times = score(fake, reference, metrics, model.device)
-            return scores | self._own_scores(fake.features, reference.images.features, model.device), times
+            return scores | own_scores(self.own, fake.features, reference.images.features, model.device), times
 
         scores, times = on_first_process(trainer, judge)
         return scores, seconds | times
-
-    def _own_scores(self, fake: Tensor, real: Tensor, device: torch.device) -> dict[str, float]:
-        """Compute the user's own metrics; this process has all features, so that they need no others."""
-        found = {}
-        for name, metric in self.own.items():
-            metric.to(device).reset()
-            for part in metric.modules():
-                if isinstance(part, Metric):
-                    part.sync_on_compute = False
-            metric.update(real.to(device), real=True)
-            metric.update(fake.to(device), real=False)
-            value = torch.as_tensor(metric.compute())
-            if value.numel() != 1:
-                raise SettingError(f"metrics.own.{name} gives {list(value.shape)}: it must give one number.")
-            found[name] = value.item()
-        return found
 
     def _reference(
         self, trainer: Any, model: GenerativeModule, stage: Stage
@@ -371,19 +352,18 @@ class GenerativeMetrics(Callback):
                 floor = real.floor(about, reference, self.num_samples, self.metrics) if self.floor else None
                 self._real[stage] = reference, about, floor
             else:
-                loader, num_batches = _evaluated(trainer)
+                loader, num_batches = evaluated(trainer)
                 about_loader = (trainer, model, self._extractor, loader, num_batches, self.settings)
                 self._real[stage] = *reference_from_loader(*about_loader), None
         return self._real[stage]
 
     def _data_given(self, trainer: Any) -> bool:
         """Whether the evaluation runs on a data module of ours; the trainer keeps one of an earlier run, too."""
-        loader, _ = _evaluated(trainer)
-        return callable(getattr(trainer.datamodule, "load_images", None)) and hasattr(loader, "source")
+        return callable(getattr(trainer.datamodule, "load_images", None)) and is_ours(evaluated(trainer)[0])
 
     def _likelihood_protocol(self, trainer: Any, model: Any, stage: Stage) -> dict[str, Any]:
         """Return what has to be known of a likelihood to compare it."""
-        loader, num_batches = _evaluated(trainer)
+        loader, num_batches = evaluated(trainer)
         given = self._data_given(trainer)
         images = trainer.datamodule.split_images(stage) if given else None
         whole = num_batches == length(loader)
@@ -404,23 +384,6 @@ class GenerativeMetrics(Callback):
         if self._written.setdefault(path, stage) != stage:
             path = path.with_name(f"{path.stem}-{stage}.json")
         return path
-
-
-def _evaluated(trainer: Any) -> tuple[Any, float]:
-    """Return the loader of the evaluation under way, and how many of its batches this process evaluates."""
-    if trainer.testing:
-        return trainer.test_dataloaders, float(sum(trainer.num_test_batches))
-    return trainer.val_dataloaders, float(sum(trainer.num_val_batches))
-
-
-def _described(metric: Metric) -> str:
-    """Return a user's metric in words: its class, and its own attributes that are plain values."""
-    plain = {
-        name: value
-        for name, value in vars(metric).items()
-        if isinstance(value, (bool, int, float, str)) and not name.startswith("_") and name not in vars(MeanMetric())
-    }
-    return f"{type(metric).__module__}.{type(metric).__qualname__}({plain})"
 
 
 def _versions() -> dict[str, str]:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
+from pytorch_lightning.utilities import rank_zero_info
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils.data import (
@@ -21,16 +21,16 @@ from torch.utils.data import (
 )
 from torch.utils.data.distributed import DistributedSampler
 
+from lightning_gans.callbacks.extraction import BLOCK, evaluated, find_extractor, is_ours
 from lightning_gans.callbacks.gathering import on_first_process
 from lightning_gans.callbacks.samples import Pictures
-from lightning_gans.errors import DataError, SettingError, check_positive
+from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.metrics.cache import Rows
-from lightning_gans.metrics.extractors import Extractor, make_extractor
+from lightning_gans.metrics.extractors import Extractor
 from lightning_gans.metrics.memorization import memorization, nearest
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import grid, to_bytes
 
-_BLOCK = 250
 _OFF = "neighbours.enabled: false"
 
 
@@ -39,8 +39,8 @@ class NearestNeighbours(Pictures):
 
     Shown are the samples that are nearest to a training image by their features, where copies would be: in pixels in
     the second row, by the features of an extractor in the third. Where ``auto`` finds no extractor, pixels are all. The
-    numbers are ``memorization`` (features) and
-    ``memorization_pixels`` under ``val/`` or ``test/``; see :func:`lightning_gans.metrics.memorization.memorization`.
+    numbers are ``memorization`` (features) and ``memorization_pixels`` under ``val/`` or ``test/``; see
+    :func:`lightning_gans.metrics.memorization.memorization`.
     The real images that samples are compared with are those of the test split, or of the validation split; of data of
     your own those of the loader that is evaluated, and its training images those of its training loader's data set, in
     their order, with one draw of the random changes that the data set makes to them.
@@ -80,7 +80,7 @@ class NearestNeighbours(Pictures):
         self.weights_path = weights_path
         self.scores: dict[str, float] = {}
         self._extractor: Extractor | None = None
-        # The training images, or their features, and how far held-out images are from them, by the scores' names.
+        # The training images, or their features, and how far held-out images are from them.
         self._known: dict[str, tuple[Rows, Tensor]] = {}
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
@@ -94,16 +94,17 @@ class NearestNeighbours(Pictures):
                 f"set {_OFF}."
             )
         if self._extractor is None:
-            try:
-                self._extractor = make_extractor(self.extractor, pl_module.image_shape, self.weights_path)
-            except DataError as error:
-                if self.extractor != "auto" or self.weights_path is not None:
-                    raise
-                rank_zero_warn(f"Neighbours are looked for in pixels alone: {error}")
+            self._extractor = find_extractor(
+                trainer,
+                self.extractor,
+                pl_module.image_shape,
+                self.weights_path,
+                "Neighbours are looked for in pixels alone",
+            )
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Refuse data whose images cannot be had, before the first step."""
-        if not _is_ours(trainer.train_dataloader):
+        if not is_ours(trainer.train_dataloader):
             for loader in (trainer.train_dataloader, trainer.val_dataloaders):
                 if loader is not None:
                     _in_order(loader)
@@ -119,19 +120,22 @@ class NearestNeighbours(Pictures):
         self._look(trainer, pl_module, "test")
 
     def _look(self, trainer: Any, model: Any, stage: str) -> None:
-        on_first_process(trainer, lambda: self.draw(trainer, model))
-        scores = trainer.strategy.broadcast(self.scores)
+        def draw() -> dict[str, float]:
+            self.draw(trainer, model)
+            return self.scores
+
+        scores = on_first_process(trainer, draw)
         model.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=True)
-        if self.scores:
-            rank_zero_info(", ".join(f"{name} {value:.3f}" for name, value in self.scores.items()) + " (0.5 is right)")
+        if scores:
+            rank_zero_info(", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + " (0.5 is right)")
 
     def picture(self, trainer: Any, model: GenerativeModule) -> Image.Image:
         """Compare samples and held-out images with the training images."""
         if not self._known:
             train, others = _real_images(trainer, model)
-            held_out = others[: self.num_samples]
+            held_out = self._seen(others[: self.num_samples], model)
             for way, points in self._seen(train, model).items():
-                self._known[way] = points, nearest(self._seen(held_out, model)[way], points).distances
+                self._known[way] = points, nearest(held_out[way], points).distances
         samples = to_bytes(model.sample(self.num_samples, seed=self.seed)).cpu()
         near = {way: nearest(points, self._known[way][0]) for way, points in self._seen(samples, model).items()}
         names = {"pixels": "memorization_pixels", "features": "memorization"}
@@ -150,20 +154,15 @@ class NearestNeighbours(Pictures):
         if self._extractor is None:
             return {"pixels": images}
         self._extractor.to(model.device)
-        blocks = (images[start : start + _BLOCK].to(model.device) for start in range(0, len(images), _BLOCK))
+        blocks = (images[start : start + BLOCK].to(model.device) for start in range(0, len(images), BLOCK))
         return {"pixels": images, "features": torch.cat([self._extractor.extract(block)[0] for block in blocks])}
-
-
-def _is_ours(loader: Any) -> bool:
-    """Whether a loader is one of this package's data modules; the trainer also keeps those of an earlier run."""
-    return hasattr(loader, "source")
 
 
 def _real_images(trainer: Any, model: Any) -> tuple[Rows, Rows]:
     """Return the training images and those that are held out, uint8 ``(N, C, H, W)``."""
     data = trainer.datamodule
-    held_out = trainer.test_dataloaders if trainer.testing else trainer.val_dataloaders
-    if _is_ours(held_out):
+    held_out, _ = evaluated(trainer)
+    if is_ours(held_out):
         return data.split_images("train"), data.split_images("test")
     if trainer.state.fn == TrainerFn.FITTING:
         train = trainer.train_dataloader
@@ -195,7 +194,7 @@ def _in_order(given: Any) -> DataLoader[Any]:
             f"neighbours cannot tell which images a {type(sampler).__name__} chooses: give a data set of these alone, "
             f"or set {_OFF}."
         )
-    size = None if given.batch_sampler is None else _BLOCK  # None: the data set gives batches
+    size = None if given.batch_sampler is None else BLOCK  # None: the data set gives batches
     return DataLoader(dataset, size, collate_fn=given.collate_fn)
 
 

@@ -155,9 +155,9 @@ class ImageFolderDataModule(ImageDataModule):
                     "anew. Name another folder with cache_dir.",
                     stacklevel=2,
                 )
-        if loaded is None and not fits:
-            raise DataError(f"{cache.path} cannot be read back after it was written: is the disk sound?")
         if loaded is None:
+            if not fits:
+                raise DataError(f"{cache.path} cannot be read back after it was written: is the disk sound?")
             decoded = list(self._decoded(listing))
             readable = [picture for picture in decoded if picture is not None]
             loaded = np.stack(readable), np.array([picture is not None for picture in decoded])

@@ -25,7 +25,6 @@ from lightning_gans import (
     SettingError,
 )
 from lightning_gans.callbacks import extraction
-from lightning_gans.callbacks import metrics as callback_module
 from lightning_gans.callbacks.gathering import shard
 from lightning_gans.datamodules.resident import ResidentImages
 from lightning_gans.metrics import (
@@ -266,7 +265,7 @@ def test_without_an_extractor_an_own_metric_chooses_no_checkpoint(make_trainer, 
     def without(*args):
         raise DataError("no weights")
 
-    monkeypatch.setattr(callback_module, "make_extractor", without)
+    monkeypatch.setattr(extraction, "make_extractor", without)
     metrics = GenerativeMetrics(num_samples=20, own={"distance": MeanDistance()})
     checkpoint = Checkpoint(monitor="val/distance", dirpath=str(tmp_path / "kept"))
     trainer = make_trainer(callbacks=[metrics, checkpoint], max_epochs=1, enable_checkpointing=True)
@@ -749,7 +748,7 @@ def test_an_error_of_one_process_is_an_error_of_all():
                 return False
 
     with pytest.raises(DataError, match="another process has failed"):
-        callback_module.everywhere(Two(), lambda: 1)
+        extraction.everywhere(Two(), lambda: 1)
 
 
 @pytest.mark.parametrize("fault", [{"batch_size": None}, {"shuffle": True}, {"drop_last": True, "batch_size": 4}])

@@ -156,7 +156,7 @@ def test_colour_pictures_without_inception_are_compared_by_pixels(make_trainer, 
     def without(*args):
         raise DataError("no weights")
 
-    monkeypatch.setattr("lightning_gans.callbacks.neighbours.make_extractor", without)
+    monkeypatch.setattr("lightning_gans.callbacks.extraction.make_extractor", without)
     with pytest.warns(UserWarning, match="in pixels alone: no weights"):
         callback, scores = look(make_trainer, tmp_path, copies=True, extractor="auto")
     assert scores == {"test/memorization_pixels": 1.0} and callback.last_path.exists()
