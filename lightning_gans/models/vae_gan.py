@@ -10,14 +10,15 @@ from torch import Tensor, nn
 
 from lightning_gans import losses
 from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
-from lightning_gans.models.base import GenerativeModule, call, check_sizes
+from lightning_gans.models.autoencoding import AutoencodingModule
+from lightning_gans.models.base import call, check_sizes
 from lightning_gans.models.judging import find_feature_layer, flat, watched
 from lightning_gans.models.updates import Part
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
 from lightning_gans.randomness import Stream
 
 
-class VAEGAN(GenerativeModule):
+class VAEGAN(AutoencodingModule):
     r"""A VAE whose decoder is a GAN's generator (Larsen et al. 2016, https://arxiv.org/abs/1512.09300).
 
     The error of a reconstruction is that of a Gaussian of variance 1 around the features of a layer of the
@@ -56,7 +57,6 @@ class VAEGAN(GenerativeModule):
     """
 
     trained_networks = ("encoder", "decoder", "discriminator")
-    averaged_networks = ("encoder", "decoder")
 
     def __init__(
         self,
@@ -100,23 +100,6 @@ class VAEGAN(GenerativeModule):
         self.weight_decay = weight_decay
         self.batches_per_step = self.accumulate_batches
         self.create_ema()
-
-    def encode(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> tuple[Tensor, Tensor]:
-        """Map images ``(N, C, H, W)`` to the posterior's means and log-variances, ``(N, latent_dim)`` each."""
-        mean, log_variance = call(self.averaged("encoder", ema), images, labels)
-        return mean, log_variance
-
-    def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
-        """Map latents ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
-        images: Tensor = call(self.averaged("decoder", ema), latents, labels)
-        return images
-
-    @torch.no_grad()
-    def reconstruct(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
-        """Encode images and decode the posterior's mean; images and result in [-1, 1], ``(N, C, H, W)``."""
-        with self.evaluating():
-            mean, _ = self.encode(images.to(self.device).to(self.dtype), labels, ema=ema)
-            return self.decode(mean, labels, ema=ema).float()
 
     def judge(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the discriminator's features of images, ``(N, F)``, and its logits, ``(N,)``."""
@@ -208,10 +191,6 @@ class VAEGAN(GenerativeModule):
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         """Do nothing with the batch: the model is judged by its samples and reconstructions, in callbacks."""
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return the reconstructions of a batch, ``(N, C, H, W)`` in [-1, 1]."""
-        return self.reconstruct(*self.images_and_labels(batch))
 
     def compilable_networks(self) -> tuple[str, ...]:
         """Leave out the discriminator: compiled code calls no hooks within, and its features are read by one."""

@@ -520,8 +520,8 @@ def test_the_bound_of_an_image_does_not_depend_on_its_batch():
 def test_the_bound_does_not_depend_on_how_much_is_made_at_once(monkeypatch):
     model, (images, labels) = tiny(VAE, num_classes=NUM_CLASSES), make_batches(1, 7)[0]
     whole = model.bound(images, 5, labels)
-    monkeypatch.setattr("lightning_gans.models.vae.BOUND_NUMBERS", 3 * 5 * LATENT_DIM)
-    monkeypatch.setattr("lightning_gans.models.vae.BOUND_ROWS", 6)
+    monkeypatch.setattr("lightning_gans.models.likelihood.BOUND_NUMBERS", 3 * 5 * LATENT_DIM)
+    monkeypatch.setattr("lightning_gans.models.likelihood.BOUND_ROWS", 6)
     torch.testing.assert_close(model.bound(images, 5, labels), whole, rtol=1e-6, atol=1e-5)
     noise = randomness.randn_for(images, 5 * LATENT_DIM, 0, Stream.POSTERIOR).view(7, 5, LATENT_DIM)
     mean, log_variance = model.encode(images, labels)
