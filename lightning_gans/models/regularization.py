@@ -98,11 +98,22 @@ class RegularizedModule(GenerativeModule):
         judged = call(self.discriminator, images, labels)
         return flat(judged[0] if isinstance(judged, tuple) else judged, len(images))
 
-    def watched(self, update: int, features: bool = False) -> AbstractContextManager[Judgements]:
-        """Note what the discriminator is shown and answers, and augment it, while a loss of an update is made."""
+    def watched(
+        self, update: int, features: bool = False, num: int | None = None
+    ) -> AbstractContextManager[Judgements]:
+        """Note what the discriminator is shown and answers, and augment it, while a loss of an update is made.
+
+        Args:
+            update: Number of the update within its step.
+            features: Whether to note what the feature layer is given.
+            num: Images of the batch, where the discriminator is shown several sets of so many in one call.
+        """
 
         def augmented(images: Tensor, call: int) -> Tensor:
-            uniforms = self.uniform(len(images), augmentation.NUM_UNIFORMS, Stream.AUGMENT, update, call)
+            sets = len(images) // (num or len(images))
+            uniforms = self._uniform_for(
+                sets, len(images) // sets, augmentation.NUM_UNIFORMS, Stream.AUGMENT, update, call
+            )
             return augmentation.diff_augment(images, self.augment, uniforms)
 
         layer = find_feature_layer(self.discriminator, self.feature_layer) if features else None
@@ -127,14 +138,14 @@ class RegularizedModule(GenerativeModule):
         labels: Tensor | None,
         update: int,
     ) -> dict[str, Tensor]:
-        """Return the penalties named, unweighted."""
+        """Return the penalties named, unweighted; the fakes may be several sets of as many as the real ones."""
         exact = not torch.is_autocast_enabled(real.device.type)
 
         def discriminator(images: Tensor) -> Tensor:
             known = judgements.of(images) if exact else None
             if known is not None and known.logits.requires_grad:
                 return flat(known.logits, len(images))
-            return self.logits(images, labels)
+            return self.logits(images, None if labels is None else labels.repeat(len(images) // len(labels)))
 
         found = {}
         for name in names:
@@ -143,12 +154,19 @@ class RegularizedModule(GenerativeModule):
             elif name == "r2":
                 found[name] = penalties.r2(discriminator, fake)
             elif name == "wgan_gp":
-                uniform = self.uniform(len(real), 1, Stream.PENALTY, update).flatten()
-                found[name] = penalties.wgan_gp(discriminator, real, fake, uniform)
+                sets = len(fake) // len(real)
+                uniform = self._uniform_for(sets, len(real), 1, Stream.PENALTY, update).flatten()
+                each = real.repeat(sets, *[1] * (real.dim() - 1))
+                found[name] = penalties.wgan_gp(discriminator, each, fake, uniform)
             else:
                 uniform = self.uniform(len(real), 1 + real[0].numel(), Stream.PENALTY, update, 1)
                 found[name] = penalties.dragan(discriminator, real, uniform[:, 1:].view_as(real), uniform[:, 0])
         return found
+
+    def _uniform_for(self, sets: int, num: int, size: int, *key: int) -> Tensor:
+        """Draw ``(sets * num, size)`` numbers uniform in [0, 1) for sets of as many images as the batch has."""
+        # All of an image's stand in its row, so that they are the same in whatever batches the images come.
+        return self.uniform(num, sets * size, *key).view(num, sets, size).transpose(0, 1).reshape(-1, size)
 
     def auxiliary_loss(self, judgements: Judgements, shown: Sequence[Tensor], labels: Tensor) -> Tensor | float:
         """Return the weighted cross-entropy of the auxiliary classifier on images, where there is one."""
@@ -156,7 +174,12 @@ class RegularizedModule(GenerativeModule):
         classes = [losses.full_precision(logits) for logits in found if logits is not None]
         if self.auxiliary_weight == 0 or not classes:
             return 0.0
-        return self.auxiliary_weight * torch.stack([F.cross_entropy(logits, labels) for logits in classes]).sum()
+        return (
+            self.auxiliary_weight
+            * torch.stack(
+                [F.cross_entropy(logits, labels.repeat(len(logits) // len(labels))) for logits in classes]
+            ).sum()
+        )
 
     def feature_distance(self, judgements: Judgements, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the distance between the mean features of real and of generated images."""

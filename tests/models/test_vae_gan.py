@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
+from lightning_gans import losses
 from lightning_gans.errors import SettingError
 from lightning_gans.models.vae_gan import VAEGAN
 from lightning_gans.randomness import Stream
@@ -114,6 +115,82 @@ def test_each_network_gets_the_gradient_of_its_own_loss(make_trainer, loss):
     assert of_discriminator["decoder"] == [None] * 4
 
 
+def game(loss, real, fake):
+    """The two players' losses of one game."""
+    pair = losses.ADVERSARIAL_LOSSES[loss]
+    return pair.discriminator(real, fake), pair.generator(fake, real) if pair.pairs else pair.generator(fake)
+
+
+@pytest.mark.parametrize("loss", ["least_squares", "hinge", "wasserstein", "relativistic"])
+def test_other_losses_are_two_games(make_trainer, loss):
+    """Against the reconstructions and against the samples; penalties and feature matching are those of all models."""
+    options = {"loss": loss, "gamma": 0.3, "penalties": {"r1": 0.7, "r2": 0.4}, "feature_matching": 0.6}
+    model = plain(Watched, **options, encoder_lr=1e-20, decoder_lr=1e-20, discriminator_lr=1e-20)
+    by_hand, (images, _) = plain(), make_batches(1)[0]
+    x = images.double().requires_grad_()
+    mean, log_variance = by_hand.encoder(x)
+    latents = mean + placed(by_hand).noise(len(x), 0, Stream.POSTERIOR) * log_variance.exp().sqrt()
+    fakes = [by_hand.decoder(latents), by_hand.decoder(by_hand.noise(len(x), 0, Stream.NOISE))]
+
+    def features(pictures):
+        return by_hand.discriminator.hidden(pictures.flatten(1)).tanh()
+
+    real, *fake = (by_hand.discriminator(pictures)[:, 0] for pictures in (x, *fakes))
+    (d_one, g_one), (d_two, g_two) = (game(loss, real, logits) for logits in fake)
+
+    def squared_gradients(logits, at):
+        gradients = torch.autograd.grad(logits.sum(), at, create_graph=True)
+        return torch.cat(gradients).square().sum((1, 2, 3)).mean() / 2
+
+    judged = [pictures.detach().requires_grad_() for pictures in fakes]
+    d_loss = d_one + d_two + 0.7 * squared_gradients(by_hand.discriminator(x), [x])
+    d_loss = d_loss + 0.4 * squared_gradients(
+        torch.cat([by_hand.discriminator(pictures) for pictures in judged]), judged
+    )
+    error = (features(x) - features(fakes[0])).square().sum(1).mean() / 2
+    distance = (features(x).mean(0) - features(torch.cat(fakes)).mean(0)).square().sum()
+    g_loss = 0.3 * error + g_one + g_two + 0.6 * distance
+    wanted = [
+        torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
+        for network, value in ((by_hand.discriminator, d_loss), (by_hand.decoder, g_loss))
+    ]
+    make_trainer().fit(model, loader([(images,)]))
+    (_, _, first), (_, _, second) = model.notes
+    for gradients, right in zip((first["discriminator"], second["decoder"]), wanted, strict=True):
+        for gradient, value in zip(gradients, right, strict=True):
+            torch.testing.assert_close(gradient, value, rtol=1e-9, atol=1e-12)
+
+
+def test_the_error_is_that_of_features_of_what_is_not_augmented(make_trainer):
+    logged = []
+    for augment in ([], ["color", "translation", "cutout"]):
+        model, trainer = plain(augment=augment, discriminator_lr=1e-20), make_trainer(log_every_n_steps=1)
+        trainer.fit(model, loader(make_batches(1)))
+        logged.append({name: value.item() for name, value in trainer.callback_metrics.items()})
+    assert logged[0]["train/reconstruction"] == pytest.approx(logged[1]["train/reconstruction"], rel=1e-9)
+    assert logged[0]["train/d_real"] != pytest.approx(logged[1]["train/d_real"], rel=1e-3)
+
+
+def test_an_auxiliary_classifier_learns_from_both_kinds_of_fakes(make_trainer):
+    class Classifying(Discriminator):
+        def __init__(self):
+            super().__init__()
+            self.classes = nn.Linear(5, NUM_CLASSES)
+
+        def forward(self, images, labels):
+            hidden = self.hidden(images.flatten(1)).tanh()
+            return self.output(hidden), self.classes(hidden)
+
+    gradients = []
+    for weight in (0.0, 1.0):
+        networks = {"discriminator": Classifying(), "num_classes": NUM_CLASSES, "feature_layer": "output"}
+        model = conv(**networks, auxiliary_weight=weight)
+        make_trainer().fit(model, loader(make_batches(1)))
+        gradient = model.discriminator.classes.weight.grad
+        gradients.append(0.0 if gradient is None else gradient.abs().sum().item())
+    assert gradients[0] == 0 < gradients[1]
+
+
 def test_the_discriminator_goes_first_and_the_other_two_together(make_trainer, tmp_path):
     model, calls = plain(Watched), []
     for name in NETWORKS:
@@ -131,8 +208,16 @@ def test_the_discriminator_goes_first_and_the_other_two_together(make_trainer, t
     assert trainer.callback_metrics["train/reconstruction"] < 0
 
 
-def test_accumulated_batches_are_one_large_batch(make_trainer):
-    whole, parts = plain(), plain(accumulate_batches=2)
+REGULARIZED = {
+    "penalties": {"loss": "relativistic", "penalties": {"r1": 0.5, "r2": 0.3, "wgan_gp": 0.2}},
+    "augmented": {"loss": "hinge", "augment": ["color", "translation"]},
+}
+
+
+@pytest.mark.parametrize("case", ["plain", *REGULARIZED])
+def test_accumulated_batches_are_one_large_batch(make_trainer, case):
+    options = REGULARIZED.get(case, {})
+    whole, parts = plain(**options), plain(**options, accumulate_batches=2)
     for model in (whole, parts):
         make_trainer().fit(model, loader(make_batches(3)))
     for name in NETWORKS:
@@ -176,7 +261,7 @@ def test_samples_reconstructions_and_predictions_are_images(make_trainer, num_cl
     [
         ("gamma", -1.0),
         ("kl_weight", -1.0),
-        ("loss", "hinge"),
+        ("loss", "hing"),
         ("encoder_lr", 0.0),
         ("decoder_lr", 0.0),
         ("discriminator_lr", 0.0),
@@ -193,7 +278,12 @@ def test_settings_out_of_range_are_refused(setting, value):
 
 def test_the_features_are_what_the_layer_named_is_given():
     model, images = conv(image_shape=(1, 16, 16)).eval(), torch.randn(2, 1, 16, 16)
-    hidden = model.discriminator.layers(images)
-    assert model.judge(images)[0].equal(hidden)
+
+    def features():
+        with model.watched(0, features=True) as judgements:
+            model.logits(images, None)
+        return judgements[0].features
+
+    assert features().equal(model.discriminator.layers(images))
     model.feature_layer = "layers.2"
-    assert model.judge(images)[0].equal(model.discriminator.layers[:2](images).flatten(1))
+    assert features().equal(model.discriminator.layers[:2](images))
