@@ -12,7 +12,7 @@ import yaml
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.models import checkpoints
 
-CONFIG, LAST = "config.yaml", Path("checkpoints") / "last.ckpt"
+CONFIG, RECORD, LAST = "config.yaml", "run.json", Path("checkpoints") / "last.ckpt"
 
 _OF_THE_MACHINE = ("compile_mode", "channels_last", "matmul_precision")
 """Settings of the model that say how it is computed, not what."""
@@ -54,18 +54,34 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     fit = ["fit", "-c", str(run / CONFIG), *words[1:]]
     if any(word.partition("=")[0] == "--ckpt_path" for word in words):
         return fit, run
-    settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
-    elsewhere = ((settings or {}).get("checkpoint") or {}).get("dirpath")
-    last = run / LAST if elsewhere is None else Path(elsewhere) / LAST.name
+    folder = _folder_of_checkpoints(run)
+    last = folder / LAST.name
     if last.is_file():
         return [*fit, "--ckpt_path", str(last)], run
-    if elsewhere is not None and (run / "metrics.csv").is_file():
+    # To start afresh would write over what there is.
+    others = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if others:
+        raise DataError(f"{last} does not exist: name a checkpoint to go on from, as in --ckpt_path {others[-1]}.")
+    elsewhere = folder != run / LAST.parent
+    traces = [run / RECORD, *run.glob("metrics/*.json"), *([run / "metrics.csv"] if elsewhere else [])]
+    if any(trace.is_file() for trace in traces):
         raise DataError(
-            f"{last} does not exist, where {run} keeps its checkpoints (checkpoint.dirpath): name one with --ckpt_path."
+            f"{last} does not exist, though {run} has trained before: name a checkpoint with --ckpt_path, or begin a "
+            f"new run with `lightning-gans fit -c {run / CONFIG}`."
         )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"{run} has no checkpoint yet: it starts afresh.")
     return fit, run
+
+
+def _folder_of_checkpoints(run: Path) -> Path:
+    """Return where a run keeps its checkpoints, by its configuration."""
+    try:
+        settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")) or {}
+        elsewhere = (settings.get("checkpoint") or {}).get("dirpath")
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+        raise DataError(f"{run / CONFIG} is no recipe: {' '.join(str(error).split())}.") from error
+    return run / LAST.parent if elsewhere is None else Path(elsewhere)
 
 
 def run_of(checkpoint: str | Path) -> Path | None:

@@ -88,6 +88,33 @@ def test_a_run_without_a_checkpoint_starts_afresh_and_says_so(run, capsys):
     assert capsys.readouterr().out == f"{run} has no checkpoint yet: it starts afresh.\n"
 
 
+def test_a_run_whose_last_checkpoint_is_gone_is_not_written_over(run):
+    (run / "checkpoints" / "last.ckpt").rename(run / "checkpoints" / "best.ckpt")
+    with pytest.raises(DataError, match=r"last.ckpt does not exist: .*--ckpt_path .*best.ckpt\.$"):
+        resume.words_to_fit([str(run)])
+    best = str(run / "checkpoints" / "best.ckpt")
+    words = ["fit", "-c", str(run / "config.yaml"), "--ckpt_path", best]
+    assert resume.words_to_fit([str(run), "--ckpt_path", best]) == (words, run)
+
+
+@pytest.mark.parametrize("trace", ["run.json", "metrics/step=0000100.json"])
+def test_a_run_whose_checkpoints_are_gone_is_not_written_over(run, trace):
+    (run / "checkpoints" / "last.ckpt").unlink()
+    (run / "metrics").mkdir()
+    (run / trace).touch()
+    with pytest.raises(
+        DataError, match=r"version_0 has trained before: .* or begin a new run with `lightning-gans fit"
+    ):
+        resume.words_to_fit([str(run)])
+
+
+@pytest.mark.parametrize("content", ["a: [1", "- 1", "\xff"])
+def test_a_damaged_configuration_is_named(run, content):
+    (run / "config.yaml").write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match=r"config\.yaml is no recipe: "):
+        resume.words_to_fit([str(run)])
+
+
 @pytest.mark.parametrize("words", [[], ["--trainer.max_epochs", "9"]])
 def test_a_run_has_to_be_named(words):
     with pytest.raises(SettingError, match="resume needs the folder of a run"):
