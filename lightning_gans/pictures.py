@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps
 from torch import Tensor
 
 from lightning_gans.errors import SettingError
@@ -100,19 +102,19 @@ def save_png(image: Image.Image, path: str | Path) -> None:
 
 
 def read_picture(path: str | Path, shape: tuple[int, int, int], fit: Fit = "crop", convert: bool = True) -> np.ndarray:
-    """Return a picture as uint8 of the shape ``(C, H, W)``.
+    """Return a picture as uint8 of the shape ``(C, H, W)``, upright if its EXIF data say how it was held.
 
     Args:
         path: The file.
         shape: ``(C, H, W)``, C being 1 or 3.
         fit: ``crop`` takes the largest part of the shape in the middle, ``pad`` adds black borders to the whole,
             ``stretch`` distorts it.
-        convert: Whether to take odd modes too: CMYK becomes RGB, what is transparent is laid on white, and more than 8
-            bits a channel are scaled down to 8.
+        convert: Whether to take odd modes too: CMYK becomes RGB, what is transparent is laid on white, more than 8
+            bits a channel are scaled down to 8, and of several frames or pages the first is taken.
 
     Raises:
         OSError: It cannot be read; or another of :data:`UNREADABLE`.
-        ValueError: Its mode is odd, where such are not converted.
+        ValueError: Its mode is odd, where such are not converted, or its values are not finite.
     """
     channels, height, width = shape
     with Image.open(path) as opened:
@@ -133,19 +135,36 @@ def read_picture(path: str | Path, shape: tuple[int, int, int], fit: Fit = "crop
     return np.asarray(whole).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def _eight_bits(image: Image.Image, convert: bool) -> Image.Image:
-    """Return a picture of 8 bits a channel, with neither ink nor what shines through."""
+def _eight_bits(image: ImageFile.ImageFile, convert: bool) -> Image.Image:
+    """Return a picture of 8 bits a channel, upright, with neither ink nor what shines through."""
+    deep = _has_16_bits(image)
+    # What a camera's JPEG holds besides its picture (MPO) are previews and maps of it.
+    several = getattr(image, "is_animated", False) and image.format != "MPO"
     image.load()
+    with contextlib.suppress(Exception):  # damaged EXIF data, which say nothing, are no damage to the picture
+        ImageOps.exif_transpose(image, in_place=True)
     mode = image.mode
     transparent = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
-    if not convert and (transparent or mode[0] in "IF" or mode == "CMYK"):
-        what = "it is transparent" if transparent else f"its mode is {mode}"
+    if not convert and several:
+        raise ValueError("it has several frames or pages (convert=true takes the first)")
+    if not convert and (transparent or deep or mode[0] in "IF" or mode == "CMYK"):
+        what = "it is transparent" if transparent else "it has 16 bits a channel" if deep else f"its mode is {mode}"
         raise ValueError(f"{what}, and 8 bits of grey or of each colour are needed (convert=true makes them)")
     if mode[0] in "IF":  # PIL would clip these at 255, which leaves them white
         values = np.asarray(image, np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("some of its values are not finite numbers")
         largest = 1.0 if mode == "F" and values.max(initial=0) <= 1 else 65535.0 if mode[0] == "I" else 255.0
         return Image.fromarray((values / largest * 255).round().clip(0, 255).astype(np.uint8))
     if transparent:
         colours = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
     return image
+
+
+def _has_16_bits(image: ImageFile.ImageFile) -> bool:
+    """Whether the file has 16 bits a channel, of which PIL keeps 8 of each colour; known only until it is loaded."""
+    for decoder, _, _, args in image.tile:  # args begin with how pixels are stored, as in "RGB;16B"
+        if re.search(r";16[BLN]", str(args)) or (decoder.startswith("ppm") and int((args or ())[1]) > 255):
+            return True
+    return False

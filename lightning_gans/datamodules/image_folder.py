@@ -31,7 +31,7 @@ _SPLIT_FOLDERS: dict[str, Split] = {
     "validation": "val",
     "test": "test",
 }
-_CACHE_VERSION, _CACHE_PREFIX = 2, "lightning_gans-"
+_CACHE_VERSION, _CACHE_PREFIX = 3, "lightning_gans-"
 
 
 class Listing(NamedTuple):
@@ -49,11 +49,11 @@ class ImageFolderDataModule(ImageDataModule):
     Without ``val``, ``val_size`` of the training pictures validate; without ``test``, the validation split is
     tested on. Names that begin with a dot are passed over.
 
-    The pictures may have any size; see ``fit``. They are decoded once, and their bytes kept in one file a split
-    (``*.images``, with what is in it in ``*.json``), which is made anew when a picture or a setting changes, or when
-    it is damaged. Batches are read from that file as it lies in the system's page cache, so that a set may be larger
-    than the memory: 1,000,000 pictures of 3x128x128 take 46 GiB of disk. One of less than half of the memory is read
-    and checked before the first batch.
+    The pictures may have any size; see ``fit``. Those that a camera held sideways are turned upright, by their EXIF
+    data. They are decoded once, and their bytes kept in one file a split (``*.images``, with what is in it in
+    ``*.json``), which is made anew when a picture or a setting changes, or when it is damaged. Batches are read from
+    that file as it lies in the system's page cache, so that a set may be larger than the memory: 1,000,000 pictures of
+    3x128x128 take 46 GiB of disk. One of less than half of the memory is read and checked before the first batch.
 
     Args:
         data_dir: The folder.
@@ -66,7 +66,7 @@ class ImageFolderDataModule(ImageDataModule):
         on_error: What a picture does that is unreadable, or of an odd mode without ``convert``: ``raise`` names it and
             stops, ``skip`` leaves it out with a warning.
         convert: Whether to take pictures of odd modes too: CMYK becomes RGB, what is transparent is laid on white,
-            more than 8 bits a channel are scaled down to 8.
+            more than 8 bits a channel are scaled down to 8, and of several frames or pages the first is taken.
         cache_dir: The folder for the decoded pictures; ``data_dir`` if None.
         **options: As in :class:`ImageDataModule`.
 

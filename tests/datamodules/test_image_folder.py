@@ -1,14 +1,16 @@
 import json
 import math
 import os
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, PngImagePlugin
 
 from lightning_gans.datamodules import ImageFolderDataModule
 from lightning_gans.datamodules.decoded import DecodedPictures
@@ -109,6 +111,135 @@ def test_modes_become_eight_bit(tmp_path):
     assert (read_picture(tmp_path / "deep.png", (1, 8, 8)) == round(40_000 / 257)).all()
 
 
+def turned(path, orientation, **options):
+    """Write a picture whose left half is white, as a camera stores it that says how it was held."""
+    picture = Image.new("RGB", (32, 16))
+    picture.paste((255, 255, 255), (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture.save(path, exif=exif, **options)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_a_picture_that_was_held_sideways_is_turned_upright(tmp_path, name):
+    white = {}
+    for orientation in range(1, 9):
+        turned(tmp_path / name, orientation)
+        found = read_picture(tmp_path / name, (1, 16, 16), "stretch", convert=False)[0]
+        sides = {"left": found[:, :4], "right": found[:, -4:], "top": found[:4], "bottom": found[-4:]}
+        white[orientation] = [side for side, pixels in sides.items() if pixels.min() > 200]
+    # The table of the EXIF standard, applied to "left".
+    wanted = {1: "left", 2: "right", 3: "right", 4: "left", 5: "top", 6: "top", 7: "bottom", 8: "bottom"}
+    assert white == {orientation: [side] for orientation, side in wanted.items()}
+
+
+def test_the_cut_is_of_the_upright_picture(tmp_path):
+    turned(tmp_path / "a.png", 6)
+    assert (read_picture(tmp_path / "a.png", (1, 32, 16))[0, :16] == 255).all()  # nothing is cut off or resized
+
+
+def test_damaged_exif_data_are_passed_over(tmp_path):
+    damaged = PngImagePlugin.PngInfo()
+    damaged.add_text("Raw profile type exif", "exif\n4\n\nno number")
+    Image.new("RGB", (8, 8), (255, 0, 0)).save(tmp_path / "a.png", pnginfo=damaged)
+    with Image.open(tmp_path / "a.png") as opened, pytest.raises(ValueError, match="non-hexadecimal"):
+        opened.getexif()
+    assert read_picture(tmp_path / "a.png", (3, 8, 8))[:, 4, 4].tolist() == [255, 0, 0]
+
+
+def test_decoded_pictures_of_an_older_version_are_not_taken(flat, monkeypatch):
+    with monkeypatch.context() as older:
+        older.setattr("lightning_gans.datamodules.image_folder._CACHE_VERSION", 2)  # left pictures sideways
+        make(flat).prepare_data()
+    (cache,) = flat.glob("*.images")
+    before = cache.stat().st_ino
+    make(flat).load_images("train")
+    assert cache.stat().st_ino != before
+
+
+def write_16_bit_png(path, colour_type, pixel, size=9):
+    """Write what PIL only reads: several channels of 16 bits."""
+    rows = b"".join(b"\0" + struct.pack(f">{len(pixel)}H", *pixel) * size for _ in range(size))
+    chunks = [
+        (b"IHDR", struct.pack(">IIBBBBB", size, size, 16, colour_type, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+    path.write_bytes(content)
+
+
+def write_16_bit_tiff(path, pixel, size=9):
+    pixels = struct.pack("<3H", *pixel) * size**2
+    at = 8 + len(pixels)  # where the bits of the channels stand, and then the table
+    tags = {256: size, 257: size, 259: 1, 262: 2, 273: 8, 277: 3, 278: size, 279: len(pixels)}
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items()}
+    entries[258] = struct.pack("<HHII", 258, 3, 3, at)
+    table = struct.pack("<H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", at + 6) + pixels + struct.pack("<3H", 16, 16, 16) + table)
+
+
+@pytest.mark.parametrize("kind", ["rgb.png", "rgba.png", "la.png", "rgb.tif", "rgb.ppm", "plain.ppm"])
+def test_colours_of_16_bits_are_odd(tmp_path, kind):
+    path, pixel = tmp_path / kind, (0, 40_000, 65_535)
+    if kind == "rgb.png":
+        write_16_bit_png(path, 2, pixel)
+    elif kind == "rgba.png":
+        write_16_bit_png(path, 6, (*pixel, 65_535))
+    elif kind == "la.png":
+        write_16_bit_png(path, 4, (40_000, 65_535))
+    elif kind == "rgb.tif":
+        write_16_bit_tiff(path, pixel)
+    elif kind == "rgb.ppm":
+        path.write_bytes(b"P6 9 9 65535\n" + struct.pack(">3H", *pixel) * 81)
+    else:
+        path.write_bytes(b"P3 9 9 65535\n" + b"0 40000 65535 " * 81)
+    with pytest.raises(ValueError, match=r"it has 16 bits a channel.*convert=true makes them"):
+        read_picture(path, (3, 8, 8), convert=False)
+    found = read_picture(path, (3, 8, 8), convert=True)[:, 4, 4]
+    assert np.abs(found - ([156] * 3 if kind == "la.png" else np.array([0, 156, 255]))).max() <= 1
+
+
+def test_a_bitmap_of_16_bits_a_pixel_has_less_than_8_a_channel(tmp_path):
+    # 5, 6 and 5 bits, in rows of whole words.
+    masks = struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 16, 3, 128, 0, 0, 0, 0) + masks
+    content = struct.pack("<2sIHHI", b"BM", 14 + len(header) + 128, 0, 0, 14 + len(header)) + header
+    (tmp_path / "a.bmp").write_bytes(content + struct.pack("<H", 0xF800) * 64)
+    assert read_picture(tmp_path / "a.bmp", (3, 8, 8), convert=False)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.png", "a.tif", "a.webp"])
+def test_several_frames_are_odd(tmp_path, name):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
+    exact = {"lossless": True} if name == "a.webp" else {}
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **exact)
+    with pytest.raises(ValueError, match=r"it has several frames or pages \(convert=true takes the first\)"):
+        read_picture(tmp_path / name, (3, 8, 8), convert=False)
+    assert read_picture(tmp_path / name, (3, 8, 8), convert=True)[:, 4, 4].tolist() == [255, 0, 0]
+    frames[0].save(tmp_path / name, save_all=True, **exact)
+    assert read_picture(tmp_path / name, (3, 8, 8), convert=False)[:, 4, 4].tolist() == [255, 0, 0]
+
+
+def test_previews_in_a_cameras_jpeg_are_no_frames(tmp_path):
+    picture = Image.new("RGB", (8, 8), (255, 0, 0))
+    picture.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[Image.new("RGB", (4, 4))])
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert opened.n_frames == 2
+    assert read_picture(tmp_path / "a.jpg", (3, 8, 8), convert=False)[0].min() > 250
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_values_that_are_not_finite_are_unreadable(tmp_path, value):
+    values = np.full((9, 9), 0.5, np.float32)
+    values[3, 3] = value
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="cannot be read as a picture: some of its values are not finite numbers"):
+        make(tmp_path, convert=True).prepare_data()
+
+
 @pytest.fixture
 def odd(tmp_path):
     """A folder with one picture of each odd kind among good ones."""
@@ -123,13 +254,16 @@ def odd(tmp_path):
     palette.save(folder / "palette.gif")
     palette.save(folder / "see_through.gif", transparency=1)
     Image.fromarray(np.full((9, 9), 40_000, np.uint16)).save(folder / "deep.png")
+    write_16_bit_png(folder / "deep_colours.png", 2, (0, 40_000, 65_535))
+    frames = [Image.new("RGB", (9, 9), colour) for colour in ((0, 0, 255), (255, 0, 0))]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.jpg").write_text("no picture")
     (folder / "notes.txt").write_text("no picture either")
     return folder
 
 
-ODD = ["alpha.png", "cmyk.jpg", "deep.png", "see_through.gif"]
+ODD = ["alpha.png", "cmyk.jpg", "deep.png", "deep_colours.png", "moving.gif", "see_through.gif"]
 BROKEN = ["empty.png", "text.jpg"]
 
 
@@ -147,7 +281,7 @@ def test_skipped_and_passed_over_pictures_are_named(odd):
     with pytest.warns(UserWarning) as warned:
         images, labels = make(odd, on_error="skip").load_images("train")
     said = [str(warning.message) for warning in warned]
-    assert f"Left out 6 unreadable pictures: {', '.join(sorted(ODD + BROKEN))}" in said
+    assert f"Left out 8 unreadable pictures: {', '.join(sorted(ODD + BROKEN))}" in said
     assert "Passed over what is no picture by its name: notes.txt" in said
     assert len(images) == len(labels) == 5
 
@@ -160,6 +294,7 @@ def test_odd_pictures_are_converted_on_request(odd):
     colours = dict(zip([name for name in names if name not in BROKEN], images[:, :, 4, 4].tolist(), strict=True))
     assert colours["alpha.png"] == colours["see_through.gif"] == [255, 255, 255]
     assert colours["deep.png"] == [round(40_000 / 257)] * 3
+    assert colours["deep_colours.png"] == [0, 156, 255] and colours["moving.gif"] == [0, 0, 255]
     assert colours["opaque.png"] == [40, 50, 60] and colours["palette.gif"] == [90, 80, 70]
     red, green, blue = colours["cmyk.jpg"]
     assert red < 30 and green > 225 and blue > 225  # cyan
