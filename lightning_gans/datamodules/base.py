@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
@@ -63,8 +64,9 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         check_positive(batch_size=batch_size)
-        if val_size < 0 or (isinstance(val_size, float) and val_size >= 1):
-            raise SettingError(f"val_size is {val_size}: it must be a number of pictures, or a fraction below 1.")
+        limit = 1 if isinstance(val_size, float) else math.inf
+        if not isinstance(val_size, int | float) or not 0 <= val_size < limit:
+            raise SettingError(f"val_size is {val_size!r}: it must be a number of pictures, or a fraction below 1.")
         if device_resident not in (True, False, "auto"):
             raise SettingError(f"device_resident is {device_resident!r}: it must be True, False or 'auto'.")
         self.batch_size = batch_size

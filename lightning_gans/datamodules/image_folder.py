@@ -8,7 +8,7 @@ import math
 import os
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -47,7 +47,7 @@ class ImageFolderDataModule(ImageDataModule):
     ``data_dir`` is a folder of pictures (``num_classes`` 0, every label 0), or of folders of pictures, which
     are the classes, or has sub-folders ``train`` and, if you like, ``val`` and ``test``, each one of these.
     Without ``val``, ``val_size`` of the training pictures validate; without ``test``, the validation split is
-    tested on. Names that begin with a dot are passed over.
+    tested on. Names that begin with a dot are passed over. Links are followed, but into no folder twice.
 
     The pictures may have any size; see ``fit``. Those that a camera held sideways are turned upright, by their EXIF
     data. They are decoded once, and their bytes kept in one file a split (``*.images``, with what is in it in
@@ -91,9 +91,11 @@ class ImageFolderDataModule(ImageDataModule):
         **options: Any,
     ) -> None:
         super().__init__(val_size=val_size, **options)
-        sides = [image_size, image_size] if isinstance(image_size, int) else list(image_size)
-        if len(sides) != 2 or min(sides) < 1:
-            raise SettingError(f"image_size is {image_size}: give one number, or [height, width], each 1 or more.")
+        sides = list(image_size) if isinstance(image_size, Iterable) else [image_size, image_size]
+        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+            raise SettingError(
+                f"image_size is {image_size!r}: give one whole number, or [height, width], each 1 or more."
+            )
         check_choice("on_error", on_error, ["raise", "skip"])
         check_choice("fit", fit, get_args(Fit))
         if channels not in (1, 3):
@@ -118,9 +120,13 @@ class ImageFolderDataModule(ImageDataModule):
             raise DataError(f"{self._root} is no folder: name that of your pictures with --data.data_dir.")
         names = [path.name for path in _subfolders(self._root)]
         # A folder "train" among other classes is one of trains.
-        if "train" in names and set(names) <= set(_SPLIT_FOLDERS):
-            return {_SPLIT_FOLDERS[name]: self._root / name for name in names}
-        return {"train": self._root}
+        if "train" not in names or not set(names) <= set(_SPLIT_FOLDERS):
+            return {"train": self._root}
+        folders = {_SPLIT_FOLDERS[name]: self._root / name for name in names}
+        if len(folders) < len(names):
+            same = [name for name in names if _SPLIT_FOLDERS[name] == "val"]
+            raise DataError(f"{self._root} holds {' and '.join(same)}, each a validation split: move all but one away.")
+        return folders
 
     def prepare_data(self) -> None:
         """Decode the pictures, where this was not done before."""
@@ -204,8 +210,12 @@ class ImageFolderDataModule(ImageDataModule):
         key = hashlib.sha256(repr(settings).encode())
         root = f"{self._root}{os.sep}"
         for path in listing.files:
-            stat = os.stat(path)
-            key.update(f"{path.removeprefix(root)}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            try:
+                stat = os.stat(path)
+                content = f"{stat.st_size}\0{stat.st_mtime_ns}"
+            except OSError:  # as of a link to nowhere, which is not readable either
+                content = "\0"
+            key.update(os.fsencode(f"{path.removeprefix(root)}\0{content}\0"))
         return key.hexdigest()
 
     def _decoded(self, listing: Listing) -> Iterator[np.ndarray | None]:
@@ -277,12 +287,24 @@ def _class_folders(folder: Path) -> list[str]:
 def _walk(folder: Path, others: list[str], deep: bool = True) -> Iterator[str]:
     """Yield all pictures below a folder, or in it alone, and note what other files there are.
 
-    Links are followed, because class folders are often links.
+    Links are followed, because class folders are often links; but none to a folder in which they stand, or which was
+    seen already, as its pictures would count several times.
     """
+    seen = {_identity(parent) for parent in (*folder.parents, *folder.resolve().parents)}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if deep and not name.startswith(".")]
+        if _identity(parent) in seen:
+            folders.clear()
+            continue
+        seen.add(_identity(parent))
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
         for name in names:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 yield os.path.join(parent, name)
             elif not name.startswith((".", _CACHE_PREFIX)):
                 others.append(os.path.join(parent, name))
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """Return what is the same for a folder by all its names."""
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino

@@ -2,6 +2,7 @@ import json
 import math
 import os
 import struct
+import sys
 import warnings
 import zlib
 from pathlib import Path
@@ -478,6 +479,50 @@ def test_labels_stay_with_their_pictures_when_some_are_skipped(classes):
     assert (images[:2, 1, 4, 4] > 190).all()
 
 
+def test_a_link_to_nowhere_is_an_unreadable_picture(classes):
+    (classes / "dog" / "lost.png").symlink_to(classes / "nowhere.png")
+    with pytest.raises(DataError, match=r"lost\.png cannot be read as a picture") as error:
+        make(classes).prepare_data()
+    lines_of(error)
+    for _ in range(2):  # also when it comes from the cache
+        with pytest.warns(UserWarning, match=r"Left out 1 unreadable pictures: lost\.png"):
+            images, labels = make(classes, on_error="skip").load_images("train")
+        assert labels.tolist() == [0, 0, 0, 1, 1, 1] and len(images) == 6
+    (classes / "nowhere.png").write_bytes((classes / "dog" / "0.png").read_bytes())
+    assert len(ImageFolderDataModule(classes / "dog", 8, on_error="skip").load_images("train")[0]) == 4
+
+
+@pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="their file systems have no such names")
+def test_names_that_are_not_utf8(flat):
+    os.rename(flat / "3.png", os.fsencode(flat) + b"/3\xff.png")
+    data = make(flat)
+    data.prepare_data()
+    assert data.load_images("train")[0][:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160, 200]
+
+
+def test_links_count_no_picture_twice(classes):
+    (classes / "cat" / "up").symlink_to(classes)
+    (classes / "cat" / "indoors" / "itself").symlink_to(classes / "cat" / "indoors")
+    (classes / "dog" / "beside").symlink_to(classes.parent / "elsewhere")
+    (classes / "dog" / "again").symlink_to(classes.parent / "elsewhere")
+    (classes / "loop").symlink_to(classes)
+    paint(classes.parent / "elsewhere" / "3.png", (200, 3, 0))
+    (classes.parent / "pets_by_link").symlink_to(classes)
+    for root in (classes, classes.parent / "pets_by_link"):
+        data = make(root)
+        images, labels = data.load_images("train")
+        assert data.class_names == ["cat", "dog"]
+        assert labels.tolist() == [0, 0, 0, 1, 1, 1, 1]
+        assert sorted(images[3:, 1, 0, 0].tolist()) == [0, 1, 2, 3]
+
+
+def test_two_folders_of_one_split_are_refused(tmp_path):
+    for name in ("train", "val", "valid"):
+        paint(tmp_path / name / "0.png")
+    with pytest.raises(DataError, match="holds val and valid, each a validation split: move all but one away"):
+        make(tmp_path).prepare_data()
+
+
 def test_folders_that_will_not_do(tmp_path, classes):
     with pytest.raises(DataError, match=r"nowhere is no folder: name that of your pictures with --data.data_dir"):
         make(tmp_path / "nowhere").prepare_data()
@@ -498,7 +543,12 @@ def test_folders_that_will_not_do(tmp_path, classes):
     [
         ({"image_size": 0}, "image_size is 0"),
         ({"on_error": "skp"}, "on_error is 'skp': choose from raise, skip. Did you mean 'skip'"),
-        ({"image_size": [8, 8, 8]}, r"image_size is \[8, 8, 8\]: give one number, or \[height, width\]"),
+        ({"image_size": [8, 8, 8]}, r"image_size is \[8, 8, 8\]: give one whole number, or \[height, width\]"),
+        ({"image_size": "16"}, r"image_size is '16': give one whole number, or \[height, width\], each 1 or more"),
+        ({"image_size": 1.5}, "image_size is 1.5: give one whole number"),
+        ({"image_size": [8, 8.5]}, r"image_size is \[8, 8.5\]: give one whole number"),
+        ({"image_size": None}, "image_size is None: give one whole number"),
+        ({"val_size": "x"}, "val_size is 'x': it must be a number of pictures"),
         ({"fit": "crob"}, "fit is 'crob': choose from crop, pad, stretch. Did you mean 'crop'"),
     ],
 )
