@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gans import randomness
 from lightning_gans.datamodules.resident import ResidentImages, ResidentLoader, SplitImages
 from lightning_gans.datamodules.sampler import InOrderBatchSampler, ShardedBatchSampler, default_seed
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
 from lightning_gans.randomness import Stream
 
 Split = Literal["train", "val", "test"]
@@ -50,6 +50,7 @@ class ImageDataModule(LightningDataModule):
 
     Raises:
         SettingError: A setting is out of range.
+        DataError: A subclass has no ``class_names``, or its :meth:`load_images` returns something else than it should.
     """
 
     image_shape: tuple[int, ...]
@@ -80,7 +81,10 @@ class ImageDataModule(LightningDataModule):
     @property
     @abstractmethod
     def class_names(self) -> Sequence[str]:
-        """Names of the classes, in the order of the labels."""
+        """Names of the classes, in the order of the labels; none where the pictures have no labels."""
+        raise DataError(
+            f"{type(self).__name__} has no class_names: set the names of its classes in the order of the labels, or ()."
+        )
 
     @property
     def num_classes(self) -> int:
@@ -89,7 +93,13 @@ class ImageDataModule(LightningDataModule):
 
     @abstractmethod
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
-        """Return a stored split, uint8 ``(N, C, H, W)`` and int64 ``(N,)``; None if the set has it not."""
+        """Return a stored split and its labels; None if the set has it not, but for ``train``.
+
+        Returns:
+            Images, uint8 ``(N, C, H, W)`` in [0, 255], or sequences, float32 ``(N, C, T)`` in [-1, 1]; and labels,
+            int64 ``(N,)``, zeros where there are no classes. What else is returned is a :class:`DataError` when the
+            split is set up.
+        """
 
     def images(self, split: Split) -> tuple[Tensor, Tensor]:
         """Return all pictures of a split and their labels, uint8 ``(N, C, H, W)`` and int64 ``(N,)``.
@@ -178,6 +188,8 @@ class ImageDataModule(LightningDataModule):
         """Load a stored split once; train and val share the tensor that they are chosen from."""
         if split not in self._sets:
             loaded = self.load_images(split)
+            if loaded is not None or split == "train":
+                _check_loaded(loaded, f"{type(self).__name__}.load_images({split!r})")
             self._sets[split] = (
                 None if loaded is None else ResidentImages(*loaded, device_resident=self.device_resident)
             )
@@ -192,7 +204,7 @@ class ImageDataModule(LightningDataModule):
         if split == "val" and own is not None:
             return own, None
         train = self._set("train")
-        assert train is not None, f"{type(self).__name__}.load_images('train') returned None"
+        assert train is not None  # which _set() refuses
         if own is not None:
             return train, None
         num_val = self._num_val(len(train))
@@ -238,3 +250,22 @@ class ImageDataModule(LightningDataModule):
     def _place(self) -> dict[str, Any]:
         """Return the number of processes and this one's, as the strategy has them."""
         return {} if self.trainer is None else self.trainer.distributed_sampler_kwargs or {}
+
+
+def _check_loaded(loaded: Any, where: str) -> None:
+    """Raise :class:`DataError` for what is no set of images, or sequences, with their labels."""
+    pair = loaded if isinstance(loaded, tuple | list) else [loaded]
+    wrong = ""
+    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair):
+        wrong = " and ".join(type(part).__name__ for part in pair) or "nothing"
+    else:
+        images, labels = pair
+        sequences = images.dim() == 3 and images.is_floating_point()
+        if not sequences and (images.dim() != 4 or images.dtype != torch.uint8):
+            wrong = f"images of {images.dtype} and the shape {list(images.shape)}"
+        elif labels.shape != images.shape[:1]:
+            wrong = f"{len(images)} images and labels of the shape {list(labels.shape)}"
+    if wrong:
+        raise DataError(
+            f"{where} returned {wrong}: it must return images, uint8 (N, C, H, W) in [0, 255], and labels, int64 (N,)."
+        )

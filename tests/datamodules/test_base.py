@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
-from lightning_gans.errors import SettingError
+from lightning_gans.datamodules import ImageDataModule
+from lightning_gans.errors import DataError, SettingError
 
 from .fakes import Numbered, Trainee, lines_of
 
@@ -103,6 +104,44 @@ def test_settings_out_of_range(options, wanted):
     with pytest.raises(SettingError, match=wanted) as error:
         Numbered(40, **options).setup()
     lines_of(error)
+
+
+IMAGES, LABELS = torch.zeros(6, 1, 2, 3, dtype=torch.uint8), torch.zeros(6, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "wanted"),
+    [
+        (IMAGES, "returned Tensor: it must return images, uint8"),
+        ((IMAGES,), "returned Tensor: it must"),
+        ((IMAGES, None), "returned Tensor and NoneType: it must"),
+        ((IMAGES.numpy(), LABELS.numpy()), "returned ndarray and ndarray: it must"),
+        ((IMAGES, LABELS[:5]), r"returned 6 images and labels of the shape \[5\]: it must"),
+        ((IMAGES, LABELS[:, None]), r"returned 6 images and labels of the shape \[6, 1\]: it must"),
+        ((IMAGES.float(), LABELS), r"returned images of torch.float32 and the shape \[6, 1, 2, 3\]: it must .* uint8"),
+        ((IMAGES[:, 0], LABELS), r"returned images of torch.uint8 and the shape \[6, 2, 3\]: it must"),
+        (None, "returned NoneType: it must"),
+    ],
+)
+def test_what_is_loaded_must_be_bytes_with_labels(loaded, wanted):
+    class Loads(Numbered):
+        def load_images(self, split):
+            return loaded if split == "train" else None
+
+    with pytest.raises(DataError, match=r"Loads.load_images\('train'\) " + wanted) as error:
+        Loads(6).setup("fit")
+    lines_of(error)
+
+
+def test_a_data_module_that_names_no_classes_is_told_to():
+    class Nameless(ImageDataModule):
+        image_shape = (1, 2, 3)
+
+        def load_images(self, split):
+            return (IMAGES, LABELS) if split == "train" else None
+
+    with pytest.raises(DataError, match=r"Nameless has no class_names: set the names of its classes .*, or \(\)"):
+        _ = Nameless().num_classes
 
 
 def test_unknown_settings_are_errors():
