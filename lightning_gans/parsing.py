@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
+import sys
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
@@ -49,7 +50,18 @@ def our_error(error: BaseException | None) -> LightningGansError | None:
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Parser whose errors are ours."""
+    """Parser whose errors are ours, and which takes ``--seeds -5,7``."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Take numbers with commas for a value, and for no option, if they begin with a minus."""
+        words: list[str] = []
+        for word in sys.argv[1:] if args is None else args:
+            option = bool(words) and re.fullmatch(r"--\w+", words[-1])
+            if option and re.fullmatch(r"-\d+(,-?\d+)+", word):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise instead of printing the usage."""

@@ -67,13 +67,13 @@ def grid(
     tiles = to_uint8(images.detach().cpu())
     columns = columns or max(1, math.ceil(len(tiles) ** 0.5))
     _, height, width, _ = tiles.shape
-    scale = max(1, 64 // max(height, width))
+    size = sheet_size(len(tiles), columns, height, width)
+    scale = _scale(height, width)
     height, width = height * scale, width * scale
-    rows = max(1, math.ceil(len(tiles) / columns))
     font = ImageFont.load_default(size=13)
     left = max((int(font.getlength(label)) + 8 for label in row_labels or ()), default=0)
     top = _TEXT_HEIGHT if title else 0
-    size = (left + columns * (width + _GAP) + _GAP, top + rows * (height + _GAP) + _GAP)
+    size = (left + size[0], top + size[1])
     if title:
         size = (max(size[0], int(font.getlength(title)) + 8), size[1])
     sheet = Image.new("RGB", size, _PAPER)
@@ -87,6 +87,17 @@ def grid(
         picture = to_image(tile).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(picture, (left + _GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP)))
     return sheet
+
+
+def sheet_size(num: int, columns: int, height: int, width: int) -> tuple[int, int]:
+    """Return the width and the height in pixels of a grid without title and labels."""
+    scale, rows = _scale(height, width), max(1, math.ceil(num / columns))
+    return columns * (width * scale + _GAP) + _GAP, rows * (height * scale + _GAP) + _GAP
+
+
+def _scale(height: int, width: int) -> int:
+    """Return how many times a grid enlarges images."""
+    return max(1, 64 // max(height, width))
 
 
 def to_image(picture: Tensor) -> Image.Image:

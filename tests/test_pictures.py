@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from lightning_gans import SettingError
-from lightning_gans.pictures import grid, save_png, to_image, to_uint8
+from lightning_gans.pictures import grid, save_png, sheet_size, to_image, to_uint8
 
 
 def test_bytes_are_the_nearest_levels():
@@ -30,6 +30,7 @@ def test_bytes_have_their_channels_last():
 )
 def test_the_sheet_has_room_for_every_picture(size, number, columns, wanted):
     assert grid(torch.zeros(number, 1, size, size), columns=columns).size == wanted
+    assert sheet_size(number, columns, size, size) == wanted
 
 
 def test_pictures_stand_in_rows():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from lightning_gans.commands.outputs import (
 from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.models import GenerativeModule
 from lightning_gans.models.sampling import SAMPLE_BLOCK, slerp
-from lightning_gans.pictures import grid, save_png
+from lightning_gans.pictures import grid, save_png, sheet_size
+
+_MOST_PIXELS = 89_478_485  # from there on PIL warns of a decompression bomb, and from twice as many it opens none
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,13 +70,19 @@ def run(args: argparse.Namespace) -> None:
             f"there are {given} {'pictures' if args.pictures else 'seeds'} and {len(labels)} labels: "
             "give two or more of the one, and one or as many of the other."
         )
+    rows = [labels] if labels or model.num_classes == 0 else [[label] for label in known.tolist()]
+    num = (stops - 1) * (args.steps - 1) + 1
+    if math.prod(sheet_size(num * len(rows), num, *model.image_shape[1:])) > _MOST_PIXELS:
+        raise SettingError(
+            f"--steps is {args.steps}: {num * len(rows):,} pictures fill more than {_MOST_PIXELS:,} pixels, "
+            "which programs refuse to open; take fewer."
+        )
     with torch.no_grad(), model.evaluating():
         if args.pictures:
             images = read_pictures(args.pictures, model)
             points = _encoded(model, images, labels, not args.no_ema)
         else:
             points = torch.cat([model.latents(1, seed=seed, truncation=args.truncation) for seed in seeds])
-        rows = [labels] if labels or model.num_classes == 0 else [[label] for label in known.tolist()]
         way = _way(points.expand(stops, -1) if given == 1 else points, args.steps, straight=bool(args.pictures))
         strips = [_decoded(model, way, _label_way(model, row, stops, args.steps), not args.no_ema) for row in rows]
     names = [str(row[0]) for row in rows] if len(rows) > 1 else None
@@ -107,11 +116,12 @@ def _label_way(model: GenerativeModule, labels: Sequence[int], stops: int, steps
 
 
 def _encoded(model: Any, images: Tensor, labels: Sequence[int], ema: bool) -> Tensor:
-    """Return the means of the posteriors of pictures."""
+    """Return the means of the posteriors of pictures; of one picture under each label, where there are several."""
     if not hasattr(model, "encode"):
         raise SettingError(f"--pictures: a {type(model).__name__} has no encoder; give --seeds.")
     if model.num_classes > 0 and not labels:
         raise SettingError("--pictures: the model is conditional, so give --labels, one for all or one for each.")
+    images = images.expand(max(len(images), len(labels)), -1, -1, -1)
     chosen = torch.tensor(labels).expand(len(images)).to(model.device) if labels else None
     mean: Tensor = model.encode(images.to(model.device).to(model.dtype), chosen, ema=ema)[0]
     return mean.float().cpu()

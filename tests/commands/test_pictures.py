@@ -216,9 +216,49 @@ def test_a_vae_goes_between_two_pictures(checkpoints):
     assert tiles("c.png", 8, 16).shape == (1, 8, 16, 16)
 
 
+def test_one_picture_under_several_labels(checkpoints):
+    noise = torch.randint(256, (16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    Image.fromarray(noise.numpy()).save("a.png")
+    main(
+        [
+            "interpolate",
+            checkpoints["conditional_vae"],
+            "--pictures",
+            "a.png",
+            "--labels",
+            "1,2",
+            "--steps",
+            "3",
+            "--output",
+            "w.png",
+        ]
+    )
+    model = load(checkpoints["conditional_vae"])
+    (row,) = tiles("w.png", 3, 16)
+    image = noise[None, None] / 127.5 - 1
+    for tile, label in ((row[0], 1), (row[2], 2)):
+        expected = to_uint8(model.reconstruct(image, torch.tensor([label])))
+        np.testing.assert_allclose(tile, expected[0, :, :, 0].float().numpy(), atol=1)
+
+
+def test_numbers_that_begin_with_a_minus_are_a_value(checkpoints, capsys):
+    main(["interpolate", checkpoints["gan"], "--seeds", "-5,7", "--steps", "2", "--output", "w.png"])
+    found = tiles("w.png", 2, 8)[0]
+    expected = [to_uint8(load(checkpoints["gan"]).sample(1, seed=seed))[0, :, :, 0].float() for seed in (-5, 7)]
+    np.testing.assert_allclose(found, torch.stack(expected).numpy(), atol=1)
+    said = says(["sample", checkpoints["conditional"], "--labels", "-1,2", "--output", "s.npz"], capsys)
+    assert "-1" in said and "expected one argument" not in said
+
+
 @pytest.mark.parametrize(
     ("name", "args", "message"),
     [
+        (
+            "gan",
+            ["--steps", "100000"],
+            "--steps is 100000: 100,000 pictures fill more than 89,478,485 pixels",
+        ),
+        ("conditional", ["--steps", "7000"], "--steps is 7000: 21,000 pictures fill more than"),
         ("gan", ["--seeds", "1"], "there are 1 seeds and 0 labels"),
         ("gan", ["--seeds", "1,x"], "--seeds is '1,x'"),
         ("gan", ["--labels", "1,2"], "the model knows none, as it is unconditional"),
