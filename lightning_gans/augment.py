@@ -96,7 +96,7 @@ NUM_UNIFORMS = 7
 
 def check_policies(policies: Sequence[str]) -> None:
     """Raise :class:`SettingError` for what is no list of names out of :data:`POLICIES`."""
-    if isinstance(policies, str):
+    if isinstance(policies, str) or not isinstance(policies, Sequence):
         raise SettingError(f"augment is {policies!r}: give a list, of {', '.join(POLICIES)}.")
     for name in policies:
         check_choice("augment", name, POLICIES)

@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import losses, randomness
-from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
+from lightning_gans.errors import (
+    SettingError,
+    check_adam,
+    check_choice,
+    check_counts,
+    check_not_negative,
+    check_numbers,
+    check_positive,
+)
 from lightning_gans.models.base import call
 from lightning_gans.models.regularization import RegularizedModule
 from lightning_gans.models.updates import Part, cosine
@@ -68,10 +76,12 @@ class AdversarialModule(RegularizedModule):
         **options: Any,
     ) -> None:
         super().__init__(image_shape, latent_dim, num_classes, discriminator=discriminator, **options)
-        check_positive(generator_lr=generator_lr, discriminator_lr=discriminator_lr, d_steps=d_steps)
+        check_positive(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
+        check_counts(d_steps=d_steps)
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_not_negative(adversarial_weight=adversarial_weight)
         check_adam(betas, weight_decay, beta2_end)
+        check_numbers(mismatch_weight=mismatch_weight)
         if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes == 1):
             raise SettingError(
                 f"mismatch_weight is {mismatch_weight} with num_classes {num_classes}: "

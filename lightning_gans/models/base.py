@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, get_args
 
 import torch
@@ -11,7 +11,17 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_gans import randomness
-from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive, check_share
+from lightning_gans.errors import (
+    DataError,
+    SettingError,
+    are_counts,
+    check_choice,
+    check_counts,
+    check_not_negative,
+    check_positive,
+    check_share,
+    shown,
+)
 from lightning_gans.models import checkpoints, resuming
 from lightning_gans.models.acceleration import CompileMode, MatmulPrecision
 from lightning_gans.models.distributed import check_strategy
@@ -19,18 +29,27 @@ from lightning_gans.models.sampling import SampledModule
 from lightning_gans.models.updates import Schedule
 
 
-def check_sizes(image_shape: Sequence[int], latent_dim: int, *, sequences: bool = False) -> None:
+def check_sizes(image_shape: Sequence[int], latent_dim: int, num_classes: int = 0, *, sequences: bool = False) -> None:
     """Raise :class:`SettingError` for sizes of which no network can be made; to be called before one is.
 
     Args:
         image_shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences where the model takes these.
         latent_dim: Length of the latent vectors.
+        num_classes: Number of labels, or 0.
         sequences: Whether the model takes sequences too.
     """
-    if len(image_shape) not in ((2, 3) if sequences else (3,)) or min(image_shape) < 1:
+    if not are_counts(image_shape) or len(image_shape) not in ((2, 3) if sequences else (3,)):
         allowed = "[channels, height, width]" + (", or [channels, steps] for sequences" if sequences else "")
-        raise SettingError(f"image_shape is {list(image_shape)}: give {allowed}, each 1 or more.")
-    check_positive(latent_dim=latent_dim)
+        raise SettingError(f"image_shape is {shown(image_shape)}: give {allowed}, each a whole number, 1 or more.")
+    check_counts(latent_dim=latent_dim)
+    check_counts(num_classes=num_classes, zero=True)
+
+
+def check_unconditional(model: str, options: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` if labels are asked of a model that has none."""
+    if "num_classes" in options:
+        given = options["num_classes"]
+        raise SettingError(f"num_classes is {given!r}, but {model} has no labels: leave it out, or use ConditionalGAN.")
 
 
 def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
@@ -92,14 +111,14 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
         matmul_precision: MatmulPrecision | None = None,
     ) -> None:
         super().__init__()
-        check_sizes(image_shape, latent_dim, sequences=True)
+        check_sizes(image_shape, latent_dim, num_classes, sequences=True)
         if compile_mode is not None:
             check_choice("compile_mode", compile_mode, get_args(CompileMode))
         if matmul_precision is not None:
             check_choice("matmul_precision", matmul_precision, get_args(MatmulPrecision))
         check_choice("lr_schedule", lr_schedule, ("constant", "linear", "cosine"))
-        check_not_negative(num_classes=num_classes, ema_half_life=ema_half_life, ema_ramp=ema_ramp)
-        check_positive(accumulate_batches=accumulate_batches)
+        check_not_negative(ema_half_life=ema_half_life, ema_ramp=ema_ramp)
+        check_counts(accumulate_batches=accumulate_batches)
         if gradient_clip_val is not None:
             check_positive(gradient_clip_val=gradient_clip_val)
         if schedule_images is not None:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from lightning_gans.errors import check_choice, check_positive, check_share, check_widths
+from lightning_gans.errors import check_choice, check_counts, check_share, check_widths
 from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
@@ -58,11 +58,11 @@ class ConditionalGAN(AdversarialModule):
         **options: Any,
     ) -> None:
         check_choice("architecture", architecture, ("mlp", "conv"))
-        check_positive(num_classes=num_classes)
+        check_counts(num_classes=num_classes)
         check_sizes(image_shape, latent_dim)
         # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
         check_choice("generator_conditioning", generator_conditioning, ("input", "batch_norm"))
-        check_positive(width=width)
+        check_counts(width=width)
         check_share(dropout=dropout)
         check_widths(generator_dims=generator_dims, discriminator_dims=discriminator_dims)
         check_widths(dense_dims=dense_dims, empty=True)

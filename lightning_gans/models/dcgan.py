@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_gans.errors import check_widths
 from lightning_gans.models.adversarial import AdversarialModule
-from lightning_gans.models.base import check_sizes
+from lightning_gans.models.base import check_sizes, check_unconditional
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 
 
@@ -46,6 +46,7 @@ class DCGAN(AdversarialModule):
         dense_dims: Sequence[int] = (),
         **options: Any,
     ) -> None:
+        check_unconditional(type(self).__name__, options)
         check_sizes(image_shape, latent_dim)
         check_widths(dense_dims=dense_dims, empty=True)
         super().__init__(

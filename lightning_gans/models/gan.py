@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_gans.errors import check_widths
 from lightning_gans.models.adversarial import AdversarialModule
-from lightning_gans.models.base import check_sizes
+from lightning_gans.models.base import check_sizes, check_unconditional
 from lightning_gans.networks import MLPDiscriminator, MLPGenerator
 
 
@@ -43,6 +43,7 @@ class GAN(AdversarialModule):
         dropout: float = 0.3,
         **options: Any,
     ) -> None:
+        check_unconditional(type(self).__name__, options)
         check_sizes(image_shape, latent_dim)
         check_widths(generator_dims=generator_dims, discriminator_dims=discriminator_dims)
         super().__init__(

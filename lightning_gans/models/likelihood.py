@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from lightning_gans import randomness
-from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.errors import check_choice, check_counts, check_positive
 from lightning_gans.losses import bernoulli_log_likelihood, full_precision, gaussian_kl, gaussian_log_likelihood
 from lightning_gans.models.autoencoding import AutoencodingModule
 from lightning_gans.randomness import Stream
@@ -109,7 +109,7 @@ class LikelihoodModule(AutoencodingModule):
         Returns:
             Nats, float32 ``(N,)``.
         """
-        check_positive(iw_samples=iw_samples)
+        check_counts(iw_samples=iw_samples)
         bounds = [torch.empty(0, device=self.device)]
         with self.evaluating():
             size = max(1, BOUND_NUMBERS // (iw_samples * self.latent_dim))

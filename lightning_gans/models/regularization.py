@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_gans import augment as augmentation
 from lightning_gans import losses, penalties
-from lightning_gans.errors import SettingError, check_choice, check_not_negative, check_positive, check_share
+from lightning_gans.errors import SettingError, check_choice, check_counts, check_not_negative, check_share
 from lightning_gans.models import judging
 from lightning_gans.models.base import GenerativeModule, call
 from lightning_gans.models.judging import Judgements, find_feature_layer, flat
@@ -78,7 +76,7 @@ class RegularizedModule(GenerativeModule):
                 f"augment is {list(augment)}: it is for images, not for image_shape {list(image_shape)}."
             )
         check_not_negative(feature_matching=feature_matching, auxiliary_weight=auxiliary_weight)
-        check_positive(penalty_interval=penalty_interval)
+        check_counts(penalty_interval=penalty_interval)
         check_share(penalty_end=penalty_end)
         check_choice("feature_matching_norm", feature_matching_norm, ("l1", "l2"))
         if feature_matching > 0 or feature_layer is not None:
@@ -208,6 +206,4 @@ def check_penalties(weights: Any) -> None:
         raise SettingError(f"penalties is {weights!r}: give the weight of each by its name, as in {{'r1': 0.5}}.")
     for name, weight in weights.items():
         check_choice("penalties", name, penalties.PENALTIES)
-        if not isinstance(weight, Real) or not math.isfinite(weight):
-            raise SettingError(f"penalties.{name} is {weight!r}: it must be a finite number.")
-        check_not_negative(**{f"penalties.{name}": float(weight)})
+        check_not_negative(**{f"penalties.{name}": weight})

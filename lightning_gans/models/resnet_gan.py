@@ -53,7 +53,7 @@ class ResNetGAN(AdversarialModule):
         conditioning: Conditioning = "projection",
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim, num_classes)
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,

@@ -13,6 +13,7 @@ from lightning_gans.errors import (
     SettingError,
     check_adam,
     check_choice,
+    check_counts,
     check_not_negative,
     check_positive,
     check_widths,
@@ -88,12 +89,12 @@ class VAE(LikelihoodModule):
         check_sizes(image_shape, latent_dim)
         super().__init__(image_shape, latent_dim, num_classes, **options)
         check_choice("architecture", architecture, ("mlp", "conv"))
-        check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, encoder_steps=encoder_steps)
-        check_positive(importance_samples=importance_samples)
+        check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr)
+        check_counts(encoder_steps=encoder_steps, importance_samples=importance_samples)
         check_not_negative(beta=beta)
         check_adam(betas, weight_decay)
         # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
-        check_positive(width=width)
+        check_counts(width=width)
         check_widths(encoder_dims=encoder_dims, decoder_dims=decoder_dims)
         check_widths(dense_dims=dense_dims, empty=True)
         if importance_samples > 1 and beta != 1:

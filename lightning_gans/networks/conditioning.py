@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import SettingError, check_counts
 
 
 def check_labels(labels: Tensor | None, num_classes: int) -> None:
@@ -65,7 +65,7 @@ class ConditionalBatchNorm(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
-        check_positive(num_features=num_features, num_classes=num_classes)
+        check_counts(num_features=num_features, num_classes=num_classes)
         self.norm = self.kind(num_features, affine=False)
         self.scale = nn.Embedding(num_classes, num_features)
         self.shift = nn.Embedding(num_classes, num_features)

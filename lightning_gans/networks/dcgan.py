@@ -12,7 +12,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_choice, check_positive, check_widths
+from lightning_gans.errors import SettingError, check_choice, check_counts, check_widths
 from lightning_gans.networks.conditioning import call_layers, check_labels, make_batch_norm, with_labels
 from lightning_gans.networks.mlp import hidden_layers
 
@@ -61,7 +61,7 @@ def upsampling(
     image_shape: Sequence[int], in_features: int, width: int, dense_dims: Sequence[int] = (), num_classes: int = 0
 ) -> nn.Sequential:
     """Stack fully connected layers, if any, and transposed convolutions from a vector to pixels before activation."""
-    check_positive(width=width)
+    check_counts(width=width)
     check_widths(dense_dims=dense_dims, empty=True)
     side, doublings = levels(image_shape)
     channels = width * 2 ** (doublings - 1)
@@ -99,7 +99,7 @@ def downsampling(
         The layers, and the length of the vector.
     """
     side, doublings = levels(image_shape)
-    check_positive(width=width)
+    check_counts(width=width)
     check_widths(dense_dims=dense_dims, empty=True)
     layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
     for _ in range(doublings - 1):

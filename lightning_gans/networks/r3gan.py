@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import SettingError, are_counts, check_counts, shown
 from lightning_gans.networks.conditioning import check_labels, look_up
 from lightning_gans.networks.dcgan import levels
 
@@ -63,7 +63,7 @@ class Block(nn.Module):
 
     def __init__(self, width: int, group_width: int = 16, expansion: int = 2, depth: int = 1) -> None:
         super().__init__()
-        check_positive(group_width=group_width, expansion=expansion)
+        check_counts(group_width=group_width, expansion=expansion)
         inner = width * expansion
         group_width = min(group_width, inner)
         if inner % group_width:
@@ -123,7 +123,7 @@ def in_patches(image_shape: Sequence[int], patch_size: int) -> tuple[int, int, i
     Raises:
         SettingError: The image cannot be cut into such patches, or there are not as many as :func:`levels` takes.
     """
-    check_positive(patch_size=patch_size)
+    check_counts(patch_size=patch_size)
     channels, height, width = image_shape
     if height % patch_size or width % patch_size:
         raise SettingError(f"patch_size is {patch_size}: it must divide the image's {height} x {width} pixels.")
@@ -157,12 +157,12 @@ def make_stages(
     """
     side, doublings = levels(image_shape)
     count = doublings + 1
-    numbers = [blocks] * count if isinstance(blocks, int) else list(blocks)
+    numbers = [blocks] * count if isinstance(blocks, int) else blocks
     for name, values, least in (("widths", widths, 1), ("blocks", numbers, 0)):
-        if len(values) != count or min(values) < least:
+        if not are_counts(values, least) or len(values) != count:
             raise SettingError(
-                f"{name} is {list(values)}: there are {count} stages, from {side} pixels, doubled, "
-                f"to {image_shape[1]}; give each a number of {least} or more."
+                f"{name} is {shown(values)}: there are {count} stages, from {side} pixels, doubled, "
+                f"to {image_shape[1]}; give each a whole number, {least} or more."
             )
     depth = sum(numbers)
     return [
@@ -210,7 +210,7 @@ class R3GANGenerator(nn.Module):
         label_dim: int = 64,
     ) -> None:
         super().__init__()
-        check_positive(label_dim=label_dim)
+        check_counts(label_dim=label_dim)
         image_shape = in_patches(image_shape, patch_size)
         side, _ = levels(image_shape)
         (width, layers), *larger = make_stages(image_shape, widths, blocks, group_width, expansion)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import SettingError, check_choice, check_counts
 from lightning_gans.networks.conditioning import with_labels
 
 Cell = Literal["gru", "lstm"]
@@ -40,7 +40,7 @@ def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, *
     open (Jozefowicz et al. 2015, https://proceedings.mlr.press/v37/jozefowicz15.html).
     """
     check_choice("cell", cell, _CELLS)
-    check_positive(hidden_dim=hidden_dim, num_layers=num_layers)
+    check_counts(hidden_dim=hidden_dim, num_layers=num_layers)
     layers = _CELLS[cell](in_features, hidden_dim, num_layers, batch_first=True, **options)
     for name, weight in layers.named_parameters():
         gates = weight.detach().chunk(len(weight) // hidden_dim)
@@ -91,7 +91,7 @@ class RecurrentGenerator(nn.Module):
         channels, self.num_steps, *rest = self.image_shape
         self.step_noise = step_noise
         self.shared_noise = latent_dim - self.num_steps * step_noise
-        if step_noise < 0 or self.shared_noise < 0:
+        if not isinstance(step_noise, int) or step_noise < 0 or self.shared_noise < 0:
             raise SettingError(
                 f"step_noise is {step_noise} for {self.num_steps} steps: it may be 0 to {latent_dim // self.num_steps} "
                 f"with latent_dim {latent_dim}."

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from lightning_gans.errors import check_choice, check_positive
+from lightning_gans.errors import check_choice, check_counts
 from lightning_gans.networks.conditioning import check_labels, make_batch_norm
 from lightning_gans.networks.dcgan import levels
 
@@ -97,7 +97,7 @@ class ResNetGenerator(nn.Module):
 
     def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 256, num_classes: int = 0) -> None:
         super().__init__()
-        check_positive(width=width)
+        check_counts(width=width)
         side, doublings = levels(image_shape)
         self.num_classes = num_classes
         self.input = nn.Sequential(nn.Linear(latent_dim, width * side**2), nn.Unflatten(1, (width, side, side)))
@@ -140,7 +140,7 @@ class ResNetDiscriminator(nn.Module):
         conditioning: Conditioning = "projection",
     ) -> None:
         super().__init__()
-        check_positive(width=width)
+        check_counts(width=width)
         check_choice("conditioning", conditioning, ("projection", "auxiliary"))
         levels(image_shape)
         channels, size, _ = image_shape
