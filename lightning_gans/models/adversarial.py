@@ -48,7 +48,8 @@ class AdversarialModule(RegularizedModule):
         mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
             a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
             the papers' losses. The discriminator learns much faster what the label means. Without labels it has
-            no effect, so that a recipe of a conditional model serves others too.
+            no effect, so that a recipe of a conditional model serves others too. It is not for a discriminator with an
+            auxiliary classifier, whose logit does not depend on the label.
         d_steps: Discriminator updates for each generator update, each on its own batch.
         **options: See :class:`RegularizedModule` and :class:`GenerativeModule`.
     """
@@ -184,6 +185,8 @@ class AdversarialModule(RegularizedModule):
             judged = fake.detach().requires_grad_("r2" in weights)
             with self.watched(update) as judgements:
                 loss = self.discriminator_loss(shown, judged, labels)
+                if labels is not None and judgements and judgements[0].classes is not None:
+                    check_mismatch(self.mismatch_weight)
                 found = self.penalty_terms(weights, judgements, shown, judged, labels, update)
                 for name, penalty in found.items():
                     loss = loss + weights[name] * penalty
@@ -244,4 +247,13 @@ class AdversarialModule(RegularizedModule):
         return self.scheduled(
             self.adam(self.generator.parameters(), self.generator_lr, self.betas, self.weight_decay),
             self.adam(self.discriminator.parameters(), self.discriminator_lr, self.betas, self.weight_decay),
+        )
+
+
+def check_mismatch(mismatch_weight: float) -> None:
+    """Raise :class:`SettingError` for real images with wrong labels where a discriminator has a classifier."""
+    if mismatch_weight > 0:
+        raise SettingError(
+            f"mismatch_weight is {mismatch_weight}: it must be 0 with an auxiliary classifier, as the logit beside it "
+            "does not depend on the label, and real images would train as fakes."
         )

@@ -167,10 +167,20 @@ class RegularizedModule(GenerativeModule):
         return self.uniform(num, sets * size, *key).view(num, sets, size).transpose(0, 1).reshape(-1, size)
 
     def auxiliary_loss(self, judgements: Judgements, shown: Sequence[Tensor], labels: Tensor) -> Tensor | float:
-        """Return the weighted cross-entropy of the auxiliary classifier on images, where there is one."""
+        """Return the weighted cross-entropy of the auxiliary classifier on images, where there is one.
+
+        Images that the loss has not judged, or not by themselves, are judged here; in vain only where the loss has
+        judged none and there turns out to be no classifier.
+        """
+        if self.auxiliary_weight == 0:
+            return 0.0
+        for images in shown:
+            classifies = not judgements or any(judgement.classes is not None for judgement in judgements)
+            if classifies and judgements.of(images) is None:
+                self.logits(images, labels)
         found = [judgement.classes for images in shown if (judgement := judgements.of(images)) is not None]
         classes = [losses.full_precision(logits) for logits in found if logits is not None]
-        if self.auxiliary_weight == 0 or not classes:
+        if not classes:
             return 0.0
         return (
             self.auxiliary_weight

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_gans.models.adversarial import AdversarialModule
+from lightning_gans.models.adversarial import AdversarialModule, check_mismatch
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.resnet import Conditioning
@@ -29,9 +29,9 @@ class ResNetGAN(AdversarialModule):
         generator_width: Channels of the generator's blocks.
         discriminator_width: Channels of the discriminator's blocks.
         spectral_norm: Whether every weight matrix of the discriminator is divided by its largest singular value.
-        conditioning: How a label enters the discriminator: ``projection`` (Miyato & Koyama 2018, arXiv:1802.05637),
-            or ``auxiliary``, a classifier beside the logit (Odena et al. 2017, arXiv:1610.09585), whose loss has the
-            weight ``auxiliary_weight``.
+        conditioning: How a label enters the discriminator, where there are labels: ``projection`` (Miyato & Koyama
+            2018, arXiv:1802.05637), or ``auxiliary``, a classifier beside the logit (Odena et al. 2017,
+            arXiv:1610.09585), whose loss has the weight ``auxiliary_weight``.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
     Example:
@@ -63,3 +63,5 @@ class ResNetGAN(AdversarialModule):
             or ResNetDiscriminator(image_shape, discriminator_width, num_classes, spectral_norm, conditioning),
             **options,
         )
+        if discriminator is None and num_classes > 0 and conditioning == "auxiliary":
+            check_mismatch(self.mismatch_weight)

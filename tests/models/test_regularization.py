@@ -258,6 +258,73 @@ def test_the_auxiliary_classifiers_cross_entropy_is_in_both_losses(trainer):
     torch.testing.assert_close(first_losses(none, trainer, batch)[1], losses.nonsaturating_generator_loss(fake_logits))
 
 
+def judged_sizes(model):
+    """Note how many images each call of the discriminator judges."""
+    sizes = []
+    model.discriminator.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    return sizes
+
+
+def test_feature_matching_alone_leaves_the_generator_its_class_loss(trainer):
+    batch = make_batches(1)[0]
+    options = {"feature_matching": 1.0, "adversarial_weight": 0.0}
+    model = tiny(ConditionalGAN, discriminator=Classifying(), auxiliary_weight=0.25, **options)
+    sizes = judged_sizes(model)
+    _, of_g = first_losses(model, trainer, batch)
+    assert sizes == [8] * 4  # real and fake for either update: the fake's class and its features take one call
+    real, labels = batch
+    fake = model.generator(model.noise(8, 0), labels)
+    wanted = losses.feature_matching_loss(real.flatten(1), fake.flatten(1), 2)
+    wanted = wanted + 0.25 * F.cross_entropy(model.discriminator(fake)[1], labels)
+    torch.testing.assert_close(of_g, wanted)
+    generator = list(model.generator.parameters())
+    for own, hand in zip(torch.autograd.grad(of_g, generator), torch.autograd.grad(wanted, generator), strict=True):
+        torch.testing.assert_close(own, hand)
+
+
+class Together(ConditionalGAN):
+    """Judges real and generated images in one call."""
+
+    def discriminator_loss(self, real, fake, labels):
+        logits = self.logits(torch.cat([real, fake]), torch.cat([labels, labels]))
+        return losses.discriminator_loss(*logits.chunk(2))
+
+
+def test_the_classifier_learns_beside_a_loss_that_judges_all_at_once(trainer):
+    batch, first, found = make_batches(1)[0], tiny(ConditionalGAN, discriminator=Classifying()), []
+    for model in (first, tiny(Together, discriminator=Classifying())):
+        model.load_state_dict(first.state_dict())
+        model.run_seed = first.run_seed
+        loss, _ = first_losses(model, trainer, batch)
+        found.append([loss, *torch.autograd.grad(loss, list(model.discriminator.parameters()))])
+    for apart, together in zip(*found, strict=True):
+        torch.testing.assert_close(together, apart)
+
+
+def test_without_a_classifier_nothing_is_judged_twice(trainer):
+    for cls, options, wanted in (
+        (Together, {}, [16, 8]),
+        (ConditionalGAN, {}, [8, 8, 8]),
+        (ConditionalGAN, {"feature_matching": 1.0, "adversarial_weight": 0.0}, [8, 8, 8, 8]),
+    ):
+        model = tiny(cls, **options)
+        sizes = judged_sizes(model)
+        first_losses(model, trainer, make_batches(1)[0])
+        assert sizes == wanted
+
+
+def test_wrong_labels_are_refused_where_the_logit_does_not_see_them(make_trainer):
+    options = {"mismatch_weight": 0.5, "num_classes": NUM_CLASSES}
+    resnet = {"generator_width": 4, "discriminator_width": 4, "conditioning": "auxiliary"}
+    message = r"^mismatch_weight is 0\.5: it must be 0 with an auxiliary classifier"
+    with pytest.raises(SettingError, match=message):
+        ResNetGAN(SHAPE, LATENT_DIM, **options, **resnet)
+    ResNetGAN(SHAPE, LATENT_DIM, **{**options, "num_classes": 0}, **resnet)
+    ResNetGAN(SHAPE, LATENT_DIM, **options, **{**resnet, "conditioning": "projection"})
+    with pytest.raises(SettingError, match=message):
+        fit(make_trainer(), tiny(ConditionalGAN, discriminator=Classifying(), **options), make_batches(1))
+
+
 # --- augmentation -----------------------------------------------------------------------------------------
 
 
