@@ -134,6 +134,7 @@ class AdversarialModule(RegularizedModule):
         They are judged beside real images of that type, and a penalty differentiates at them without autocast.
         """
         images: Tensor = call(self.generator, noise, labels)
+        self.check_made(images)
         return images.to(noise.dtype)
 
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:

@@ -170,6 +170,7 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
 
     def setup(self, stage: str) -> None:
         """Refuse what this trainer cannot do, and hand the arguments to the loggers."""
+        self._stages_checked = frozenset()  # there may be other data
         trainer: Any = self.trainer
         if stage == "fit" and getattr(trainer, "_val_check_time_interval", None) is not None:
             raise SettingError(

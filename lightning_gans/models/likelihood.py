@@ -32,7 +32,8 @@ class LikelihoodModule(AutoencodingModule):
         num_classes: Number of labels; 0 makes it unconditional.
         likelihood: ``bernoulli`` for black and white, ``gaussian`` for grey and colour.
         sigma: Standard deviation of the ``gaussian`` likelihood on the images' scale; None learns one for
-            all pixels (Rybkin et al. 2021, arXiv:2006.13202).
+            all pixels (Rybkin et al. 2021, arXiv:2006.13202). It has no effect on a ``bernoulli`` one,
+            so that a recipe whose likelihood is overridden keeps its settings.
         **options: See :class:`GenerativeModule`.
     """
 
@@ -153,6 +154,7 @@ class LikelihoodModule(AutoencodingModule):
     def _log_likelihood(self, latents: Tensor, images: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
         """Return the log-likelihood of each image under its latents, nats ``(N,)``."""
         pixels = super().decode(latents, labels, ema=ema)
+        self.check_made(pixels)
         if self.likelihood == "bernoulli":
             return bernoulli_log_likelihood(pixels, images)
         return gaussian_log_likelihood(pixels, images, self.log_sigma)

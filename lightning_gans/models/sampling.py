@@ -77,8 +77,8 @@ class SampledModule(AveragedModule):
             Float images in [-1, 1], shape ``(num_samples, C, H, W)``, on the model's device.
 
         Raises:
-            SettingError: Labels do not fit the model or their number, a count is negative, or the truncation is not
-                above 0.
+            SettingError: Labels do not fit the model or their number, a count is negative, the truncation is not above
+                0, or a network of the user's own makes images of another shape.
         """
         if num_samples is None:
             num_samples = 1 if labels is None else len(labels)
@@ -100,8 +100,17 @@ class SampledModule(AveragedModule):
                     block_labels = torch.zeros(SAMPLE_BLOCK, dtype=torch.long, device=self.device)
                     block_labels[low - block : high - block] = all_labels[low - start : high - start]
                 made = self.decode(latents.to(self.device).to(self.dtype), block_labels, ema=ema)
+                self.check_made(made)
                 images.append(made[low - block : high - block].float())
         return torch.cat(images)
+
+    def check_made(self, images: Tensor) -> None:
+        """Raise :class:`SettingError` for images that are not of the model's shape."""
+        if images.shape[1:] != self.image_shape:
+            raise SettingError(
+                f"image_shape is {list(self.image_shape)}, but the network makes images {list(images.shape[1:])}: "
+                "change one of them."
+            )
 
     def _labels_for(self, num_samples: int, labels: Tensor | Sequence[int] | None, start: int) -> Tensor | None:
         """Check the labels asked for, or give the classes in turn."""

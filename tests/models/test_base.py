@@ -1,8 +1,9 @@
 import pytest
 import torch
 from pytorch_lightning import Callback
+from torch import nn
 
-from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, SettingError, load, randomness
+from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, DataError, RecurrentGAN, SettingError, load, randomness
 from lightning_gans.models.sampling import SAMPLE_BLOCK
 from tests.toys import (
     LATENT_DIM,
@@ -311,6 +312,101 @@ def test_settings_out_of_range_are_refused(cls, setting, value):
 def test_images_of_another_shape_are_refused(make_trainer, cls):
     with pytest.raises(SettingError, match=r"image_shape is \[1, 8, 8\], but the data's images are \[3, 8, 8\]"):
         make_trainer().fit(tiny(cls), loader(make_batches(1, shape=(3, 8, 8))))
+
+
+@pytest.mark.parametrize(
+    ("shape", "told"),
+    [
+        ((8, 8), r"channel dimension is missing: give \(N, channels, height, width\), as images\.unsqueeze\(1\)"),
+        ((16, 16), r"channel dimension is missing"),
+        ((8, 8, 1), r"look like \(N, height, width, channels\): .*images\.permute\(0, 3, 1, 2\)"),
+        ((32, 32, 3), r"look like \(N, height, width, channels\)"),
+        ((64,), r"give \(N, channels, height, width\), or \(N, channels, steps\)"),
+        ((2, 8), r"set --model\.image_shape '\[2, 8\]', or other data"),
+    ],
+)
+def test_the_remedy_fits_the_shape(make_trainer, shape, told):
+    with pytest.raises(SettingError, match=told):
+        make_trainer().fit(tiny(GAN), loader(make_batches(1, shape=shape)))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda images: (images + 1) * 127.5, r"go from \d.*\d to 2\d\d.*: scale them to -1 to 1"),
+        (lambda images: images * 1.1, r"go from -1\..* to 1\..*: scale them"),
+        (lambda images: images * float("nan"), "go from nan to nan: scale them"),
+    ],
+)
+@pytest.mark.parametrize("cls", [GAN, VAE])
+def test_images_beyond_their_range_are_refused(make_trainer, cls, change, told):
+    model, batches = tiny(cls), [(change(images), labels) for images, labels in make_batches(1)]
+    for _ in range(2):  # and again, as the same model may be given other data
+        with pytest.raises(DataError, match=told):
+            make_trainer().fit(model, loader(batches))
+
+
+def test_sequences_beyond_their_range_are_refused(make_trainer):
+    batches = [(sequences * 5, labels) for sequences, labels in make_batches(1, shape=(2, 6))]
+    with pytest.raises(DataError, match="scale them to -1 to 1"):
+        make_trainer().fit(RecurrentGAN((2, 6), LATENT_DIM, hidden_dim=5), loader(batches))
+
+
+def test_images_are_looked_at_once_a_stage_and_may_round(make_trainer):
+    first, (images, labels) = make_batches(2)
+    first = (first[0] / first[0].abs().max() * 1.009, first[1])
+    model = tiny(VAE)
+    make_trainer().fit(model, loader([first, (images * 2, labels)]), loader([first]))
+    with pytest.raises(DataError, match="scale them"):  # other data
+        make_trainer().validate(model, loader([(images * 2, labels)]), verbose=False)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda images, labels: {"image": images}, "a batch is a dict: it must be a tensor of images, or a tuple"),
+        (lambda images, labels: [(images, labels)] * 2, "a batch is a list of tuple, tuple: "),
+        (lambda images, labels: (), "a batch is a tuple: "),
+        (lambda images, labels: (images, {"label": labels}), "a batch is a tuple of Tensor, dict: "),
+        (
+            lambda images, labels: (images, torch.eye(NUM_CLASSES)[labels]),
+            r"labels have the shape \[8, 3\] for 8 images: give one whole number for each, as labels\.argmax\(1\)",
+        ),
+        (lambda images, labels: (images, labels[:5]), r"labels have the shape \[5\] for 8 images"),
+    ],
+)
+def test_batches_of_another_kind_are_refused(change, told):
+    model = tiny(ConditionalGAN)
+    (batch,) = make_batches(1)
+    with pytest.raises(DataError, match=told):
+        model.images_and_labels(change(*batch))
+
+
+def test_what_stands_beside_the_images_is_nothing_to_a_model_without_labels():
+    (images, _), model = make_batches(1)[0], tiny(GAN)
+    for beside in ((), ({"name": "a"},), (torch.eye(8), 5)):
+        found, labels = model.images_and_labels((images, *beside))
+        assert found.equal(images) and labels is None
+
+
+def test_labels_out_of_range_are_found_in_later_batches(make_trainer):
+    first, (images, labels) = make_batches(2)
+    with pytest.raises(SettingError, match="the data has the label 5: labels are 0 to 2"):
+        make_trainer().fit(tiny(ConditionalGAN), loader([first, (images, labels.clamp(max=1) * 5)]))
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "options"),
+    [(GAN, "generator", {}), (VAE, "decoder", {}), (VAE, "decoder", {"likelihood": "gaussian"})],
+)
+def test_networks_that_make_images_of_another_shape_are_refused(make_trainer, cls, name, options):
+    small = nn.Sequential(nn.Linear(LATENT_DIM, 8), nn.Unflatten(1, (1, 1, 8)))  # which would broadcast
+    model = tiny(cls, **{name: small}, **options)
+    told = r"image_shape is \[1, 8, 8\], but the network makes images \[1, 1, 8\]"
+    with pytest.raises(SettingError, match=told):
+        model.sample(2, seed=0)
+    with pytest.raises(SettingError, match=told):
+        make_trainer().fit(model, loader(make_batches(1)))
 
 
 def test_missing_labels_are_refused(make_trainer):
