@@ -1,9 +1,9 @@
 """Differentiable augmentation of what a discriminator judges (Zhao et al. 2020, https://arxiv.org/abs/2006.10738).
 
-Real and generated images go through the same random changes in every update, the generator's too, so that the
-discriminator cannot learn few images by heart and the generator does not learn the changes. Each function maps
-images ``(N, C, H, W)`` and numbers uniform in [0, 1), one row an image, to images of the same shape. Nothing else is
-random, and no image depends on another.
+Real and generated images go through random changes of one distribution in every update, the generator's too, so that
+the discriminator cannot learn few images by heart and the generator does not learn the changes; each image has draws of
+its own. Each function maps images ``(N, C, H, W)`` and numbers uniform in [0, 1), one row an image, to images of the
+same shape. Nothing else is random, and no image depends on another.
 
 What leaves the image or is cut out is 0, as in the paper: mid-grey for values in [-1, 1], also where the background
 is black. As both sides get it, it tells nothing of which is real.

@@ -77,8 +77,9 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
         lr_end: Share of the learning rates that is left at the end of the schedule.
         schedule_images: After how many images all schedules have come to their end; None is the whole run.
         accumulate_batches: Batches whose gradients are averaged into one update, for batches that do not fit
-            into memory: it is the same update as that of one batch so many times as large, but for layers that
-            mix the batch (BatchNorm).
+            into memory: it is the same update as that of one batch so many times as large, but for what takes
+            statistics of a batch (BatchNorm, ``feature_matching``, the penalty ``dragan``) or goes on with every pass
+            (spectral normalisation's power iteration, dropout's draws).
         gradient_clip_val: Largest norm of each network's gradient; None leaves it as it is.
         compile_mode: Compiles the networks while they train, in this mode of ``torch.compile``; None does not. A
             network that cannot be compiled, as one with a gradient penalty, trains as it is, with a warning.

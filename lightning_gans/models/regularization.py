@@ -34,7 +34,9 @@ class RegularizedModule(GenerativeModule):
         discriminator: ``discriminator(images[, labels])`` gives logits, ``(N,)`` or ``(N, 1)``; with an auxiliary
             classifier it gives a pair of them and of class logits, ``(N, num_classes)``.
         penalties: Weights of the discriminator's gradient penalties by their names: ``r1`` and ``r2`` (gamma),
-            ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`.
+            ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`. ``r1`` and ``r2`` are of the
+            logits that the loss is made from; under autocast of a pass of their own, for which ``augment`` draws
+            other changes.
         penalty_interval: Applies them at every so-manieth discriminator update only, the last of each interval, with
             weights as many times as large (lazy regularization, Karras et al. 2020, arXiv:1912.04958). They are logged
             where such an update is.
