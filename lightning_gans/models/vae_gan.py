@@ -79,7 +79,7 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         weight_decay: float = 0.0,
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim, num_classes)
         encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes)
         decoder = decoder or DCGANGenerator(image_shape, latent_dim, width, num_classes)
         super().__init__(
@@ -162,6 +162,7 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         latents = posterior.detach().requires_grad_()
         # In one call, so that the statistics of a BatchNorm are those of both kinds of latents.
         fake = self.decode(torch.cat([latents, self.noise(len(images), 0)]), _twice(labels), ema=False)
+        self.check_made(fake)
         return _Made(mean, log_variance, posterior, latents, fake)
 
     def _discriminator_losses(
