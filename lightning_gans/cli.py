@@ -30,11 +30,11 @@ from lightning_gans.commands import resume
 from lightning_gans.errors import DataError, SettingError, nearest
 from lightning_gans.files import replacing
 from lightning_gans.models import GenerativeModule
-from lightning_gans.models.distributed import check_strategy_name
 from lightning_gans.parsing import CALLBACKS, PROGRAM, CommandParser, RecipeAction, TrainingParser, our_error
 from lightning_gans.pictures import grid, save_png, to_uint8
 from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 from lightning_gans.summary import find_commit, folder_of, print_summary, write_record
+from lightning_gans.trainer_settings import check_seed, check_trainer, refusal
 
 COMMANDS = {
     "fit": "train a model by a recipe",
@@ -84,7 +84,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise SystemExit(130) from None
         raise
     except Exception as error:
-        ours = our_error(error)
+        ours = our_error(error) or refusal(error)
         if ours is None or traceback:
             raise
         lines = [line for line in str(ours).splitlines() if line.strip()][:3]
@@ -192,18 +192,16 @@ class _TrainingCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything, with a checkpoint's model where one is named, and note how its networks were named."""
-        config = self._get(self.config, "trainer")
-        check_strategy_name(config.strategy if isinstance(config.strategy, str) else "")
-        for flag, none, ours in (
-            ("gradient_clip_val", 0, "gradient_clip_val"),
-            ("accumulate_grad_batches", 1, "accumulate_batches"),
-        ):
-            if config.get(flag) not in (None, none):
-                raise SettingError(f"trainer.{flag} is {config[flag]}: with two optimizers it is --model.{ours}.")
+        check_trainer(self._get(self.config, "trainer"))
         self._find_checkpoint()
         super().instantiate_classes()
         init_args = self._get(self.config, "model").get("init_args")
         self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))
+
+    def _set_seed(self) -> None:
+        """Seed everything, with a seed that there is."""
+        check_seed(self._get(self.config, "seed_everything"))
+        super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:
         """Do not let Lightning read the checkpoint: it imports the class that stands in there, before any check."""
@@ -216,6 +214,8 @@ class _TrainingCLI(LightningCLI):
             last = Path("runs") / self._recipe() / str(_slurm_version()) / resume.LAST
             config.ckpt_path = str(last) if last.is_file() else None
         if config.ckpt_path is None:
+            if not fitting:
+                raise SettingError(f"{self.subcommand} needs a trained model: name its checkpoint by --ckpt_path.")
             return
         path = config.ckpt_path
         if not Path(path).exists():

@@ -97,6 +97,17 @@ def fails(args, code, capsys):
         (["--data.batch_size", "0"], ["batch_size is 0", "greater than 0"]),
         (["--data.batch_size", "5000"], ["batch_size", "5000"]),
         (["--checkpoint.every_n_epochs", "0"], ["checkpoint.every_n_epochs is 0"]),
+        (["--seed_everything", "-3"], ["seed_everything is -3", "0 to 4294967295"]),
+        (["--trainer.accelerator", "tpu"], ["trainer.accelerator is tpu", "none here", "try auto"]),
+        (["--trainer.accelerator", "cpuu"], ["trainer.accelerator is 'cpuu'", "auto, gpu", "Did you mean 'cpu'?"]),
+        (["--trainer.strategy", "dpp"], ["trainer.strategy is 'dpp'", "auto, ddp", "Did you mean 'ddp'?"]),
+        (["--trainer.devices", "0"], ["devices='0'", "not a valid input"]),
+        (["--trainer.max_epochs", "-5"], ["`max_epochs` must be a non-negative integer or -1", "-5"]),
+        (["--trainer.max_time", "x"], ["duration='x'", "DD:HH:MM:SS"]),
+        (["--trainer.check_val_every_n_epoch", "0"], ["trainer.check_val_every_n_epoch is 0", "greater than 0"]),
+        (["--trainer.val_check_interval", "0"], ["trainer.val_check_interval is 0", "greater than 0"]),
+        (["--trainer.val_check_interval", "1000"], ["`val_check_interval` (1000)", "training batches"]),
+        pytest.param(["--trainer.limit_train_batches", "0.0001"], ["limit_train_batches=0.04"], marks=pytest.mark.slow),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(args, words, capsys):
@@ -201,6 +212,13 @@ def test_a_file_that_is_no_checkpoint_is_refused(content, workplace, capsys):
     assert not (workplace / "a.png").exists()
 
 
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_random_weights_are_not_evaluated(command, trained, workplace, capsys):
+    for more in ([], ["--init_from", trained["gan"]]):
+        assert "--ckpt_path" in fails([command, *QUICK[1:], *more], 2, capsys)
+    assert not list(workplace.iterdir())
+
+
 def test_predict_needs_something_to_predict(trained, capsys):
     args = ["predict", *QUICK[1:], "--ckpt_path", trained["gan"]]
     assert "lightning-gans sample" in fails(args, 2, capsys)
@@ -218,6 +236,15 @@ def test_errors_that_are_not_ours_keep_their_traceback(monkeypatch):
     monkeypatch.setattr(lightning_gans.DCGAN, "training_step", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         main(QUICK)
+
+
+def test_what_lightning_refuses_in_a_users_own_code_keeps_its_traceback(monkeypatch):
+    def logs(self, *args):
+        self.log("loss", "high")
+
+    monkeypatch.setattr(lightning_gans.DCGAN, "training_step", logs)
+    with pytest.raises(ValueError, match="cannot be logged"):
+        main([*QUICK, *WITHOUT_PICTURES])
 
 
 def test_samples_are_written_as_grid_archive_and_folder(trained, workplace):
@@ -618,9 +645,9 @@ except SystemExit as refused:
     assert (workplace / "s.png").is_file()
 
 
-def test_vae_predicts_reconstructions_and_conditional_models_sample_the_labels(workplace):
-    for model in ("VAE", "ConditionalGAN"):
-        main(["predict", "-c", "quickstart", "-c", "fast", "--model", model])
+def test_vae_predicts_reconstructions_and_conditional_models_sample_the_labels(brief, trained, workplace):
+    for checkpoint in (brief[1] / "checkpoints" / "last.ckpt", trained["conditional"]):
+        main(["predict", "-c", "quickstart", "-c", "fast", "--ckpt_path", str(checkpoint)])
     for version in (0, 1):
         run = workplace / "runs" / "quickstart" / f"version_{version}"
         images = np.load(run / "predictions.npz")["images"]

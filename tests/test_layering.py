@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "callbacks": ({"models.base", "metrics"} | PICTURES, None),
     "commands": ({"models", "metrics"} | PICTURES, None),
     "parsing": ({"callbacks", "commands", "datamodules", "models", "__init__"}, None),
+    "trainer_settings": ({"models.distributed"}, LIGHTNING | {"lightning_fabric"}),
     "summary": ({"parsing", "__version__"}, None),
     "cli": (None, None),
     "__main__": ({"cli"}, set()),

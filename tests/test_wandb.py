@@ -59,6 +59,16 @@ def test_scalars_pictures_tables_and_settings_are_on_the_axis_of_generator_updat
     assert (settings["width"], settings["architecture"], settings["num_classes"]) == (4, "conv", 10)
 
 
+def test_without_a_key_and_not_offline_it_says_how_to_log_in(workplace, monkeypatch, capsys):
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setenv("HOME", str(workplace))  # no key of this machine's
+    with pytest.raises(SystemExit) as stopped:
+        main(WORDS)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and "Traceback" not in said
+    assert "log in with `wandb login`, or set WANDB_MODE=offline" in said
+
+
 @pytest.mark.slow
 def test_checkpoints_are_artifacts_where_that_is_asked_for(workplace):
     fit([*WORDS, "--checkpoint.monitor", "val/fid", "--trainer.logger.log_model", "true"])
