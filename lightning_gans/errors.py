@@ -25,6 +25,19 @@ class DataError(LightningGansError, RuntimeError):
     """A file, a folder or its content is wrong: the message names the path and the remedy."""
 
 
+class UnwritableError(DataError, OSError):
+    """A file or a folder cannot be written; an ``OSError`` as well, for those who can do without it.
+
+    Args:
+        path: What cannot be written.
+        error: What the system says.
+    """
+
+    def __init__(self, path: object, error: OSError) -> None:
+        super().__init__(f"{path} cannot be written: {error.strerror or error}.")
+        self.strerror = error.strerror
+
+
 class DivergedError(LightningGansError, ArithmeticError):
     """Training has left the finite numbers: the message names the step, what is not finite, and what to try."""
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any
 
 import torch
 
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, UnwritableError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a block that writes can meet and is not to blame for."""
 
 
 @contextmanager
@@ -25,18 +29,27 @@ def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[IO[by
     Args:
         path: The file.
         temporary: Name of the temporary file, in the same folder; by default one that no other process uses.
+
+    Raises:
+        UnwritableError: There is no place for the file, or no room.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    in_block = False
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
+            in_block = True
             yield file
+            in_block = False
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if (unwritable := _of_the_disk(error, path, in_block)) is not None:
+            raise unwritable from error
         raise
     _sync_folder(path.parent)
 
@@ -47,21 +60,37 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
     Raises:
         DataError: Before the block: there is something of this name that is no empty folder.
+        UnwritableError: There is no place for the folder, or no room.
     """
     path = check_free_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir()
+    in_block = False
     try:
+        temporary.mkdir()
+        in_block = True
         yield temporary
+        in_block = False
         if hasattr(os, "sync"):  # all files at once: one after the other takes minutes for thousands
             os.sync()
         if path.is_dir():
             path.rmdir()
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if (unwritable := _of_the_disk(error, path, in_block)) is not None:
+            raise unwritable from error
         raise
     _sync_folder(path.parent)
+
+
+def _of_the_disk(error: BaseException, path: Path, in_block: bool) -> UnwritableError | None:
+    """Return the error of ours for one that the disk is to blame for; torch raises another from it."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, OSError):
+        found = found.__cause__ or found.__context__
+    if not isinstance(error, Exception) or found is None or (in_block and found.errno not in _NO_ROOM):
+        return None
+    return UnwritableError(path, found)
 
 
 def _sync_folder(folder: Path) -> None:

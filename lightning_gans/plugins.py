@@ -16,7 +16,8 @@ from pytorch_lightning.core.saving import save_hparams_to_yaml
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.utilities import rank_zero_only
 
-from lightning_gans.files import read_tensors, replacing
+from lightning_gans.errors import UnwritableError
+from lightning_gans.files import make_folder, read_tensors, replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -101,7 +102,7 @@ class _Rows:
         self.hparams: dict[str, Any] = {}
         self._written = 0
         self._is_ours = False  # whether the file holds rows of this run
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Note a row."""
@@ -121,8 +122,11 @@ class _Rows:
             return
         keys = sorted({*self.keys, *(key for row in self.metrics for key in row)})
         if self._is_ours and keys == self.keys:
-            with open(self.path, "a", newline="") as file:
-                file.write(_as_csv(self.metrics, keys, header=False))
+            try:
+                with open(self.path, "a", newline="") as file:
+                    file.write(_as_csv(self.metrics, keys, header=False))
+            except OSError as error:
+                raise UnwritableError(self.path, error) from error
         else:
             self._replace((self._read() if self._is_ours else []) + self.metrics, keys)
         self._written += len(self.metrics)

@@ -204,6 +204,11 @@ def test_wrong_labels_and_outputs_are_refused(trained, workplace, capsys):
     assert sorted(path.name for path in workplace.iterdir()) == ["file"]
 
 
+def test_a_place_for_runs_that_cannot_be_made_is_named(workplace, capsys):
+    (workplace / "runs").write_text("")
+    assert "runs is a file, not a folder" in fails(BRIEF, 1, capsys)
+
+
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken", None])
 def test_a_file_that_is_no_checkpoint_is_refused(content, workplace, capsys):
     if content is not None:

@@ -1,9 +1,11 @@
+import errno
 import os
 
 import pytest
+import torch
 
 from lightning_gans import DataError
-from lightning_gans.files import check_writable, make_folder, replacing
+from lightning_gans.files import check_writable, make_folder, replacing, replacing_folder
 
 
 def test_a_file_is_written_and_its_folders_made(tmp_path):
@@ -59,9 +61,41 @@ def test_all_that_was_written_is_on_the_disk_before_the_name_is_taken(tmp_path, 
 
 def test_nothing_is_left_where_the_name_cannot_be_taken(tmp_path):
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError), replacing(tmp_path / "folder") as file:
-        file.write(b"new")
+    for error in (OSError, DataError):  # for those who can do without the file, and for the user
+        with (
+            pytest.raises(error, match="folder cannot be written: Is a directory"),
+            replacing(tmp_path / "folder") as file,
+        ):
+            file.write(b"new")
     assert [entry.name for entry in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_that_is_no_folder_is_in_the_way_of_the_name(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"x cannot be written: (File exists|Not a directory)"):
+        replacing(tmp_path / "file" / "x").__enter__()
+
+
+def test_a_full_disk_is_named_when_torch_meets_it(tmp_path):
+    class Full:
+        def write(self, content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(DataError, match="last cannot be written: No space left"), replacing(tmp_path / "last"):
+        torch.save({"weights": torch.zeros(3)}, Full())
+
+
+@pytest.mark.parametrize("making", [replacing, replacing_folder])
+@pytest.mark.parametrize(("code", "ours"), [(errno.ENOSPC, True), (errno.ECONNRESET, False)])
+def test_a_full_disk_is_named_with_what_it_has_no_room_for(tmp_path, making, code, ours):
+    path = tmp_path / "made"
+    with pytest.raises(OSError) as raised, making(path):
+        raise OSError(code, os.strerror(code))
+    assert isinstance(raised.value, DataError) == ours
+    if ours:
+        assert str(raised.value) == f"{path} cannot be written: No space left on device."
+        assert raised.value.strerror == "No space left on device"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_writable_name_is_given_back_with_its_folder_made(tmp_path):
