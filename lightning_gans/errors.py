@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from types import ModuleType
 from typing import Any
 
 
@@ -51,6 +53,14 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     """
     found = difflib.get_close_matches(name, list(allowed), n=1)
     return f" Did you mean {found[0]!r}?" if found else ""
+
+
+def import_named(setting: str, module: str) -> ModuleType:
+    """Import a module that a setting names; raise :class:`SettingError` with what stops it, which may be anything."""
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise SettingError(f"{setting}: importing {module!r} fails with {type(error).__name__}: {error}.") from error
 
 
 def is_number(value: Any) -> bool:

@@ -24,7 +24,7 @@ from lightning_gans.callbacks import (
 )
 from lightning_gans.commands import recipes
 from lightning_gans.datamodules import ImageDataModule
-from lightning_gans.errors import LightningGansError, SettingError, nearest
+from lightning_gans.errors import LightningGansError, SettingError, import_named, nearest
 from lightning_gans.models import AdversarialModule, GenerativeModule
 
 PROGRAM = "lightning-gans"
@@ -38,6 +38,8 @@ CALLBACKS = {
     "stop": GracefulStop,
 }
 """The callbacks that recipes and overlays set by a key of their own."""
+
+_SECTIONS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *CALLBACKS)
 
 
 def our_error(error: BaseException | None) -> LightningGansError | None:
@@ -100,31 +102,59 @@ def _readable(message: str) -> str:
     )
     if unknown:
         name = unknown[1] or unknown[2]
-        leaf, known = name.rsplit(".")[-1], _known_settings()
-        if leaf in known:
+        known = [*_known_settings(), "class_path", "init_args"]
+        wrong = next((part for part in name.split(".") if part not in known), None)
+        if wrong is None:
             return f"{name} is a setting, but not of the class that is chosen: name the class that has it before it."
-        return f"{name} is no setting that is known here.{nearest(leaf, known)}"
-    if "arguments are required" in text:
-        return f"a model and data are missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
+        hint = nearest(wrong, _SECTIONS) if name.startswith(f"{wrong}.") else ""
+        return f"{name} is no setting that is known here.{hint or nearest(wrong, known)}"
+    missing = re.search(r"arguments are required: (.*)", text)
+    if missing:
+        names = missing[1].split(", ")
+        sections = [section for section in ("model", "data") if any(name.endswith(f".{section}") for name in names)]
+        if sections:
+            return f"{' and '.join(sections)} missing: name a recipe, as in `{PROGRAM} fit -c quickstart`."
+        return f"no value is given for {missing[1]}: set it{_option(names[0])}."
     key = re.search(r'Parser key "([\w.]+)"', text)
     value = re.search(r"(?:Got|Given) value: (.*?)(?: - Expected .*| Given value type.*)?$", text)
     if key is None or value is None:
         return text
-    setting = f"{key[1]} is {value[1]!r}"
+    class_path = re.search(r"class_path(?:': |=|', val=)'([\w.]+)'", value[1])
+    name = class_path[1] if class_path else value[1]
+    setting = f"{key[1]} is {name!r}"
+    if class_path or "class_path" in text or "Expected a path but" in text:
+        _check_class(setting, name)
+    base = re.search(r"does not correspond to a subclass of (\w+)", text)
+    if base:
+        return f"{setting}, which is no subclass of {base[1]}."
     if key[1] in ("model", "data"):
-        class_path = re.search(r"'class_path': '([\w.]+)'", value[1])
-        name = class_path[1] if class_path else value[1]
         known = _known_classes(GenerativeModule if key[1] == "model" else ImageDataModule)
-        return f"{key[1]} is {name!r}: choose from {', '.join(known)}, or a class of yours.{nearest(name, known)}"
+        return f"{setting}: choose from {', '.join(known)}, or a class of yours.{nearest(name, known)}"
     choices = re.findall(r"Literal\[(.*?)\]", text)
     if choices:
-        allowed = [choice.strip(" '\"") for choice in choices[-1].split(",")]
+        allowed = list(dict.fromkeys(one.strip(" '\"") for choice in choices for one in choice.split(",")))
         return f"{setting}: choose from {', '.join(allowed)}.{nearest(value[1], allowed)}"
     expected = dict.fromkeys(
         re.findall(r"Expected an? (?:<class ')?([\w. \[\],>=<-]+?)(?:'>)?(?=\.? (?:-|G|D|E)|$|:)", text)
     )
     kinds = [{"NoneType": "null", "collections.abc.Sequence": "a list"}.get(kind, kind) for kind in expected]
     return f"{setting}: expected {' or '.join(kinds)}." if kinds else text
+
+
+def _check_class(setting: str, class_path: str) -> None:
+    """Raise :class:`SettingError` for a class that cannot be imported, with the reason why."""
+    module, _, name = class_path.rpartition(".")
+    if re.fullmatch(r"\w+(\.\w+)*", module) and name not in (found := dir(import_named(setting, module))):
+        raise SettingError(f"{setting}: {module} has no {name!r}.{nearest(name, found)}")
+
+
+def _option(name: str) -> str:
+    """Return how an argument of the model's or of the data's class is set, where it is one of ours."""
+    for section, base in (("data", ImageDataModule), ("model", GenerativeModule)):
+        classes = [getattr(lightning_gans, known) for known in _known_classes(base)]
+        if any(name in inspect.signature(cls).parameters for cls in classes):
+            return f", as in --{section}.{name} VALUE"
+    return ", on the command line or among the init_args of its class"
 
 
 def _known_classes(base: type) -> list[str]:
@@ -140,4 +170,4 @@ def _known_settings() -> list[str]:
     classes += [value for name in lightning_gans.__all__ if inspect.isclass(value := getattr(lightning_gans, name))]
     constructors = [vars(base)["__init__"] for cls in classes for base in cls.__mro__ if "__init__" in vars(base)]
     names = {name for constructor in constructors for name in inspect.signature(constructor).parameters}
-    return sorted(names | {"model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *CALLBACKS})
+    return sorted(names | set(_SECTIONS))

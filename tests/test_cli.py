@@ -92,6 +92,7 @@ def fails(args, code, capsys):
         ),
         (["--model.penalties", "{r1: x}"], ["penalties is 'x': expected float or null."]),
         (["--model.loss", "wgan"], ["loss is 'wgan'", "nonsaturating, minimax"]),
+        (["--trainer.precision", "17"], ["precision is '17'", "32,", "16-mixed", "bf16-mixed"]),
         (["--model", "DGAN"], ["model is 'DGAN'", "Did you mean 'DCGAN'?"]),
         pytest.param(["--data", "MNIST"], ["data is 'MNIST'", "MNISTDataModule"], marks=pytest.mark.slow),
         (["--data.batch_size", "0"], ["batch_size is 0", "greater than 0"]),
@@ -119,7 +120,8 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(args, words
     ("change", "words"),
     [
         (("latent_dim:", "latent_dimm:"), ["latent_dimm", "Did you mean 'latent_dim'?"]),
-        (("trainer:", "trainr:"), ["trainr"]),
+        (("trainer:", "trainr:"), ["trainr", "Did you mean 'trainer'?"]),
+        (("model:", "modle:"), ["modle", "Did you mean 'model'?"]),
         pytest.param(
             ("max_epochs:", "max_epoch:"), ["max_epoch", "Did you mean 'max_epochs'?"], marks=pytest.mark.slow
         ),
@@ -136,6 +138,36 @@ def test_a_typo_in_a_recipe_is_named(change, words, workplace, capsys):
     (workplace / "typo.yaml").write_text(text.replace(*change))
     said = fails(["fit", "-c", "typo.yaml"], 2, capsys)
     assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("def f(:", "importing 'users' fails with SyntaxError: invalid syntax (users.py, line 1)"),
+        ("raise RuntimeError('boom')", "importing 'users' fails with RuntimeError: boom"),
+        (
+            "import no_such_library",
+            "importing 'users' fails with ModuleNotFoundError: No module named 'no_such_library'",
+        ),
+        ("class Owm: pass", "users has no 'Own'. Did you mean 'Owm'?"),
+        ("class Own: pass", "no subclass of"),
+    ],
+)
+def test_a_mistake_in_a_users_module_is_quoted(module, words, workplace, monkeypatch, capsys):
+    (workplace / "users.py").write_text(module)
+    monkeypatch.syspath_prepend(workplace)
+    for setting in ("--model", "--model.generator.class_path", "--metrics.extractor.class_path"):
+        monkeypatch.delitem(sys.modules, "users", raising=False)
+        said = fails(["fit", "-c", "quickstart", setting, "users.Own"], 2, capsys)
+        assert "is 'users.Own'" in said and words in said, said
+    monkeypatch.delitem(sys.modules, "users", raising=False)
+    if "import" in words:
+        assert words in fails(["sample", "x.ckpt", "--import", "users", "--output", "a.png"], 2, capsys)
+
+
+@pytest.mark.parametrize("name", ["", ".users"])
+def test_what_names_no_module_is_refused(name, capsys):
+    assert f"--import is {name!r}" in fails(["sample", "x.ckpt", "--import", name, "--output", "a.png"], 2, capsys)
 
 
 @pytest.mark.parametrize("args", [["fit", "-c", "dcgan_mnst"], ["recipes", "dcgan_mnst"]])
@@ -166,8 +198,18 @@ def test_an_unknown_command_gets_the_list(capsys):
     assert "Did you mean" in fails(["smaple"], 2, capsys)
 
 
-def test_fit_without_a_recipe_says_how_to_begin(capsys):
-    assert "fit -c quickstart" in fails(["fit"], 2, capsys)
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], ["model and data", "fit -c quickstart"]),
+        (["--model", "DCGAN"], ["data missing", "fit -c quickstart"]),
+        (["-c", "dcgan_folder"], ["data_dir", "--data.data_dir"]),
+        (["-c", "quickstart", "--model.generator.class_path", "torch.nn.Linear"], ["in_features, out_features"]),
+    ],
+)
+def test_what_is_missing_is_named(args, words, capsys):
+    said = fails(["fit", *args], 2, capsys)
+    assert all(word in said for word in words), said
 
 
 def test_a_missing_data_folder_offline_is_an_error_about_data(monkeypatch, workplace, capsys):
@@ -195,7 +237,9 @@ def test_wrong_labels_and_outputs_are_refused(trained, workplace, capsys):
     conditional = ["sample", trained["conditional"]]
     said = fails([*conditional, "--labels", "3,10", "--output", "a.png"], 2, capsys)
     assert "10" in said and "0 to 9" in said
-    assert "3,x" in fails([*conditional, "--labels", "3,x", "--output", "a.png"], 2, capsys)
+    for wrong in ("3,x", "3,99999999999999999999"):
+        assert wrong in fails([*conditional, "--labels", wrong, "--output", "a.png"], 2, capsys)
+    assert "--device is 'meta'" in fails([*sample, "--device", "meta", "--output", "a.png"], 2, capsys)
     assert "'a.jpg'" in fails([*sample, "--output", "a.jpg"], 2, capsys)
     assert "num_samples is 0" in fails(["sample", trained["gan"], "--num_samples", "0", "--output", "a.png"], 2, capsys)
     assert "--ouput" in fails([*sample, "--output", "a.png", "--ouput", "b.png"], 2, capsys)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import DataError, SettingError
+from lightning_gans.errors import DataError, SettingError, import_named
 from lightning_gans.files import check_free_folder, check_writable, replacing, replacing_folder
 from lightning_gans.models import GenerativeModule, load
 from lightning_gans.pictures import EXTENSIONS, UNREADABLE, grid, read_picture, save_png, to_image, to_uint8
@@ -42,10 +41,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, device: bool = True) ->
 def load_model(args: argparse.Namespace) -> GenerativeModule:
     """Read the model that the arguments name."""
     for module in args.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise SettingError(f"--import {module}: {error}.") from error
+        import_named(f"--import is {module!r}", module)
     return load(args.checkpoint, _device(args.device))
 
 
@@ -55,7 +51,7 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device).cpu()  # "meta" has tensors, and nothing in them
     except (RuntimeError, AssertionError) as error:
         raise SettingError(f"--device is {name!r}: {str(error).splitlines()[0]}") from None
     return device
@@ -66,8 +62,10 @@ def whole_numbers(option: str, text: str | None) -> list[int]:
     if text is None:
         return []
     try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
+        numbers = [int(number) for number in text.split(",")]
+        torch.tensor(numbers)  # may be too many digits for one
+        return numbers
+    except (ValueError, RuntimeError):
         raise SettingError(f"--{option} is {text!r}: give whole numbers with commas between, as in 3,1,4.") from None
 
 
