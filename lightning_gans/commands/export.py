@@ -44,18 +44,18 @@ def run(args: argparse.Namespace) -> None:
     if output.suffix not in _FORMATS:
         raise SettingError(f"--output is {args.output!r}: give a name that ends in {', '.join(_FORMATS)}.")
     check_writable(output)
+    card_file = check_writable(output.with_name(f"{output.name}.json"))
     model = load_model(args).float()
     if args.encoder and not hasattr(model, "encode"):
         raise SettingError(f"--encoder: a {type(model).__name__} has none.")
     with torch.no_grad(), model.evaluating():
         exported = Exported(model, encoder=args.encoder, ema=not args.no_ema).eval()
-        content, run_again = _FORMATS[output.suffix](exported)
+        content, run_again = _written(exported, output.suffix)
         difference = _largest_difference(exported, run_again)
     if not difference <= _TOLERANCE:
         raise DataError(f"{output} was not written: what was exported differs from the model by {difference:.2g}.")
     with replacing(output) as file:
         file.write(content)
-    card_file = output.with_name(f"{output.name}.json")
     card = _card(args, model, exported, output, content, difference)
     with replacing(card_file) as file:
         file.write(json.dumps(card, indent=2).encode())
@@ -162,6 +162,18 @@ def _safetensors(exported: Exported) -> _Written:
 _FORMATS = {".onnx": _onnx, ".pt2": _pt2, ".safetensors": _safetensors}
 
 
+def _written(exported: Exported, suffix: str) -> _Written:
+    """Return what is to be written; a model that runs and cannot be traced is no mistake, and is told so."""
+    try:
+        return _FORMATS[suffix](exported)
+    except Exception as error:
+        if suffix == ".safetensors":
+            raise
+        why = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]  # of ONNX: torch.export's
+        kind = "ONNX" if suffix == ".onnx" else suffix
+        raise DataError(f"the model cannot be exported as {kind}: {why[0]}; try .safetensors.") from error
+
+
 def _dynamic(exported: Exported) -> Any:
     """Say that batches may have any size."""
     batch = torch.export.Dim("batch", min=1)
@@ -174,7 +186,11 @@ def _quiet() -> Iterator[None]:
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()) as said,
+            contextlib.redirect_stderr(said),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -205,6 +221,7 @@ def _card(
         inputs["labels"] = {"dtype": "int64", "shape": ["batch"], "range": [0, exported.num_classes - 1]}
     pictures = {"dtype": "float32", "shape": ["batch", *model.image_shape], "range": [-1, 1]}
     codes = {"dtype": "float32", "shape": ["batch", model.latent_dim]}
+    averaged = not args.no_ema and model.ema_half_life > 0
     return {
         "format": 1,
         "file": output.name,
@@ -212,24 +229,34 @@ def _card(
         "class": f"{type(model).__module__}.{type(model).__qualname__}",
         "hyperparameters": model.arguments,
         "networks": sorted(name for name, _ in exported.named_children()),
-        "averaged_weights": not args.no_ema and model.ema_half_life > 0,
+        "averaged_weights": averaged,
         "inputs": inputs if args.encoder else inputs | {"latents": codes | {"distribution": "standard normal"}},
         "outputs": {"mean": codes, "log_variance": codes} if args.encoder else {"images": pictures},
         "largest_difference": difference,
         "step": model.weights_step,
         "images_seen": model.images_seen,
-        "evaluation": _evaluation(Path(args.checkpoint), model.weights_step),
+        "evaluation": _evaluation(
+            Path(args.checkpoint), model.weights_step, averaged if model.ema_half_life > 0 else None
+        ),
         "lightning_gans": lightning_gans.__version__,
         "torch": str(torch.__version__),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _evaluation(checkpoint: Path, step: int) -> Mapping[str, Any] | None:
-    """Return the scores that a run's folder holds for a checkpoint, with the protocol they were made under."""
+def _evaluation(checkpoint: Path, step: int, ema: bool | None) -> Mapping[str, Any] | None:
+    """Return the scores that a run's folder holds for a checkpoint's weights, with the protocol they were made under.
+
+    Args:
+        checkpoint: The checkpoint.
+        step: Of its weights.
+        ema: Whether they are the moving average; None where there is no difference.
+    """
     path = checkpoint.absolute().parent.parent / "metrics" / f"step={step:07d}.json"
     try:
-        found = json.loads(path.read_text())
-        return {name: found[name] for name in ("stage", "scores", "protocol")}
+        found = json.loads(path.read_bytes())
+        scored = {found["protocol"][name] for name in ("ema", "likelihood_ema") if name in found["protocol"]} or {True}
+        told = {name: found[name] for name in ("stage", "scores", "protocol")}
+        return told if ema is None or scored == {ema} else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

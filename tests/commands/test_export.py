@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gans import load
+from lightning_gans import GAN, load
 from lightning_gans.cli import main
 from lightning_gans.commands import export
 from tests.commands.conftest import MODELS
@@ -114,6 +114,11 @@ def test_the_card_says_what_is_in_the_file(checkpoints, tmp_path):
     assert card["networks"] == ["generator"] and card["averaged_weights"]
     assert card["evaluation"] == {name: scores[name] for name in ("stage", "scores", "protocol")}
     assert card["largest_difference"] == 0
+    for scored, no_ema, told in ((True, True, False), (False, True, True), (False, False, False), (True, False, True)):
+        scores["protocol"]["ema"] = scored
+        (run / "metrics" / "step=0000000.json").write_text(json.dumps(scores))
+        main(["export", str(copy), "--output", "m.safetensors", *["--no_ema"] * no_ema])
+        assert (json.loads(Path("m.safetensors.json").read_text())["evaluation"] is not None) == told
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2", "safetensors"])
@@ -130,6 +135,31 @@ def test_an_export_that_differs_is_not_written(checkpoints, suffix, monkeypatch,
         main(["export", checkpoints["gan"], "--output", f"m.{suffix}"])
     assert "differs from the model by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+def test_a_model_that_cannot_be_traced_is_told_so(checkpoints, suffix, monkeypatch, capsys, tmp_path):
+    honest = GAN.decode
+
+    def choosy(self, *args, **options):
+        images = honest(self, *args, **options)
+        return -images if float(images.mean()) > 2 else images
+
+    monkeypatch.setattr(GAN, "decode", choosy)
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", checkpoints["gan"], "--output", f"m.{suffix}"])
+    said = capsys.readouterr().err
+    kind = "ONNX" if suffix == "onnx" else ".pt2"
+    assert stopped.value.code == 1 and len(said.splitlines()) == 1
+    assert f"cannot be exported as {kind}: Could not guard" in said and "try .safetensors" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_card_that_cannot_be_written_is_told_before_any_work(tmp_path, capsys):
+    (tmp_path / "m.pt2.json").mkdir()
+    with pytest.raises(SystemExit):
+        main(["export", "nosuch.ckpt", "--output", "m.pt2"])
+    assert "m.pt2.json is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
