@@ -114,8 +114,8 @@ def print_summary(trainer: pl.Trainer, callbacks: Mapping[str, Any], seconds: fl
         return
     output = "samples.png" if model.makes_pictures else "samples.npz"
     more = _more(trainer) if finished else ""
-    print(f"Sample:  {PROGRAM} sample {last} --num_samples 64 --output {output}")
-    print(f"Go on:   {PROGRAM} resume {shown(folder_of(trainer))} {more}".rstrip())
+    print(f"Sample:  {PROGRAM} sample {shlex.quote(last)} --num_samples 64 --output {output}")
+    print(f"Go on:   {PROGRAM} resume {shlex.quote(shown(folder_of(trainer)))} {more}".rstrip())
 
 
 def _more(trainer: pl.Trainer) -> str:

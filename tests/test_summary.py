@@ -1,6 +1,7 @@
 """What a fit leaves behind when it ends."""
 
 import json
+import shlex
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import yaml
 import lightning_gans
 from lightning_gans import cli, summary
 from lightning_gans.cli import main
+from lightning_gans.commands import recipes
 
 TINY = [
     "-c",
@@ -77,6 +79,16 @@ def test_a_test_says_which_checkpoint_of_which_training_it_scored(tmp_path, monk
     assert (config["ckpt_path"], config["seed_everything"]) == (checkpoint, 42)
     (path,) = (run / "metrics").iterdir()
     assert json.loads(path.read_text())["run_seed"] == 5
+
+
+def test_what_to_do_next_can_be_pasted_into_a_shell(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my recipe.yaml").write_text((recipes.folder() / "quickstart.yaml").read_text())
+    main(["fit", "-c", "my recipe.yaml", *TINY[2:]])
+    sample, go_on = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    run = "runs/my recipe/version_0"
+    assert sample[:4] == ["Sample:", "lightning-gans", "sample", f"{run}/checkpoints/last.ckpt"]
+    assert go_on[:4] == ["Go", "on:", "lightning-gans", "resume"] and go_on[4] == run
 
 
 def test_a_run_without_a_folder_leaves_no_record(tmp_path, monkeypatch):
