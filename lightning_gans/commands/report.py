@@ -9,6 +9,7 @@ import html
 import io
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lightning_gans.errors import DataError
 from lightning_gans.files import check_writable, replacing
 
 _MOST_PICTURES = 12
+_STEP = re.compile(r"step=[0-9]+")
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1100px; margin: 2em auto;
        padding: 0 1em; }
@@ -52,8 +54,8 @@ def run(args: argparse.Namespace) -> None:
 def make_page(folder: Path) -> str:
     """Return the page of a run."""
     series = read_series(folder / "metrics.csv")
-    evaluations = [_read_json(path) for path in sorted(folder.glob("metrics/step=*.json"))]
-    evaluations = [found for found in evaluations if isinstance(found.get("scores"), dict)]
+    evaluations = [_read_json(path) for path in _of_steps(folder / "metrics", "json")]
+    evaluations = [found for found in evaluations if _mapping(found, "scores")]
     latest = evaluations[-1] if evaluations else {}
     config = folder / "config.yaml"
     name = "/".join(folder.absolute().parts[-2:])
@@ -63,7 +65,7 @@ def make_page(folder: Path) -> str:
         _section("Losses", _charts(series, "train/", {})),
         _section("Scores", _score_table(latest) + _charts(series, "val/", _floor(latest))),
         *(
-            _section(title, _pictures(sorted((folder / of).glob("step=*.png"))))
+            _section(title, _pictures(_of_steps(folder / of, "png")))
             for of, title in (
                 ("samples", "Samples"),
                 ("reconstructions", "Reconstructions"),
@@ -71,8 +73,8 @@ def make_page(folder: Path) -> str:
             )
         ),
         _section("Watchdog", _charts(series, "watchdog/", {})),
-        _section("Protocol of the scores", _table(_flat(latest.get("protocol", {})))),
-        _section("Configuration", f"<pre>{html.escape(config.read_text())}</pre>" if config.is_file() else ""),
+        _section("Protocol of the scores", _table(_flat(_mapping(latest, "protocol")))),
+        _section("Configuration", f"<pre>{html.escape(_read_text(config))}</pre>" if config.is_file() else ""),
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><link rel="icon" href="data:,">'
     head += f"<style>{_STYLE}</style>"
@@ -83,18 +85,29 @@ def make_page(folder: Path) -> str:
 def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
     """Return each column of a run's ``metrics.csv`` as pairs of step and finite value."""
     series: dict[str, list[tuple[int, float]]] = {}
-    with open(path, newline="") as file:
-        for row in csv.DictReader(file):
-            for name, text in row.items():
-                if name in (None, "epoch", "step") or not text:
-                    continue
-                try:
-                    step, value = int(row["step"]), float(text)
-                except (KeyError, TypeError, ValueError):
-                    raise DataError(f"{path} is damaged: {name} is {text!r}.") from None
-                if math.isfinite(value):
-                    series.setdefault(name, []).append((step, value))
+    for row in csv.DictReader(io.StringIO(_read_text(path), newline="")):
+        for name, text in row.items():
+            if name in (None, "epoch", "step") or not text:
+                continue
+            try:
+                step, value = int(row["step"]), float(text)
+            except (KeyError, TypeError, ValueError):
+                raise DataError(f"{path} is damaged: {name} is {text!r}.") from None
+            if math.isfinite(value):
+                series.setdefault(name, []).append((step, value))
     return series
+
+
+def _of_steps(folder: Path, suffix: str) -> list[Path]:
+    """Return what a run has written of its steps, in their order, and nothing that was put beside it."""
+    return sorted(path for path in folder.glob(f"step=*.{suffix}") if _STEP.fullmatch(path.stem) and path.is_file())
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from None
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -105,27 +118,43 @@ def _read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _mapping(found: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a part of a file that may have been edited by hand, and nothing where it is no mapping."""
+    part = found.get(name)
+    return part if isinstance(part, dict) else {}
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def _grouped(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+
+
 def _about(folder: Path, latest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return how the run was made."""
-    rows = [("model", str(latest.get("model", ""))), ("data", str(latest.get("protocol", {}).get("data", "")))]
-    for fit in _read_json(folder / "run.json").get("fits", []):
+    rows = [("model", str(latest.get("model", ""))), ("data", str(_mapping(latest, "protocol").get("data", "")))]
+    fits = _read_json(folder / "run.json").get("fits")
+    for fit in fits if isinstance(fits, list) else []:
+        if not isinstance(fit, dict):
+            continue
         rows += [
             ("command", str(fit.get("command", ""))),
-            ("generator updates", f"{fit.get('from_step', 0):,} to {fit.get('step', 0):,}"),
-            ("images seen", f"{fit.get('images_seen', 0):,}"),
-            ("seconds", f"{fit.get('seconds', 0):,}"),
+            ("generator updates", f"{_grouped(fit.get('from_step', 0))} to {_grouped(fit.get('step', 0))}"),
+            ("images seen", _grouped(fit.get("images_seen", 0))),
+            ("seconds", _grouped(fit.get("seconds", 0))),
             ("hardware", f"{fit.get('hardware', '')}, {fit.get('processes', 1)} process(es)"),
             ("commit, date", f"{fit.get('commit')}, {fit.get('date')}"),
         ]
-    versions = latest.get("versions", {})
-    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in versions.items())))
+    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in _flat(_mapping(latest, "versions")))))
     return [(name, value) for name, value in rows if value]
 
 
 def _floor(latest: Mapping[str, Any]) -> dict[str, float]:
     """Return the scores of real images in the samples' place."""
-    floor = latest.get("floor") or {}
-    return {f"val/{name}": value for name, value in (floor.get("scores") or {}).items()}
+    scores = _numbers(_mapping(_mapping(latest, "floor"), "scores"))
+    return {f"val/{name}": value for name, value in scores.items()}
 
 
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -141,7 +170,7 @@ def _score_table(latest: Mapping[str, Any]) -> str:
     """Return the last scores beside those of real images."""
     floor = _floor(latest)
     rows = []
-    for name, value in latest.get("scores", {}).items():
+    for name, value in _numbers(_mapping(latest, "scores")).items():
         real = floor.get(f"val/{name}")
         cells = [f"{value:.4g}", "" if real is None else f"{real:.4g}"]
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)

@@ -132,6 +132,43 @@ def test_what_is_no_run_is_one_sentence(run, workplace, capsys):
     assert "holds no metrics.csv" in says("empty")
     (run / "metrics.csv").write_text("step,val/fid\nx,1\n")
     assert "metrics.csv is damaged" in says(run)
+    for name in ("metrics.csv", "config.yaml"):
+        (run / "metrics.csv").write_text("step,val/fid\n1,1\n")
+        (run / name).write_bytes(b"step,val/\xff\n1,1\n")
+        assert f"{name} cannot be read: 'utf-8' codec" in says(run)
+
+
+def test_what_is_not_the_runs_own_is_left_out(run):
+    page = report.make_page(run)
+    for name in ("step=0000020 (1).png", "step=best.png", "step=best.json"):
+        (run / ("metrics" if name.endswith("json") else "samples") / name).write_text('{"scores": {"fid": 7777.0}}')
+    (run / "samples" / "step=0000021.png").mkdir()
+    assert report.make_page(run) == page
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        ({"protocol": None}, "&lt;mnist&gt;"),
+        ({"versions": None}, "2.15"),
+        ({"floor": [1]}, "0.5<"),
+        ({"floor": {"scores": {"fid": None}}}, "0.5<"),
+        ({"scores": {"fid": None, "kid": 0.125}}, "2.5<"),
+        ({"scores": None}, "2.5<"),
+    ],
+)
+def test_an_evaluation_that_was_edited_is_shown_without_what_is_lost(run, change, lost):
+    assert lost in report.make_page(run)
+    (run / "metrics" / "step=0000020.json").write_text(json.dumps(SCORES | change))
+    page = report.make_page(run)
+    Reader(page)
+    assert lost not in page
+
+
+@pytest.mark.parametrize("record", [{"fits": [1]}, {"fits": None}, {"fits": 3}, {"fits": [{"step": "x"}]}, [1]])
+def test_a_record_that_was_edited_is_shown_without_what_is_lost(run, record):
+    (run / "run.json").write_text(json.dumps(record))
+    assert "Losses" in Reader(report.make_page(run)).text
 
 
 @pytest.mark.slow
