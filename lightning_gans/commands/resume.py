@@ -65,9 +65,10 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     elsewhere = folder != run / LAST.parent
     traces = [run / RECORD, *run.glob("metrics/*.json"), *([run / "metrics.csv"] if elsewhere else [])]
     if any(trace.is_file() for trace in traces):
+        place = ", where checkpoint.dirpath says that it is" if elsewhere else ""
         raise DataError(
-            f"{last} does not exist, though {run} has trained before: name a checkpoint with --ckpt_path, or begin a "
-            f"new run with `lightning-gans fit -c {run / CONFIG}`."
+            f"{last} does not exist{place}, though {run} has trained before: name a checkpoint with --ckpt_path, or "
+            f"begin a new run with `lightning-gans fit -c {run / CONFIG}`."
         )
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"{run} has no checkpoint yet: it starts afresh.")
