@@ -190,6 +190,11 @@ class _TrainingCLI(LightningCLI):
             parser.add_class_arguments(callback, key)
         parser.add_argument("--init_from", type=str | None, help="start from the weights of this checkpoint")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line, and refuse a seed that there is not before it is used."""
+        super().parse_arguments(parser, args)
+        check_seed(self.config[self.config.subcommand].seed_everything)
+
     def instantiate_classes(self) -> None:
         """Build everything, with a checkpoint's model where one is named, and note how its networks were named."""
         check_trainer(self._get(self.config, "trainer"))
@@ -197,11 +202,6 @@ class _TrainingCLI(LightningCLI):
         super().instantiate_classes()
         init_args = self._get(self.config, "model").get("init_args")
         self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))
-
-    def _set_seed(self) -> None:
-        """Seed everything, with a seed that there is."""
-        check_seed(self._get(self.config, "seed_everything"))
-        super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:
         """Do not let Lightning read the checkpoint: it imports the class that stands in there, before any check."""
