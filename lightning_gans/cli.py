@@ -274,8 +274,11 @@ class _TrainingCLI(LightningCLI):
         if self.run is not None and self.trainer.is_global_zero:
             for left in self.run.rglob(".*.tmp"):
                 left.unlink(missing_ok=True)
+        if self._get(self.config, "ckpt_path") is not None:
+            return
+        self._check_place()
         init_from = self._get(self.config, "init_from")
-        if init_from is not None and self._get(self.config, "ckpt_path") is None:
+        if init_from is not None:
             self.model.load_weights(init_from)
 
     def before_validate(self) -> None:
@@ -283,6 +286,16 @@ class _TrainingCLI(LightningCLI):
         self._check_shapes()
 
     before_test = before_predict = before_validate
+
+    def _check_place(self) -> None:
+        """Do not let a new run write over another's checkpoint, where it has no folder of its own for them."""
+        checkpoint = self.callbacks["checkpoint"]
+        last = Path(checkpoint.dirpath or folder_of(self.trainer) / resume.LAST.parent) / resume.LAST.name
+        if checkpoint.enabled and last.is_file() and not self._get(self.config, "trainer").fast_dev_run:
+            raise DataError(
+                f"{last} is there already, of another run: go on from it with --ckpt_path, or name another folder with "
+                "--checkpoint.dirpath."
+            )
 
     def _check_shapes(self) -> None:
         """Compare the images of the model and of the data, where the data says what they are."""

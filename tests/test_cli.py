@@ -564,6 +564,17 @@ def test_checkpoints_in_a_folder_of_their_own_are_found(workplace, capsys):
     assert "checkpoint.dirpath" in fails(["resume", str(RUN)], 1, capsys)
 
 
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [(["--checkpoint.dirpath", "kept"], "kept/last.ckpt"), (["--trainer.logger", "false"], "checkpoints/last.ckpt")],
+)
+def test_a_new_run_does_not_write_over_anothers_checkpoint(words, last, workplace, capsys):
+    main([*BRIEF, *words])
+    before = Path(last).read_bytes()
+    assert f"{last} is there already" in fails([*BRIEF, *words], 1, capsys)
+    assert Path(last).read_bytes() == before
+
+
 def test_a_checkpoint_that_counts_no_rows_keeps_those_up_to_its_step(stopped):
     header = (RUN / "metrics.csv").read_text().splitlines()[0].split(",")
     with open(RUN / "metrics.csv", "a", newline="") as file:
