@@ -211,8 +211,10 @@ class _TrainingCLI(LightningCLI):
         config, fitting = self.config[self.subcommand], self.subcommand == "fit"
         if fitting and config.ckpt_path is None and SLURMEnvironment.detect():
             # This job, put back into the queue: it is started with the same words.
-            last = Path("runs") / self._recipe() / str(_slurm_version()) / resume.LAST
-            config.ckpt_path = str(last) if last.is_file() else None
+            run, elsewhere = Path("runs") / self._recipe() / str(_slurm_version()), config.checkpoint.dirpath
+            last = run / resume.LAST if elsewhere is None else Path(elsewhere) / resume.LAST.name
+            if last.is_file() and (run / resume.CONFIG).is_file():
+                config.ckpt_path, self.run = str(last), run
         if config.ckpt_path is None:
             if not fitting:
                 raise SettingError(f"{self.subcommand} needs a trained model: name its checkpoint by --ckpt_path.")
@@ -293,8 +295,8 @@ class _TrainingCLI(LightningCLI):
         last = Path(checkpoint.dirpath or folder_of(self.trainer) / resume.LAST.parent) / resume.LAST.name
         if checkpoint.enabled and last.is_file() and not self._get(self.config, "trainer").fast_dev_run:
             raise DataError(
-                f"{last} is there already, of another run: go on from it with --ckpt_path, or name another folder with "
-                "--checkpoint.dirpath."
+                f"{last} is there already: go on from it with --ckpt_path, or give the new run a folder of its own "
+                "(checkpoint.dirpath, or its logger's name and version)."
             )
 
     def _check_shapes(self) -> None:
@@ -344,6 +346,8 @@ class _TrainingCLI(LightningCLI):
     def _record(self, seconds: float) -> None:
         """Write down how the run was made; what ended before its first batch has made nothing of it."""
         if self.from_step is None or not self.trainer.loggers or self._get(self.config, "trainer").fast_dev_run:
+            return
+        if self.trainer.global_step == 0:  # it failed in its first update
             return
         if self.trainer.is_global_zero:
             write_record(self.trainer, self.words, seconds, self.from_step, self.commit)

@@ -38,6 +38,11 @@ class UnwritableError(DataError, OSError):
     def __init__(self, path: object, error: OSError) -> None:
         super().__init__(f"{path} cannot be written: {error.strerror or error}.")
         self.strerror = error.strerror
+        self._made_of = path, error
+
+    def __reduce__(self) -> Any:
+        """Say how it is made again, as in another process."""
+        return type(self), self._made_of
 
 
 class DivergedError(LightningGansError, ArithmeticError):

@@ -176,6 +176,8 @@ def _eight_bits(image: ImageFile.ImageFile, convert: bool) -> Image.Image:
 def _has_16_bits(image: ImageFile.ImageFile) -> bool:
     """Whether the file has 16 bits a channel, of which PIL keeps 8 of each colour; known only until it is loaded."""
     for decoder, _, _, args in image.tile:  # args begin with how pixels are stored, as in "RGB;16B"
-        if re.search(r";16[BLN]", str(args)) or (decoder.startswith("ppm") and int((args or ())[1]) > 255):
+        if re.search(r";16[BLN]", str(args)) or (
+            decoder.startswith("ppm") and isinstance(args, tuple) and int(args[1]) > 255
+        ):
             return True
     return False

@@ -287,6 +287,21 @@ def test_errors_that_are_not_ours_keep_their_traceback(monkeypatch):
         main(QUICK)
 
 
+def test_a_run_that_failed_in_its_first_update_may_be_resumed(monkeypatch, brief, capsys):
+    step = lightning_gans.VAE.training_step
+
+    def broken(self, *args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(lightning_gans.VAE, "training_step", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(BRIEF)
+    monkeypatch.setattr(lightning_gans.VAE, "training_step", step)
+    main(["resume", str(RUN)])
+    assert "has no checkpoint yet: it starts afresh" in capsys.readouterr().out
+    assert same_state(LAST, brief[1] / "checkpoints" / "last.ckpt")
+
+
 def test_what_lightning_refuses_in_a_users_own_code_keeps_its_traceback(monkeypatch):
     def logs(self, *args):
         self.log("loss", "high")
@@ -610,17 +625,19 @@ def test_a_setting_of_the_model_that_conflicts_is_refused_with_both_values(stopp
     assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
 
 
-def test_a_job_of_slurm_that_is_started_again_goes_on(brief, steps, monkeypatch):
+@pytest.mark.parametrize("words", [[], ["--checkpoint.dirpath", "kept"]])
+def test_a_job_of_slurm_that_is_started_again_goes_on(words, brief, steps, monkeypatch):
     values = {"JOB_ID": 7, "JOB_NAME": "x", "NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
     for name, value in values.items():
         monkeypatch.setenv(f"SLURM_{name}", str(value))
     run = RUN.parent / "slurm_7"
-    main(BRIEF)
-    assert same_state(run / "checkpoints" / "last.ckpt", brief[1] / "checkpoints" / "last.ckpt")
-    main([*BRIEF, "--trainer.max_epochs", "2"])
+    last = Path(words[1]) / "last.ckpt" if words else run / "checkpoints" / "last.ckpt"
+    main([*BRIEF, *words])
+    assert same_state(last, brief[1] / "checkpoints" / "last.ckpt")
+    main([*BRIEF, *words, "--trainer.max_epochs", "2"])
     assert steps == [0, 1, 2, 3, 4, 5, 6, 7]
     assert [path.name for path in RUN.parent.iterdir()] == ["slurm_7"]
-    assert same_state(run / "checkpoints" / "last.ckpt", brief[2] / "checkpoints" / "last.ckpt")
+    assert same_state(last, brief[2] / "checkpoints" / "last.ckpt")
     assert (run / "metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
 
 

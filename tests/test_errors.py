@@ -1,13 +1,22 @@
 """Checks of settings: one error that names the setting, its value and what is allowed."""
 
+import errno
 import math
+import pickle
 
 import numpy as np
 import pytest
 import torch
 
 from lightning_gans import DCGAN, GAN, R3GAN, VAE, ConditionalGAN, RecurrentGAN, ResNetGAN, SettingError
-from lightning_gans.errors import check_counts, check_not_negative, check_positive, check_share, check_widths
+from lightning_gans.errors import (
+    UnwritableError,
+    check_counts,
+    check_not_negative,
+    check_positive,
+    check_share,
+    check_widths,
+)
 from tests.toys import NUM_CLASSES, SHAPE, tiny
 
 
@@ -133,3 +142,9 @@ def test_numbers_of_numpy_are_numbers():
     model = tiny(ConditionalGAN, num_classes=np.int64(NUM_CLASSES), generator_lr=np.float32(1e-3), d_steps=np.int64(2))
     assert model.sample(2, seed=0).isfinite().all()
     assert torch.is_tensor(tiny(VAE, likelihood="gaussian", sigma=np.float32(0.5)).log_sigma)
+
+
+def test_what_cannot_be_written_is_told_in_other_processes_too():
+    error = UnwritableError("a/b", OSError(errno.ENOSPC, "No space left on device"))
+    again = pickle.loads(pickle.dumps(error))
+    assert str(again) == str(error) == "a/b cannot be written: No space left on device."

@@ -209,6 +209,8 @@ class UpdatingModule(pl.LightningModule):
         if first:
             self._stages_checked |= {stage}
             low, high = (bound.item() for bound in images.aminmax())
+            if not math.isfinite(low + high):
+                raise DataError("the data's images are not all finite numbers.")
             if not -1 - ROUNDING <= low <= high <= 1 + ROUNDING:
                 raise DataError(f"the data's images go from {low:.4g} to {high:.4g}: scale them to -1 to 1.")
         images = images.to(self.dtype, memory_format=self.image_format)
@@ -222,7 +224,7 @@ class UpdatingModule(pl.LightningModule):
                 "number for each, as labels.argmax(1) makes of one-hot ones."
             )
         if first or (labels.device.type == "cpu" and len(labels) > 0):
-            for label in (bound.item() for bound in labels.aminmax()):
+            for label in (bound.item() for bound in labels.long().aminmax()):
                 if not 0 <= label < self.num_classes:
                     raise SettingError(
                         f"num_classes is {self.num_classes}, but the data has the label {label}: labels are 0 to "

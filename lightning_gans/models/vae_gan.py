@@ -163,6 +163,7 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         # In one call, so that the statistics of a BatchNorm are those of both kinds of latents.
         fake = self.decode(torch.cat([latents, self.noise(len(images), 0)]), _twice(labels), ema=False)
         self.check_made(fake)
+        fake = fake.to(images.dtype)  # also under autocast: a penalty differentiates at them without it
         return _Made(mean, log_variance, posterior, latents, fake)
 
     def _discriminator_losses(

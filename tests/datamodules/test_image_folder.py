@@ -203,6 +203,11 @@ def test_colours_of_16_bits_are_odd(tmp_path, kind):
     assert np.abs(found - ([156] * 3 if kind == "la.png" else np.array([0, 156, 255]))).max() <= 1
 
 
+def test_plain_bits_are_read_as_they_are(tmp_path):
+    (tmp_path / "bits.ppm").write_bytes(b"P1\n2 2\n0 1 1 0\n")
+    assert read_picture(tmp_path / "bits.ppm", (1, 2, 2), convert=False).tolist() == [[[255, 0], [0, 255]]]
+
+
 def test_a_bitmap_of_16_bits_a_pixel_has_less_than_8_a_channel(tmp_path):
     # 5, 6 and 5 bits, in rows of whole words.
     masks = struct.pack("<III", 0xF800, 0x7E0, 0x1F)

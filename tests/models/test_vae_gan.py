@@ -161,6 +161,14 @@ def test_other_losses_are_two_games(make_trainer, loss):
             torch.testing.assert_close(gradient, value, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("penalty", ["r1", "r2", "wgan_gp", "dragan"])
+def test_penalties_under_autocast(make_trainer, penalty):
+    model = conv(penalties={penalty: 1.0}, augment=["translation"], loss="relativistic")
+    trainer = make_trainer(precision="bf16-mixed", log_every_n_steps=1)
+    trainer.fit(model, loader(make_batches(2)))
+    assert trainer.callback_metrics[f"train/{penalty}"].isfinite()
+
+
 def test_the_error_is_that_of_features_of_what_is_not_augmented(make_trainer):
     logged = []
     for augment in ([], ["color", "translation", "cutout"]):
