@@ -19,6 +19,7 @@ from lightning_gans.errors import (
     check_positive,
 )
 from lightning_gans.models.base import call
+from lightning_gans.models.judging import Judgements
 from lightning_gans.models.regularization import RegularizedModule
 from lightning_gans.models.updates import Part, cosine
 from lightning_gans.randomness import Stream
@@ -128,6 +129,12 @@ class AdversarialModule(RegularizedModule):
         turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
         return (labels + 1 + turn) % self.num_classes
 
+    def auxiliary_loss(self, judgements: Judgements, shown: Sequence[Tensor], labels: Tensor) -> Tensor | float:
+        """Refuse real images with wrong labels beside an auxiliary classifier."""
+        if judgements and judgements[0].classes is not None:
+            check_mismatch(self.mismatch_weight)
+        return super().auxiliary_loss(judgements, shown, labels)
+
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``, in its type also under autocast.
 
@@ -181,22 +188,8 @@ class AdversarialModule(RegularizedModule):
                 fake = self.generate(self.noise(len(real), update), labels)
             if kept is not None:
                 kept.append(fake)
-            # Where the gradient is penalized, the logits that the loss is made from serve the penalty too.
-            shown = real.detach().requires_grad_("r1" in weights)
-            judged = fake.detach().requires_grad_("r2" in weights)
-            with self.watched(update) as judgements:
-                loss = self.discriminator_loss(shown, judged, labels)
-                if labels is not None and judgements and judgements[0].classes is not None:
-                    check_mismatch(self.mismatch_weight)
-                found = self.penalty_terms(weights, judgements, shown, judged, labels, update)
-                for name, penalty in found.items():
-                    loss = loss + weights[name] * penalty
-                if labels is not None:
-                    loss = loss + self.auxiliary_loss(judgements, (shown, judged), labels)
-            scores.append({name: penalty.detach() for name, penalty in found.items()})
-            for name, images in (("d_real", shown), ("d_fake", judged)):
-                if self.will_log and (judgement := judgements.of(images)) is not None:
-                    scores[-1][name] = judgement.logits.detach().float().mean()
+            loss, found = self.regularized_discriminator_loss(real, fake, labels, weights, update)
+            scores.append(found)
             yield loss
 
     def _generator_losses(self, parts: Sequence[Part], update: int, kept: list[Tensor]) -> Iterator[Tensor]:

@@ -110,7 +110,7 @@ class RegularizedModule(GenerativeModule):
         """
 
         def augmented(images: Tensor, call: int) -> Tensor:
-            sets = len(images) // (num or len(images))
+            sets = len(images) // num if num and len(images) % num == 0 else 1
             uniforms = self._uniform_for(
                 sets, len(images) // sets, augmentation.NUM_UNIFORMS, Stream.AUGMENT, update, call
             )
@@ -128,6 +128,38 @@ class RegularizedModule(GenerativeModule):
         if self.penalty_end < 1:
             factor *= cosine(1.0, self.penalty_end, self.progress())
         return {name: weight * factor for name, weight in self.penalties.items() if weight > 0}
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the scalar that the discriminator's update brings down; ``fake`` carries no gradient."""
+        raise NotImplementedError
+
+    def regularized_discriminator_loss(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None, weights: Mapping[str, float], update: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return :meth:`discriminator_loss` with the penalties and the classifier's loss, and what is logged of it.
+
+        Args:
+            real: Images, ``(N, C, H, W)``.
+            fake: As many, or several sets of as many, one below another.
+            labels: The images', ``(N,)``, or None.
+            weights: Of the penalties that this update has.
+            update: Number of the update within its step.
+        """
+        # Where the gradient is penalized, the logits that the loss is made from serve the penalty too.
+        shown = real.detach().requires_grad_("r1" in weights)
+        judged = fake.detach().requires_grad_("r2" in weights)
+        with self.watched(update, num=len(real)) as judgements:
+            loss = self.discriminator_loss(shown, judged, labels)
+            scores = self.penalty_terms(weights, judgements, shown, judged, labels, update)
+            for name, penalty in scores.items():
+                loss = loss + weights[name] * penalty
+            if labels is not None:
+                loss = loss + self.auxiliary_loss(judgements, (shown, judged), labels)
+        logged = {name: penalty.detach() for name, penalty in scores.items()}
+        for name, images in (("d_real", shown), ("d_fake", judged)):
+            if self.will_log and (judgement := judgements.of(images)) is not None:
+                logged[name] = judgement.logits.detach().float().mean()
+        return loss, logged
 
     def penalty_terms(
         self,

@@ -176,20 +176,8 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
             else:
                 with torch.no_grad():
                     made = self._make(real, labels)
-            shown = real.detach().requires_grad_("r1" in weights)
-            judged = made.fake.detach().requires_grad_("r2" in weights)
-            with self.watched(0, num=len(real)) as judgements:
-                loss = self.discriminator_loss(shown, judged, labels)
-                found = self.penalty_terms(weights, judgements, shown, judged, labels, 0)
-                for name, penalty in found.items():
-                    loss = loss + weights[name] * penalty
-                if labels is not None:
-                    loss = loss + self.auxiliary_loss(judgements, (shown, judged), labels)
-            note = {name: penalty.detach() for name, penalty in found.items()}
-            for name, images in (("d_real", shown), ("d_fake", judged)):
-                if (judgement := judgements.of(images)) is not None:
-                    note[name] = losses.full_precision(judgement.logits.detach()).mean()
-            notes.append(note)
+            loss, found = self.regularized_discriminator_loss(real, made.fake, labels, weights)
+            notes.append(found)
             yield loss
 
     def _autoencoder_losses(
