@@ -13,7 +13,7 @@ from pytorch_lightning.strategies import StrategyRegistry
 from lightning_gans.errors import SettingError, check_choice, check_positive, nearest
 from lightning_gans.models.distributed import check_strategy_name
 
-_THEIRS, _CLI = ("pytorch_lightning", "lightning_fabric"), "lightning_gans.cli"
+_THEIRS, _CLI = ("pytorch_lightning", "lightning_fabric"), ("lightning_gans.cli", "lightning_gans.training_cli")
 
 
 def check_trainer(config: Any) -> None:
@@ -72,7 +72,7 @@ def refusal(error: Exception) -> SettingError | None:
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     modules = [frame.f_globals.get("__name__", "").partition(".")[0] for frame in frames]
     own = [frame for frame, module in zip(frames, modules, strict=True) if module not in _THEIRS]
-    if not modules or modules[-1] not in _THEIRS or any(frame.f_globals["__name__"] != _CLI for frame in own):
+    if not modules or modules[-1] not in _THEIRS or any(frame.f_globals["__name__"] not in _CLI for frame in own):
         return None
     building = any(frame.f_code.co_name == "instantiate_trainer" for frame in own)
     more = (TypeError, ImportError, RuntimeError) if building else ()

@@ -33,6 +33,10 @@ MAY_IMPORT = {
     "parsing": ({"callbacks", "commands", "datamodules", "models", "__init__"}, None),
     "trainer_settings": ({"models.distributed"}, LIGHTNING | {"lightning_fabric"}),
     "summary": ({"parsing", "__version__"}, None),
+    "training_cli": (
+        {"callbacks", "commands", "models", "parsing", "plugins", "summary", "trainer_settings"} | PICTURES,
+        None,
+    ),
     "cli": (None, None),
     "__main__": ({"cli"}, set()),
     "__init__": ({"callbacks", "datamodules", "metrics", "models", "plugins"} | PICTURES, set()),

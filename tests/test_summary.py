@@ -8,7 +8,8 @@ import torch
 import yaml
 
 import lightning_gans
-from lightning_gans import cli, summary
+from lightning_gans import summary
+from lightning_gans.callbacks import ProgressBar
 from lightning_gans.cli import main
 from lightning_gans.commands import recipes
 
@@ -58,12 +59,12 @@ def test_a_fit_that_an_error_ends_is_recorded_once_it_has_begun(tmp_path, monkey
             raise ValueError("a test")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.ProgressBar, "on_train_batch_end", fail)
+    monkeypatch.setattr(ProgressBar, "on_train_batch_end", fail)
     with pytest.raises(ValueError, match="a test"):
         main(["fit", *TINY])
     run = tmp_path / "runs" / "quickstart" / "version_0"
     assert [(fit["from_step"], fit["step"]) for fit in fits(run)] == [(0, 3)]
-    monkeypatch.setattr(cli.ProgressBar, "on_sanity_check_start", fail)
+    monkeypatch.setattr(ProgressBar, "on_sanity_check_start", fail)
     with pytest.raises(SystemExit):
         main(["fit", *TINY, "--trainer.num_sanity_val_steps", "1"])
     assert len(list(tmp_path.rglob("run.json"))) == 1

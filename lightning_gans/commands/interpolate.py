@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.nn import functional as F
 from lightning_gans.commands.outputs import (
     add_model_arguments,
     check_picture,
+    check_sheet,
     load_model,
     read_pictures,
     require_pictures,
@@ -24,9 +24,7 @@ from lightning_gans.commands.outputs import (
 from lightning_gans.errors import SettingError, check_positive
 from lightning_gans.models import GenerativeModule
 from lightning_gans.models.sampling import SAMPLE_BLOCK, slerp
-from lightning_gans.pictures import grid, save_png, sheet_size
-
-_MOST_PIXELS = 89_478_485  # from there on PIL warns of a decompression bomb, and from twice as many it opens none
+from lightning_gans.pictures import grid, save_png
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,11 +70,7 @@ def run(args: argparse.Namespace) -> None:
         )
     rows = [labels] if labels or model.num_classes == 0 else [[label] for label in known.tolist()]
     num = (stops - 1) * (args.steps - 1) + 1
-    if math.prod(sheet_size(num * len(rows), num, *model.image_shape[1:])) > _MOST_PIXELS:
-        raise SettingError(
-            f"--steps is {args.steps}: {num * len(rows):,} pictures fill more than {_MOST_PIXELS:,} pixels, "
-            "which programs refuse to open; take fewer."
-        )
+    check_sheet(f"--steps is {args.steps}", num * len(rows), num, model.image_shape)
     with torch.no_grad(), model.evaluating():
         if args.pictures:
             images = read_pictures(args.pictures, model)

@@ -11,6 +11,7 @@ import torch
 from lightning_gans.commands.outputs import (
     add_model_arguments,
     check_output,
+    check_sheet,
     load_model,
     open_output,
     picture_files,
@@ -52,6 +53,9 @@ def run(args: argparse.Namespace) -> None:
     if bool(labels) != (model.num_classes > 0) or set(labels) - set(range(model.num_classes)):
         allowed = f"give some of 0 to {model.num_classes - 1}" if model.num_classes else "the model is unconditional"
         raise SettingError(f"--labels is {args.labels}: {allowed}.")
+    columns = min(_COLUMNS, len(files))
+    if output.suffix == ".png":
+        check_sheet(f"there are {len(files):,} pictures", 2 * len(files), columns, model.image_shape)
     chosen = torch.tensor([labels[place % len(labels)] for place in range(len(files))]) if labels else None
 
     def reconstructed(start: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,7 +66,6 @@ def run(args: argparse.Namespace) -> None:
     starts = progress(range(0, len(files), _AT_ONCE), len(files), "Reconstructions")
     if output.suffix == ".png":
         images, made = (torch.cat(part) for part in zip(*map(reconstructed, starts), strict=True))
-        columns = min(_COLUMNS, len(files))
         pairs = [part[i : i + columns] for i in range(0, len(files), columns) for part in (images, made)]
         if len(pairs[-1]) < columns:  # white ones fill the last two rows up
             blank = torch.ones(columns - len(pairs[-1]), *images.shape[1:])

@@ -54,15 +54,14 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     fit = ["fit", "-c", str(run / CONFIG), *words[1:]]
     if any(word.partition("=")[0] == "--ckpt_path" for word in words):
         return fit, run
-    folder = _folder_of_checkpoints(run)
-    last = folder / LAST.name
+    last = last_checkpoint(run, _folder_of_checkpoints(run))
     if last.is_file():
         return [*fit, "--ckpt_path", str(last)], run
     # To start afresh would write over what there is.
-    others = sorted(folder.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    others = sorted(last.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     if others:
         raise DataError(f"{last} does not exist: name a checkpoint to go on from, as in --ckpt_path {others[-1]}.")
-    elsewhere = folder != run / LAST.parent
+    elsewhere = last != run / LAST
     traces = [run / RECORD, *run.glob("metrics/*.json"), *([run / "metrics.csv"] if elsewhere else [])]
     if any(trace.is_file() for trace in traces):
         place = ", where checkpoint.dirpath says that it is" if elsewhere else ""
@@ -75,14 +74,19 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     return fit, run
 
 
-def _folder_of_checkpoints(run: Path) -> Path:
-    """Return where a run keeps its checkpoints, by its configuration."""
+def last_checkpoint(run: Path, dirpath: str | None) -> Path:
+    """Return where a run keeps its last checkpoint, ``checkpoint.dirpath`` being what its configuration says."""
+    return run / LAST if dirpath is None else Path(dirpath) / LAST.name
+
+
+def _folder_of_checkpoints(run: Path) -> str | None:
+    """Return a run's ``checkpoint.dirpath``."""
     try:
         settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")) or {}
-        elsewhere = (settings.get("checkpoint") or {}).get("dirpath")
+        dirpath = (settings.get("checkpoint") or {}).get("dirpath")
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
         raise DataError(f"{run / CONFIG} is no recipe: {' '.join(str(error).split())}.") from error
-    return run / LAST.parent if elsewhere is None else Path(elsewhere)
+    return None if dirpath is None else str(dirpath)
 
 
 def run_of(checkpoint: str | Path) -> Path | None:

@@ -11,14 +11,16 @@ import torch
 from lightning_gans.commands.outputs import (
     add_model_arguments,
     check_output,
+    check_sheet,
     load_model,
     open_output,
     progress,
     whole_numbers,
 )
-from lightning_gans.errors import check_positive
+from lightning_gans.errors import SettingError, check_positive
 
 _AT_ONCE = 250
+_MOST = 10**8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,18 +44,22 @@ def run(args: argparse.Namespace) -> None:
     output = check_output(args.output)
     if args.num_samples is not None:
         check_positive(num_samples=args.num_samples)
+        if args.num_samples > _MOST:
+            raise SettingError(f"num_samples is {args.num_samples}: at most {_MOST:,} are written at once.")
     if args.truncation is not None:
         check_positive(truncation=args.truncation)
     asked = whole_numbers("labels", args.labels)
     model = load_model(args)
     num_samples = args.num_samples or (len(asked) if asked else 64)
+    columns = model.num_classes if model.num_classes > 0 and not asked else math.ceil(num_samples**0.5)
+    if output.suffix == ".png" and model.makes_pictures:
+        check_sheet(f"--num_samples is {num_samples}", num_samples, columns, model.image_shape)
     labels = None
     if asked:
         labels = torch.tensor(asked).repeat(math.ceil(num_samples / len(asked)))[:num_samples]
     elif model.num_classes > 0:
         labels = torch.arange(num_samples) % model.num_classes
     seed = args.seed if args.seed is not None else int(torch.randint(2**31, ()))
-    columns = model.num_classes if labels is not None and not asked else None
     # A model of the user's own may have a sample() that knows nothing of truncation.
     more: dict[str, Any] = {} if args.truncation is None else {"truncation": args.truncation}
     with open_output(output, num_samples, tuple(model.image_shape), labels, columns) as write:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from lightning_gans import randomness
 from lightning_gans.errors import SettingError
-from lightning_gans.models.updates import Part, UpdatingModule
+from lightning_gans.models.batches import Part
+from lightning_gans.models.updates import UpdatingModule
 from lightning_gans.randomness import Stream
 
 CompileMode = Literal["default", "reduce-overhead", "max-autotune"]

@@ -19,9 +19,10 @@ from lightning_gans.errors import (
     check_positive,
 )
 from lightning_gans.models.base import call
+from lightning_gans.models.batches import Part
 from lightning_gans.models.judging import Judgements
 from lightning_gans.models.regularization import RegularizedModule
-from lightning_gans.models.updates import Part, cosine
+from lightning_gans.models.updates import cosine
 from lightning_gans.randomness import Stream
 
 Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]

@@ -15,13 +15,13 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_gans import randomness
-from lightning_gans.errors import DataError, DivergedError, SettingError
+from lightning_gans.errors import DivergedError, SettingError
+from lightning_gans.models import batches
+from lightning_gans.models.batches import Part
 from lightning_gans.models.distributed import average_over_processes, unsynchronized
 from lightning_gans.randomness import Stream
 
 Schedule = Literal["constant", "linear", "cosine"]
-Part = tuple[Tensor, Tensor | None]
-"""A batch of images, and its labels in a conditional model."""
 
 
 def cosine(start: float, end: float, progress: float) -> float:
@@ -38,24 +38,6 @@ REMEDIES = (
     "Start from that one (--init_from, load_weights) with lower learning rates, with gradient_clip_val (1.0, say), "
     "or in 32-true or bf16-mixed precision."
 )
-
-
-ROUNDING = 0.01
-"""Images may be so far outside of [-1, 1]: resizing and low precision round."""
-
-
-def remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
-    """Say what to do about images of another shape than the model's, both without the batch."""
-    if len(wanted) == 3 and len(found) == 2 and (found == wanted[1:] or found[0] == found[1]):
-        return "their channel dimension is missing: give (N, channels, height, width), as images.unsqueeze(1) does."
-    if len(found) == 3 and found[2] <= 4 < found[0]:
-        return (
-            "they look like (N, height, width, channels): give (N, channels, height, width), as "
-            "images.permute(0, 3, 1, 2) does."
-        )
-    if len(found) not in (2, 3):
-        return "give (N, channels, height, width), or (N, channels, steps) of sequences."
-    return f"set --model.image_shape '{list(found)}', or other data."
 
 
 class UpdatingModule(pl.LightningModule):
@@ -189,48 +171,17 @@ class UpdatingModule(pl.LightningModule):
             DataError: The batch is neither images nor images and labels, or there is not one label for each image; or
                 the images are not in [-1, 1].
         """
-        images, labels = (*batch, None, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
-        labels = labels if self.num_classes > 0 else None
-        if not isinstance(images, Tensor) or not isinstance(labels, (Tensor, type(None))):
-            parts = [type(part).__name__ for part in batch] if isinstance(batch, (tuple, list)) else []
-            raise DataError(
-                f"a batch is a {type(batch).__name__}{' of ' * bool(parts)}{', '.join(parts)}: it must be a tensor of "
-                "images, or a tuple of images and labels."
-            )
-        if tuple(images.shape[1:]) != self.image_shape:
-            raise SettingError(
-                f"image_shape is {list(self.image_shape)}, but the data's images are {list(images.shape[1:])}: "
-                + remedy(tuple(images.shape[1:]), self.image_shape)
-            )
-        if not images.is_floating_point():
-            raise SettingError(f"the data's images are {images.dtype}: they must be floats in [-1, 1].")
+        images, labels = batches.unpacked(batch, self.num_classes > 0)
+        batches.check_images(images, self.image_shape)
         stage = getattr(getattr(self._trainer, "state", None), "stage", None)
         first = stage not in self._stages_checked and len(images) > 0  # once: a GPU would wait for it each time
         if first:
             self._stages_checked |= {stage}
-            low, high = (bound.item() for bound in images.aminmax())
-            if not math.isfinite(low + high):
-                raise DataError("the data's images are not all finite numbers.")
-            if not -1 - ROUNDING <= low <= high <= 1 + ROUNDING:
-                raise DataError(f"the data's images go from {low:.4g} to {high:.4g}: scale them to -1 to 1.")
+            batches.check_range(images)
         images = images.to(self.dtype, memory_format=self.image_format)
         if self.num_classes == 0:
             return images, None
-        if labels is None:
-            raise SettingError(f"num_classes is {self.num_classes}, but the data has no labels: set it to 0.")
-        if labels.shape != images.shape[:1]:
-            raise DataError(
-                f"the data's labels have the shape {list(labels.shape)} for {len(images)} images: give one whole "
-                "number for each, as labels.argmax(1) makes of one-hot ones."
-            )
-        if first or (labels.device.type == "cpu" and len(labels) > 0):
-            for label in (bound.item() for bound in labels.long().aminmax()):
-                if not 0 <= label < self.num_classes:
-                    raise SettingError(
-                        f"num_classes is {self.num_classes}, but the data has the label {label}: labels are 0 to "
-                        f"{self.num_classes - 1}."
-                    )
-        return images, labels.long()
+        return images, batches.checked_labels(labels, len(images), self.num_classes, first)
 
     def batch_parts(self, batch: Any) -> list[list[Part]]:
         """Split what was fetched into ``batches_per_step`` equal batches of images and labels.

@@ -14,9 +14,9 @@ from lightning_gans.models import judging
 from lightning_gans.models.adversarial import Loss
 from lightning_gans.models.autoencoding import AutoencodingModule
 from lightning_gans.models.base import check_sizes
+from lightning_gans.models.batches import Part
 from lightning_gans.models.judging import Judgements, find_feature_layer
 from lightning_gans.models.regularization import RegularizedModule
-from lightning_gans.models.updates import Part
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
 from lightning_gans.randomness import Stream
 

@@ -241,6 +241,29 @@ def test_one_picture_under_several_labels(checkpoints):
         np.testing.assert_allclose(tile, expected[0, :, :, 0].float().numpy(), atol=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "output", "message"),
+    [
+        ("gan", "10000000", "s.png", "--num_samples is 10000000: 10,000,000 pictures fill more than 89,478,485 pixels"),
+        ("conditional", "100000", "s.png", "100,000 pictures fill more than"),  # a column for each class
+        ("gan", "12345678901234567890123", "s.npz", "num_samples is 12345678901234567890123: at most 100,000,000"),
+    ],
+)
+def test_more_samples_than_can_be_written_are_refused(checkpoints, name, number, output, message, capsys):
+    said = says(["sample", checkpoints[name], "--num_samples", number, "--output", output], capsys)
+    assert message in said and not os.path.exists(output)
+
+
+def test_too_many_pictures_for_one_sheet_are_refused(checkpoints, monkeypatch, capsys):
+    monkeypatch.setattr("lightning_gans.commands.outputs._MOST_PIXELS", 10_000)
+    for number in range(2):
+        Image.new("L", (8, 8)).save(f"{number}.png")
+    main(["reconstruct", checkpoints["vae"], "0.png", "--output", "r.png"])
+    said = says(["reconstruct", checkpoints["vae"], "0.png", "1.png", "--output", "s.png"], capsys)
+    assert "there are 2 pictures: 4 pictures fill more than 10,000 pixels" in said and not os.path.exists("s.png")
+    main(["reconstruct", checkpoints["vae"], "0.png", "1.png", "--output", "s.npz"])
+
+
 def test_numbers_that_begin_with_a_minus_are_a_value(checkpoints, capsys):
     main(["interpolate", checkpoints["gan"], "--seeds", "-5,7", "--steps", "2", "--output", "w.png"])
     found = tiles("w.png", 2, 8)[0]

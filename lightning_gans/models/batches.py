@@ -1,0 +1,99 @@
+"""What a batch is: images, with labels in a conditional model. All else is refused in a sentence that helps."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from lightning_gans.errors import DataError, SettingError
+
+Part = tuple[Tensor, Tensor | None]
+"""A batch of images, and its labels in a conditional model."""
+
+ROUNDING = 0.01
+"""Images may be so far outside of [-1, 1]: resizing and low precision round."""
+
+
+def unpacked(batch: Any, labelled: bool) -> Part:
+    """Return a batch's images, and its labels where they are asked for and there.
+
+    Raises:
+        DataError: It is neither a tensor of images nor a tuple of images and labels.
+    """
+    images, labels = (*batch, None, None)[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+    labels = labels if labelled else None
+    if isinstance(images, Tensor) and isinstance(labels, (Tensor, type(None))):
+        return images, labels
+    parts = [type(part).__name__ for part in batch] if isinstance(batch, (tuple, list)) else []
+    raise DataError(
+        f"a batch is a {type(batch).__name__}{' of ' * bool(parts)}{', '.join(parts)}: it must be a tensor of "
+        "images, or a tuple of images and labels."
+    )
+
+
+def check_images(images: Tensor, image_shape: tuple[int, ...]) -> None:
+    """Raise :class:`SettingError` for images of another shape than the model's, or of whole numbers."""
+    found = tuple(images.shape[1:])
+    if found != image_shape:
+        raise SettingError(
+            f"image_shape is {list(image_shape)}, but the data's images are {list(found)}: "
+            + _remedy(found, image_shape)
+        )
+    if not images.is_floating_point():
+        raise SettingError(f"the data's images are {images.dtype}: they must be floats in [-1, 1].")
+
+
+def _remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+    """Say what to do about images of another shape than the model's, both without the batch."""
+    if len(wanted) == 3 and len(found) == 2 and (found == wanted[1:] or found[0] == found[1]):
+        return "their channel dimension is missing: give (N, channels, height, width), as images.unsqueeze(1) does."
+    if len(found) == 3 and found[2] <= 4 < found[0]:
+        return (
+            "they look like (N, height, width, channels): give (N, channels, height, width), as "
+            "images.permute(0, 3, 1, 2) does."
+        )
+    if len(found) not in (2, 3):
+        return "give (N, channels, height, width), or (N, channels, steps) of sequences."
+    return f"set --model.image_shape '{list(found)}', or other data."
+
+
+def check_range(images: Tensor) -> None:
+    """Raise :class:`DataError` for images outside of [-1, 1], by more than rounding; a GPU has to wait for it."""
+    low, high = (bound.item() for bound in images.aminmax())
+    if not math.isfinite(low + high):
+        raise DataError("the data's images are not all finite numbers.")
+    if not -1 - ROUNDING <= low <= high <= 1 + ROUNDING:
+        raise DataError(f"the data's images go from {low:.4g} to {high:.4g}: scale them to -1 to 1.")
+
+
+def checked_labels(labels: Tensor | None, num: int, num_classes: int, look: bool) -> Tensor:
+    """Return the labels of ``num`` images as int64.
+
+    Args:
+        labels: What the batch has.
+        num: How many images there are.
+        num_classes: Labels are 0 to one less.
+        look: Whether to look at their values on a GPU too, which has to wait for it.
+
+    Raises:
+        SettingError: There are none, or one is out of range.
+        DataError: There is not one for each image.
+    """
+    if labels is None:
+        raise SettingError(f"num_classes is {num_classes}, but the data has no labels: set it to 0.")
+    if labels.shape != (num,):
+        raise DataError(
+            f"the data's labels have the shape {list(labels.shape)} for {num} images: give one whole number for each, "
+            "as labels.argmax(1) makes of one-hot ones."
+        )
+    labels = labels.long()  # small unsigned types have no aminmax
+    if num > 0 and (look or labels.device.type == "cpu"):
+        for label in (bound.item() for bound in labels.aminmax()):
+            if not 0 <= label < num_classes:
+                raise SettingError(
+                    f"num_classes is {num_classes}, but the data has the label {label}: labels are 0 to "
+                    f"{num_classes - 1}."
+                )
+    return labels
