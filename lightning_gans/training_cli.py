@@ -77,6 +77,10 @@ class TrainingCLI(LightningCLI):
             args=words,
         )
 
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's knows no command line
+        """Return the command that was given: each parser takes a fifth of a second to make."""
+        return {self.words[0]: super().subcommands()[self.words[0]]}
+
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser that knows recipes by name."""
         parser = self.parser_class(allow_abbrev=False, **kwargs)  # an abbreviation is a typo until proven otherwise
