@@ -1,6 +1,7 @@
 """The command line: commands, one-line errors, resume, warm start, and classes of the user's own."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -176,7 +177,18 @@ def test_an_unknown_recipe_gets_the_list(args, capsys):
     assert "Did you mean 'dcgan_mnist'?" in said and all(name in said for name in recipes.names())
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output:  # which flushes once more at its end
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stop:
+            main(["--version"])
+    assert stop.value.code == 141
+
+
+@pytest.mark.slow
+def test_a_process_whose_reader_has_seen_enough_ends_without_a_word():
     program = [sys.executable, "-m", "lightning_gans", "--version"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
