@@ -28,6 +28,7 @@ from torch.nn import functional as F
 
 from lightning_gans import DataError, GenerativeModule, ImageFolderDataModule, LightningGansError, load
 from lightning_gans.files import check_writable, replacing
+from lightning_gans.metrics.cache import fingerprint
 from lightning_gans.metrics.extractors import hash_module
 from lightning_gans.metrics.frechet import frechet_distance
 from lightning_gans.models.checkpoints import build
@@ -106,6 +107,7 @@ def prepare_scorer(options: argparse.Namespace, pictures: Pictures, num_classes:
         "image_shape": list(pictures[0].shape[1:]),
         "num_classes": num_classes,
         "num_images": len(pictures[0]),
+        "data_sha256": fingerprint(*pictures),
     }
     if options.scorer.exists():
         scorer = Scorer(pictures[0].shape[1], num_classes)
@@ -228,11 +230,13 @@ def parse_options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="(default: cpu)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     options = parser.parse_args(words)
-    for name in ("image_size", "scorer_epochs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} is {getattr(options, name)}: it must be 1 or more")
-    if options.num_samples < 2:
-        parser.error(f"--num_samples is {options.num_samples}: it must be 2 or more")
+    for name, least in (("image_size", 8), ("scorer_epochs", 1), ("num_samples", 2)):
+        if getattr(options, name) < least:
+            parser.error(f"--{name} is {getattr(options, name)}: it must be {least} or more")
+    try:
+        torch.empty(0, device=options.device)
+    except (RuntimeError, AssertionError) as error:
+        parser.error(f"--device is {options.device!r}: {str(error).splitlines()[0]}")
     return options
 
 

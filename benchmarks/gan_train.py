@@ -42,6 +42,7 @@ from lightning_gans.pictures import to_bytes
 from lightning_gans.summary import hardware
 
 VERSION = 1  # raise it when the classifier or its training changes: accuracies of two versions do not compare
+_FEWEST_UPDATES = 5  # of which the learning rate can rise for two
 NUM_CLASSES = 10
 
 Digits = tuple[Tensor, Tensor]  # images, uint8 (N, 1, 28, 28), and labels, int64 (N,)
@@ -161,7 +162,8 @@ def train(
     average = copy.deepcopy(network).eval().requires_grad_(False)
     best, history = average, [0.0]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=settings.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, settings.epochs * updates, pct_start=0.2)
+    total = settings.epochs * updates
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total, pct_start=max(0.2, 2 / total))
     follow = get_ema_multi_avg_fn(settings.average)
     rows = batches(len(images), settings.batch_size, generator)
     for epoch in range(settings.epochs):
@@ -223,8 +225,6 @@ def make_report(options: argparse.Namespace, words: Sequence[str]) -> dict[str, 
     if options.json is not None:
         check_writable(options.json)
     settings = Settings(epochs=options.epochs)
-    if options.num_samples < settings.batch_size:
-        raise DataError(f"--num_samples is {options.num_samples}, but a batch has {settings.batch_size}.")
     samples = load_samples(options.file, options.num_samples, options.sample_seed)
     data = MNISTDataModule(data_dir=options.data_dir)
     num_val, num_test = len(data.images("val")[0]), len(data.images("test")[0])
@@ -271,9 +271,11 @@ def parse_options(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--data_dir", type=Path, default=Path("data"), help="where MNIST is, or is put")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     options = parser.parse_args(words)
-    for name in ("num_samples", "epochs"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} is {getattr(options, name)}: it must be 1 or more")
+    if options.epochs < 1:
+        parser.error(f"--epochs is {options.epochs}: it must be 1 or more")
+    least = Settings(epochs=options.epochs).batch_size * -(-_FEWEST_UPDATES // options.epochs)
+    if options.num_samples < least:
+        parser.error(f"--num_samples is {options.num_samples}: with {options.epochs} epochs it must be {least} or more")
     return options
 
 

@@ -126,7 +126,7 @@ def read_run(folder: Path) -> Run:
         if path.is_file():
             try:
                 run.scores.append(adapt(read_json(path)))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
+            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
                 raise DataError(f"{path} is no file of {name}: {type(error).__name__} {error}.") from None
     if not run.scores:
         raise DataError(f"{folder} has no scores: neither metrics/step=….json nor {', '.join(ATTACHED)}.json.")
@@ -293,8 +293,7 @@ def from_sines_score(report: dict[str, Any]) -> Score:
 
     values = of_tests(report["tests"]) | {"residual": report["residual"]["samples"][0]}
     real = ("other real sequences", of_tests(report["floor"]) | {"residual": report["residual"]["data"][0]})
-    protocol = report.get("protocol") or {"metric": "sines_score", "num_samples": report["num_samples"]}
-    return Score("Sequences", dict(protocol), numbers(values), real=real)
+    return Score("Sequences", dict(report["protocol"]), numbers(values), real=real)
 
 
 def from_modes(report: dict[str, Any]) -> Score:

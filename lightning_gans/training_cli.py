@@ -216,6 +216,11 @@ class TrainingCLI(LightningCLI):
                 f"{list(theirs)}: set --model.image_shape '{list(theirs)}', or other data."
             )
         classes = getattr(self.datamodule, "num_classes", None)
+        if classes == 0 < self.model.num_classes:
+            raise SettingError(
+                f"model.num_classes is {self.model.num_classes}, but {type(self.datamodule).__name__} has no labels "
+                "here: set --model.num_classes 0, or other data."
+            )
         if classes is not None and 0 < self.model.num_classes < classes:
             raise SettingError(
                 f"model.num_classes is {self.model.num_classes}, but {type(self.datamodule).__name__} has "

@@ -217,6 +217,10 @@ def test_an_unknown_command_gets_the_list(capsys):
         (["--model", "DCGAN"], ["data missing", "fit -c quickstart"]),
         (["-c", "dcgan_folder"], ["data_dir", "--data.data_dir"]),
         (["-c", "quickstart", "--model.generator.class_path", "torch.nn.Linear"], ["in_features, out_features"]),
+        (
+            ["--data", "SinesDataModule", "--model", "RecurrentGAN", "--model.num_classes", "3"],
+            ["model.num_classes is 3", "SinesDataModule has no labels", "set --model.num_classes 0"],
+        ),
     ],
 )
 def test_what_is_missing_is_named(args, words, capsys):

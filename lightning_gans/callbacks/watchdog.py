@@ -16,7 +16,7 @@ from lightning_gans.callbacks.checkpoint import Checkpoint
 from lightning_gans.callbacks.gathering import everywhere, on_first_process
 from lightning_gans.callbacks.metrics import GenerativeMetrics
 from lightning_gans.callbacks.signals import MEANINGS, d_accuracy, nearness, num_classes
-from lightning_gans.errors import SettingError, check_choice, check_positive
+from lightning_gans.errors import SettingError, check_choice, check_counts, check_positive, is_number
 from lightning_gans.files import read_tensors
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.pictures import to_bytes
@@ -95,14 +95,15 @@ class CollapseWatchdog(Callback):
         seed: int = 0,
     ) -> None:
         check_choice("watchdog.action", action, ("warn", "stop", "rollback"))
-        positive = {
+        counts: dict[str, Any] = {
             "every_n_steps": every_n_steps,
+            "num_samples": num_samples,
             "patience": patience,
-            "duplicate_distance": duplicate_distance,
             "fid_rises": fid_rises,
-            "rollback_lr_factor": rollback_lr_factor,
             "max_rollbacks": max_rollbacks,
         }
+        check_counts(**{f"watchdog.{name}": value for name, value in counts.items()})
+        positive = {"duplicate_distance": duplicate_distance, "rollback_lr_factor": rollback_lr_factor}
         check_positive(**{f"watchdog.{name}": value for name, value in positive.items()})
         if num_samples < _FEWEST:
             raise SettingError(f"watchdog.num_samples is {num_samples}: it must be {_FEWEST} or more.")
@@ -115,10 +116,10 @@ class CollapseWatchdog(Callback):
             "min_classes": min_classes,
         }
         for name, value in shares.items():
-            if value is not None and not 0 <= value <= 1:
-                raise SettingError(f"watchdog.{name} is {value}: it is a share, between 0 and 1, or null.")
-        if max_fid_ratio is not None and not max_fid_ratio > 1:
-            raise SettingError(f"watchdog.max_fid_ratio is {max_fid_ratio}: it must be greater than 1, or null.")
+            if value is not None and not (is_number(value) and 0 <= value <= 1):
+                raise SettingError(f"watchdog.{name} is {value!r}: it is a share, between 0 and 1, or null.")
+        if max_fid_ratio is not None and not (is_number(max_fid_ratio) and max_fid_ratio > 1):
+            raise SettingError(f"watchdog.max_fid_ratio is {max_fid_ratio!r}: it must be greater than 1, or null.")
         self.enabled = enabled
         self.action = action
         self.every_n_steps = every_n_steps
@@ -166,13 +167,15 @@ class CollapseWatchdog(Callback):
         """Keep the last real images before a check, and check."""
         left = -trainer.global_step % self.every_n_steps
         if trainer.is_global_zero:
-            images, labels = batch if isinstance(batch, (tuple, list)) else (batch, None)
+            images = batch[0] if isinstance(batch, (tuple, list)) else batch
             if left * len(images) < self.num_samples:
+                images, labels = pl_module.images_and_labels(batch)
                 kept = slice(-self.num_samples, None)
                 self._real.append((images[kept], None if labels is None else labels[kept]))
         if left == 0:
             self._check(trainer, pl_module)
-            self._real.clear()
+            if sum(len(images) for images, _ in self._real) >= _FEWEST:  # fewer wait for the next check
+                self._real.clear()
 
     def on_validation_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Note the score, if this validation has measured it; the next check judges it."""

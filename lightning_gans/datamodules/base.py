@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gans import randomness
 from lightning_gans.datamodules.resident import ResidentImages, ResidentLoader, SplitImages
 from lightning_gans.datamodules.sampler import InOrderBatchSampler, ShardedBatchSampler, default_seed
-from lightning_gans.errors import DataError, SettingError, check_choice, check_positive
+from lightning_gans.errors import DataError, SettingError, check_choice, check_counts
 from lightning_gans.randomness import Stream
 
 Split = Literal["train", "val", "test"]
@@ -64,7 +64,7 @@ class ImageDataModule(LightningDataModule):
         device_resident: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__()
-        check_positive(batch_size=batch_size)
+        check_counts(batch_size=batch_size)
         limit = 1 if isinstance(val_size, float) else math.inf
         if not isinstance(val_size, int | float) or not 0 <= val_size < limit:
             raise SettingError(f"val_size is {val_size!r}: it must be a number of pictures, or a fraction below 1.")

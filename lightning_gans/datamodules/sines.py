@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gans import randomness
 from lightning_gans.datamodules.base import ImageDataModule, Split
-from lightning_gans.errors import SettingError, check_not_negative, check_positive
+from lightning_gans.errors import SettingError, check_counts, is_number, shown
 from lightning_gans.randomness import Stream
 
 
@@ -52,13 +52,14 @@ class SinesDataModule(ImageDataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_positive(num_sequences=num_sequences, num_test=num_test, num_steps=num_steps, num_channels=num_channels)
+        check_counts(num_sequences=num_sequences, num_test=num_test, num_steps=num_steps, num_channels=num_channels)
         limits = {"frequencies": (0.0, num_steps / 2), "amplitudes": (0.0, 1.0), "phases": (-math.inf, math.inf)}
         for name, given in {"frequencies": frequencies, "amplitudes": amplitudes, "phases": phases}.items():
             least, most = limits[name]
-            if len(given) != 2 or not least <= given[0] <= given[1] <= most:
-                raise SettingError(f"{name} is {list(given)}: give [lowest, highest], between {least:g} and {most:g}.")
-        check_not_negative(num_classes=num_classes)
+            pair = isinstance(given, Sequence) and len(given) == 2 and all(map(is_number, given))
+            if not pair or not least <= given[0] <= given[1] <= most:
+                raise SettingError(f"{name} is {shown(given)}: give [lowest, highest], between {least:g} and {most:g}.")
+        check_counts(num_classes=num_classes, zero=True)
         self.num_sequences = num_sequences
         self.num_test = num_test
         self.image_shape = (num_channels, num_steps)

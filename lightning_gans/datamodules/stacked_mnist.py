@@ -12,7 +12,7 @@ from lightning_gans import randomness
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.datamodules.mnist import MNISTDataModule
 from lightning_gans.datamodules.resident import ResidentImages
-from lightning_gans.errors import check_positive
+from lightning_gans.errors import check_counts
 from lightning_gans.randomness import Stream
 
 
@@ -57,7 +57,7 @@ class StackedMNISTDataModule(ImageDataModule):
         **options: Any,
     ) -> None:
         super().__init__(val_size=val_size, **options)
-        check_positive(num_images=num_images, image_size=image_size, num_test_images=num_test_images)
+        check_counts(num_images=num_images, image_size=image_size, num_test_images=num_test_images)
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.image_shape = (3, image_size, image_size)

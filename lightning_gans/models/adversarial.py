@@ -103,6 +103,7 @@ class AdversarialModule(RegularizedModule):
         self.mismatch_weight = mismatch_weight
         self.d_steps = d_steps
         self.batches_per_step = d_steps * self.accumulate_batches
+        self.check_networks()
         self.create_ema()
 
     def generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:

@@ -169,6 +169,20 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
         given = self.__dict__["_given_arguments"]
         given |= {name: value for name, value in config.items() if isinstance(given.get(name), nn.Module)}
 
+    def check_networks(self) -> None:
+        """Raise :class:`SettingError` for a network of this package that was made for other sizes than the model's."""
+        for name in self.trained_networks:
+            network = getattr(self, name)
+            if not type(network).__module__.startswith("lightning_gans.networks."):
+                continue  # what a network of the user's own calls num_classes may be something else
+            for setting in ("image_shape", "latent_dim", "num_classes"):
+                theirs, ours = getattr(network, setting, None), getattr(self, setting)
+                if theirs not in (None, ours):
+                    raise SettingError(
+                        f"{name}.{setting} is {shown(theirs)}, but the model's {setting} is {shown(ours)}: "
+                        "make them the same."
+                    )
+
     def setup(self, stage: str) -> None:
         """Refuse what this trainer cannot do, and hand the arguments to the loggers."""
         self._stages_checked = frozenset()  # there may be other data

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_gans.errors import check_widths
+from lightning_gans.errors import check_counts, check_widths
 from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes, check_unconditional
 from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
@@ -49,14 +49,16 @@ class DCGAN(AdversarialModule):
         check_unconditional(type(self).__name__, options)
         check_sizes(image_shape, latent_dim)
         check_widths(dense_dims=dense_dims, empty=True)
+        if discriminator_width is None:
+            discriminator_width = width
+        else:
+            check_counts(discriminator_width=discriminator_width)
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,
             num_classes=0,
             generator=generator or DCGANGenerator(image_shape, latent_dim, width, dense_dims=dense_dims[::-1]),
             discriminator=discriminator
-            or DCGANDiscriminator(
-                image_shape, discriminator_width or width, batch_norm=batch_norm, dense_dims=dense_dims
-            ),
+            or DCGANDiscriminator(image_shape, discriminator_width, batch_norm=batch_norm, dense_dims=dense_dims),
             **options,
         )

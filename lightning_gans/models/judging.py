@@ -87,9 +87,15 @@ def find_feature_layer(discriminator: nn.Module, name: str | None) -> nn.Module:
     """
     layers: dict[str, nn.Module] = dict(discriminator.named_modules())
     if name is not None:
-        if name not in layers:
-            raise SettingError(f"feature_layer is {name!r}: choose from {', '.join(filter(None, layers))}.")
-        return layers[name]
+        # Not the whole network, whose input are the images, and no embedding, whose are labels, nor what makes weights.
+        known = {
+            place: layer
+            for place, layer in layers.items()
+            if place and not isinstance(layer, nn.Embedding) and "parametrizations" not in place.split(".")
+        }
+        if name not in known:
+            raise SettingError(f"feature_layer is {name!r}: choose from {', '.join(known)}.")
+        return known[name]
     matrices = [layer for layer in layers.values() if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d))]
     if not matrices:
         raise SettingError("feature_layer: the discriminator has no linear or convolutional layer; name one.")

@@ -282,6 +282,11 @@ class UpdatingModule(pl.LightningModule):
             return 0.0
         if self._steps_planned is None:
             self._steps_planned = trainer.estimated_stepping_batches
+        if not 0 < self._steps_planned < math.inf:  # it is max_steps, -1, for a loader without a length
+            raise SettingError(
+                "a schedule needs an end, and the loader does not say how many batches it has: set "
+                "--trainer.max_steps, --trainer.limit_train_batches or --model.schedule_images."
+            )
         return float(min(trainer.global_step / self._steps_planned, 1.0))
 
     @property

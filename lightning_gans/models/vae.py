@@ -117,6 +117,7 @@ class VAE(LikelihoodModule):
         self.weight_decay = weight_decay
         self.encoder_steps = encoder_steps
         self.batches_per_step = encoder_steps * self.accumulate_batches
+        self.check_networks()
         self.create_ema()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

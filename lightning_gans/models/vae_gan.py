@@ -105,6 +105,7 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         self.betas = betas
         self.weight_decay = weight_decay
         self.batches_per_step = self.accumulate_batches
+        self.check_networks()
         self.create_ema()
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:

@@ -143,6 +143,8 @@ class DCGANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_choice("conditioning", conditioning, ("input", "batch_norm"))
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.conditioning = conditioning
         if conditioning == "input":
@@ -183,6 +185,7 @@ class DCGANDiscriminator(nn.Module):
         dense_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.layers, num_features = downsampling(
             image_shape, image_shape[0] + num_classes, width, batch_norm, dense_dims

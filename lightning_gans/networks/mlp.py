@@ -59,6 +59,7 @@ class MLPGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.hidden = hidden_layers(latent_dim + num_classes, hidden_dims, batch_norm=True)
         self.output = nn.Linear(hidden_dims[-1], math.prod(self.image_shape))
@@ -89,6 +90,7 @@ class MLPDiscriminator(nn.Module):
     ) -> None:
         super().__init__()
         check_share(dropout=dropout)
+        self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims, dropout=dropout)
         self.output = nn.Linear(hidden_dims[-1], 1)

@@ -211,9 +211,11 @@ class R3GANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(label_dim=label_dim)
-        image_shape = in_patches(image_shape, patch_size)
-        side, _ = levels(image_shape)
-        (width, layers), *larger = make_stages(image_shape, widths, blocks, group_width, expansion)
+        patches = in_patches(image_shape, patch_size)
+        side, _ = levels(patches)
+        (width, layers), *larger = make_stages(patches, widths, blocks, group_width, expansion)
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.patch_size = patch_size
         self.constant = nn.Parameter(torch.randn(width, side, side))
@@ -223,7 +225,7 @@ class R3GANGenerator(nn.Module):
         for stage in larger:
             layers = [*layers, *change_of_width(width, stage.width), Upsample(), *stage.blocks]
             width = stage.width
-        self.layers = nn.Sequential(*layers, Pointwise(width, image_shape[0]))
+        self.layers = nn.Sequential(*layers, Pointwise(width, patches[0]))
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
@@ -263,16 +265,17 @@ class R3GANDiscriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        image_shape = in_patches(image_shape, patch_size)
-        side, _ = levels(image_shape)
-        (width, layers), *larger = make_stages(image_shape, widths, blocks, group_width, expansion)
+        patches = in_patches(image_shape, patch_size)
+        side, _ = levels(patches)
+        (width, layers), *larger = make_stages(patches, widths, blocks, group_width, expansion)
+        self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.patch_size = patch_size
         first_width = width
         for stage in larger:
             layers = [*stage.blocks, Downsample(), *change_of_width(stage.width, width), *layers]
             width = stage.width
-        self.layers = nn.Sequential(Pointwise(image_shape[0], width), *layers)
+        self.layers = nn.Sequential(Pointwise(patches[0], width), *layers)
         self.gather = nn.Conv2d(first_width, first_width, side, groups=first_width, bias=False)
         self.output = nn.Linear(first_width, first_width if num_classes > 0 else 1, bias=False)
         self.embedding = nn.Embedding(num_classes, first_width) if num_classes > 0 else None

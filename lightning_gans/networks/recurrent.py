@@ -87,6 +87,7 @@ class RecurrentGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         channels, self.num_steps, *rest = self.image_shape
         self.step_noise = step_noise
@@ -146,6 +147,7 @@ class RecurrentDiscriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
+        self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         channels, _, *rest = image_shape
         in_features = channels * math.prod(rest) + num_classes

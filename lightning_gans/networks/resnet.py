@@ -99,6 +99,8 @@ class ResNetGenerator(nn.Module):
         super().__init__()
         check_counts(width=width)
         side, doublings = levels(image_shape)
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.input = nn.Sequential(nn.Linear(latent_dim, width * side**2), nn.Unflatten(1, (width, side, side)))
         self.blocks = nn.ModuleList([UpBlock(width, num_classes) for _ in range(doublings)])
@@ -144,6 +146,7 @@ class ResNetDiscriminator(nn.Module):
         check_choice("conditioning", conditioning, ("projection", "auxiliary"))
         levels(image_shape)
         channels, size, _ = image_shape
+        self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         blocks = [DownBlock(channels, width, down=True, first=True)]
         while (size := size // 2) > 8:

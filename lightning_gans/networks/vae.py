@@ -36,6 +36,8 @@ class MLPEncoder(nn.Module):
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims, batch_norm=batch_norm)
         self.output = nn.Linear(hidden_dims[-1], 2 * latent_dim)
@@ -68,6 +70,7 @@ class MLPDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.hidden = hidden_layers(latent_dim + num_classes, hidden_dims, batch_norm=batch_norm)
         self.output = nn.Linear(hidden_dims[-1], math.prod(self.image_shape))
@@ -99,6 +102,8 @@ class ConvEncoder(nn.Module):
         dense_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.layers, num_features = downsampling(
             image_shape, image_shape[0] + num_classes, width, dense_dims=dense_dims
@@ -132,6 +137,8 @@ class ConvDecoder(nn.Module):
         dense_dims: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.layers = upsampling(image_shape, latent_dim + num_classes, width, dense_dims)
 

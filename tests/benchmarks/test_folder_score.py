@@ -103,3 +103,29 @@ def test_a_scorer_of_other_settings_is_not_used(tmp_path, pictures):
     options = folder_score.parse_options(["x", "--data_dir", "d", "--scorer", str(tmp_path / "scorer.pt")])
     with pytest.raises(DataError, match="another --scorer"):
         folder_score.prepare_scorer(options, (torch.zeros(4, *SHAPE), torch.zeros(4)), 2, torch.device("cpu"))
+
+
+def test_a_scorer_of_other_pictures_of_the_same_number_is_not_used(tmp_path):
+    options = folder_score.parse_options(["x", "--data_dir", "d", "--scorer", str(tmp_path / "scorer.pt")])
+    pictures, labels = torch.randint(256, (8, *SHAPE), dtype=torch.uint8), torch.arange(8) % 2
+    first = folder_score.prepare_scorer(options, (pictures, labels), 2, torch.device("cpu"))
+    again = folder_score.prepare_scorer(options, (pictures, labels), 2, torch.device("cpu"))
+    assert all(a.equal(b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    for other in ((pictures.flip(0), labels), (pictures, labels.flip(0))):
+        with pytest.raises(DataError, match="another --scorer"):
+            folder_score.prepare_scorer(options, other, 2, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--device", "foo"], "--device is 'foo': "),
+        (["--device", "cuda:99"], "--device is 'cuda:99': "),
+        (["--image_size", "7"], "--image_size is 7: it must be 8 or more"),
+        (["--num_samples", "1"], "--num_samples is 1: it must be 2 or more"),
+    ],
+)
+def test_wrong_options_exit_with_2(words, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        folder_score.main(["m.ckpt", "--data_dir", "d", *words])
+    assert stop.value.code == 2 and message in capsys.readouterr().err

@@ -226,7 +226,7 @@ def test_attached_files_make_tables_of_their_own(tmp_path):
         mnist_score=mnist_score,
         gan_train={"accuracy": 0.98, "ceiling": {"accuracy": 0.995}, "protocol": {"num_samples": 60000}},
         sines_score={
-            "num_samples": 10,
+            "protocol": {"metric": "sines_score", "num_samples": 10},
             "tests": tests,
             "floor": tests,
             "residual": {"samples": [1, 2], "data": [1, 1]},

@@ -57,8 +57,34 @@ def test_peaks_are_those_of_a_sine_wave():
     frequencies, amplitudes = np.linspace(4, 12, 9) + 0.3, np.linspace(0.1, 0.9, 9)
     waves = amplitudes[:, None] * np.sin(2 * np.pi * frequencies[:, None] * np.arange(64) / 64 + 1)
     found = sines_score.peaks(waves[:, None])
-    assert found[0] == pytest.approx(frequencies, abs=0.03) and found[1] == pytest.approx(amplitudes, rel=0.05)
-    assert sines_score.peaks(np.zeros((2, 1, 8)))[1].tolist() == [0, 0]
+    assert found[0][:, 0] == pytest.approx(frequencies, abs=0.03)
+    assert found[1][:, 0] == pytest.approx(amplitudes, rel=0.05)
+    assert sines_score.peaks(np.zeros((2, 1, 8)))[1].tolist() == [[0], [0]]
+
+
+def test_channels_that_share_a_frequency_are_not_counted_as_many_sequences():
+    one, other = (
+        SinesDataModule(num_sequences=200, val_size=0, num_channels=5, seed=seed).images("train")[0].double().numpy()
+        for seed in (1, 2)
+    )
+    found, each = sines_score.compared(one, other), sines_score.compared(one[:, :1], other[:, :1])
+    assert found["frequency"]["p_value"] > 5 * each["frequency"]["p_value"] / 2 or found["frequency"]["p_value"] == 1
+    assert found["frequency"]["statistic"] == pytest.approx(each["frequency"]["statistic"], abs=0.03)
+    wrong = one.copy()
+    wrong[:, 3] *= 0.5  # one channel alone is too weak
+    assert sines_score.compared(wrong, other)["amplitude"]["p_value"] < 0.01
+
+
+def test_what_was_compared_with_is_part_of_the_protocol(tmp_path):
+    file = save(tmp_path / "s.npz")
+    sequences = SinesDataModule(num_sequences=1000, val_size=0, seed=3).images("train")[0].numpy()
+    protocols = []
+    for scale in (1, 0.99):
+        np.savez(tmp_path / "data.npz", sequences=sequences * np.float32(scale))
+        protocols.append(report(tmp_path, file, "--data", str(tmp_path / "data.npz"))[1]["protocol"])
+    protocols.append(report(tmp_path, file)[1]["protocol"])
+    assert len({protocol["data"] for protocol in protocols}) == 3
+    assert protocols[2] == {"metric": "sines_score", "version": 1, "num_samples": 500, "data": "SinesDataModule"}
 
 
 def test_residuals_are_the_energy_of_what_is_added():

@@ -199,6 +199,37 @@ def test_the_users_own_loader_and_a_batch_of_images_alone_will_do(fit):
     assert {"spread", "duplicates"} <= set(watchdog.warned)
 
 
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda num: (),
+        lambda num: (torch.zeros(num), torch.arange(num)),
+        lambda num: ({"name": "a"},),
+        lambda num: (["a.png"] * num,),
+    ],
+)
+def test_what_stands_beside_the_images_of_an_unconditional_model_does_not_matter(fit, tmp_path, beside):
+    batches = [(images, *beside(len(images))) for images, _ in make_batches(4)]
+    watchdog = watching(every_n_steps=3)
+    trainer = fit(drawing("many"), watchdog, data=loader(batches), limit_val_batches=0, max_epochs=1)
+    assert "spread" in watchdog.values
+    trainer.save_checkpoint(tmp_path / "at_update_4.ckpt")  # with what is kept for the next check
+
+
+def test_checks_that_see_few_images_wait_until_there_are_enough(fit):
+    watchdog, found = watching(every_n_steps=1), []
+    measure = watchdog._measure
+
+    def measuring(trainer, model):
+        found.append((trainer.global_step, sum(len(images) for images, _ in watchdog._real)))
+        return measure(trainer, model)
+
+    watchdog._measure = measuring
+    fit(drawing("one"), watchdog, max_epochs=1)  # 4 updates on 8 images each
+    assert found == [(1, 8), (2, 16), (3, 8), (4, 16)]
+    assert {"spread", "duplicates"} <= set(watchdog.warned)
+
+
 # --- when it speaks ---------------------------------------------------------------------------------------
 
 
@@ -459,6 +490,10 @@ def test_what_was_said_is_not_said_again_after_a_resume(fit, told, tmp_path):
         ({"action": "halt"}, "watchdog.action is 'halt'"),
         ({"every_n_steps": 0}, "watchdog.every_n_steps is 0"),
         ({"num_samples": 4}, "watchdog.num_samples is 4: it must be 16 or more"),
+        ({"num_samples": "100"}, "watchdog.num_samples is '100': it must be a whole number"),
+        ({"every_n_steps": 2.5}, "watchdog.every_n_steps is 2.5: it must be a whole number"),
+        ({"min_spread": "a"}, "watchdog.min_spread is 'a': it is a share"),
+        ({"max_fid_ratio": "a"}, "watchdog.max_fid_ratio is 'a': it must be greater than 1"),
         ({"patience": 0}, "watchdog.patience is 0"),
         ({"min_spread": 2.0}, "watchdog.min_spread is 2.0: it is a share"),
         ({"max_fid_ratio": 1.0}, "watchdog.max_fid_ratio is 1.0: it must be greater than 1"),

@@ -124,6 +124,8 @@ def test_numbers_are_those_of_the_paper():
 def test_settings_out_of_range(name):
     with pytest.raises(SettingError, match=f"^{name} is 0: it must be greater than 0"):
         StackedMNISTDataModule(**{name: 0})
+    with pytest.raises(SettingError, match=f"^{name} is 28.5: it must be a whole number"):
+        StackedMNISTDataModule(**{name: 28.5})
 
 
 def test_a_split_that_there_is_not(folder):

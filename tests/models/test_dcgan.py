@@ -19,6 +19,7 @@ def test_images_of_the_usual_sizes_train(make_trainer, shape):
         ("image_shape", (1, 28, 32)),
         ("latent_dim", -1),
         ("width", 0),
+        ("discriminator_width", 0),
     ],
 )
 def test_sizes_out_of_range_are_refused(setting, value):

@@ -8,11 +8,13 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning import Callback
 from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gans import (
     DCGAN,
     GAN,
     R3GAN,
+    VAE,
     ConditionalGAN,
     RecurrentGAN,
     ResNetGAN,
@@ -22,6 +24,7 @@ from lightning_gans import (
     penalties,
     randomness,
 )
+from lightning_gans.networks import DCGANDiscriminator, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lightning_gans.penalties import PENALTIES
 from lightning_gans.randomness import Stream
 from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny, weights
@@ -435,6 +438,26 @@ def test_a_schedule_without_an_end_is_refused(make_trainer, options):
         make_trainer(max_epochs=-1).fit(tiny(GAN, **options), loader(make_batches(1)))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"beta2_end": 0.9}, {"penalties": {"r1": 1.0}, "penalty_end": 0.5}, {"lr_schedule": "linear"}, {"ema_start": 0.5}],
+)
+def test_a_schedule_over_a_loader_without_a_length_is_refused_or_has_an_end(make_trainer, options):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from make_batches(4)
+
+    def run(**limits):
+        model = tiny(GAN, **options)
+        make_trainer(**limits).fit(model, DataLoader(Stream(), batch_size=None))
+        return model
+
+    with pytest.raises(SettingError, match=r"schedule needs an end, and the loader does not say how many batches"):
+        run(max_epochs=2)
+    assert run(max_steps=3).progress() == 1
+    assert run(max_epochs=2, limit_train_batches=4).progress() == 1
+
+
 # --- settings ---------------------------------------------------------------------------------------------
 
 
@@ -454,6 +477,7 @@ def test_a_schedule_without_an_end_is_refused(make_trainer, options):
         ({"schedule_images": 0}, "schedule_images is 0"),
         ({"feature_matching": -1.0}, "feature_matching is -1.0"),
         ({"feature_layer": "nowhere"}, "feature_layer is 'nowhere': choose from hidden"),
+        ({"feature_layer": ""}, "feature_layer is '': choose from hidden"),  # would be the images
         ({"feature_matching_norm": "l3"}, "feature_matching_norm is 'l3': choose from l1, l2"),
         ({"adversarial_weight": 0.0}, "the generator has no loss"),
         ({"augment": "color"}, "augment is 'color': give a list"),
@@ -463,6 +487,51 @@ def test_a_schedule_without_an_end_is_refused(make_trainer, options):
 def test_what_there_is_not_is_refused_by_its_name(options, message):
     with pytest.raises(SettingError, match=message):
         tiny(GAN, **options)
+
+
+def test_an_embedding_of_labels_has_no_features_of_images():
+    with pytest.raises(SettingError, match=r"feature_layer is 'projection': choose from (?!.*projection)"):
+        ResNetGAN((1, 16, 16), 4, 3, discriminator_width=4, feature_matching=1.0, feature_layer="projection")
+
+
+@pytest.mark.parametrize(
+    ("cls", "networks", "message"),
+    [
+        (
+            ConditionalGAN,
+            {"discriminator": MLPDiscriminator(SHAPE, [6], num_classes=5)},
+            r"discriminator\.num_classes is 5, but the model's num_classes is 3",
+        ),
+        (
+            ConditionalGAN,
+            {"generator": MLPGenerator(SHAPE, 4, [6], num_classes=0)},
+            r"generator\.num_classes is 0, but",
+        ),
+        (
+            GAN,
+            {"generator": MLPGenerator(SHAPE, 7, [6])},
+            r"generator\.latent_dim is 7, but the model's latent_dim is 4: make",
+        ),
+        (
+            GAN,
+            {"discriminator": DCGANDiscriminator((3, 8, 8), 4)},
+            r"discriminator\.image_shape is \[3, 8, 8\], but .* \[1, 8, 8\]",
+        ),
+        (VAE, {"encoder": MLPEncoder(SHAPE, 5, [6])}, r"encoder\.latent_dim is 5, but"),
+    ],
+)
+def test_networks_of_other_sizes_than_the_models_are_refused(cls, networks, message):
+    with pytest.raises(SettingError, match=message):
+        tiny(cls, **networks)
+
+
+def test_what_a_network_of_the_users_own_calls_its_classes_is_its_own_matter():
+    class Own(MLPDiscriminator):
+        """Has as many classes as logits."""
+
+    network = Own(SHAPE, [6])
+    network.num_classes = 1
+    tiny(GAN, discriminator=network)
 
 
 def test_sequences_are_not_augmented():
