@@ -113,6 +113,7 @@ def test_without_the_overlay_wandb_is_not_asked(workplace, monkeypatch):
     main([*WORDS[:5], "--metrics.enabled", "false", "--model.width", "4"])
 
 
+@pytest.mark.slow
 def test_a_trial_of_the_sweep_runs_through_the_same_command_line(workplace):
     write_mnist(workplace / "data")
     sweep = yaml.safe_load((recipes.folder() / "sweeps" / "dcgan_mnist.yaml").read_text())
