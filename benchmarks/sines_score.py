@@ -67,16 +67,16 @@ def held_out(num: int) -> tuple[np.ndarray, np.ndarray]:
 
 def peaks(sequences: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where the spectra of (N, C, T) are highest, in periods a sequence, and how high: both (N, C)."""
-    waves = sequences.reshape(-1, sequences.shape[2])
-    steps = waves.shape[1]
+    num, channels, steps = sequences.shape
+    waves = sequences.reshape(-1, steps)
     spectra = np.abs(np.fft.rfft(waves, FINER * steps)) * 2 / steps
     # Not the ends of the spectrum, where a parabola has no third point.
     places = spectra[:, 1:-1].argmax(axis=1) + 1
     left, top, right = (spectra[np.arange(len(waves)), places + offset] for offset in (-1, 0, 1))
     bend = left - 2 * top + right
     shifts = np.clip(np.divide(left - right, 2 * bend, out=np.zeros_like(bend), where=bend < 0), -0.5, 0.5)
-    found = (places + shifts) / FINER, top - (left - right) * shifts / 4
-    return found[0].reshape(sequences.shape[:2]), found[1].reshape(sequences.shape[:2])
+    where, how_high = (places + shifts) / FINER, top - (left - right) * shifts / 4
+    return where.reshape(num, channels), how_high.reshape(num, channels)
 
 
 def residuals(sequences: np.ndarray) -> np.ndarray:

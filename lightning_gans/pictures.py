@@ -65,7 +65,7 @@ def grid(
     if images.dim() != 4 or images.shape[1] not in (1, 3):
         raise SettingError(f"a grid needs images of 1 or 3 channels, not of the shape {list(images.shape[1:])}.")
     tiles = to_uint8(images.detach().cpu())
-    columns = columns or max(1, math.ceil(len(tiles) ** 0.5))
+    columns = columns or square(len(tiles))
     _, height, width, _ = tiles.shape
     size = sheet_size(len(tiles), columns, height, width)
     scale = _scale(height, width)
@@ -87,6 +87,11 @@ def grid(
         picture = to_image(tile).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(picture, (left + _GAP + column * (width + _GAP), top + _GAP + row * (height + _GAP)))
     return sheet
+
+
+def square(num: int) -> int:
+    """Return how many columns a grid has that has as many rows, or one fewer."""
+    return max(1, math.ceil(math.sqrt(num)))
 
 
 def sheet_size(num: int, columns: int, height: int, width: int) -> tuple[int, int]:

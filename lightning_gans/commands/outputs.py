@@ -18,7 +18,17 @@ from torch import Tensor
 from lightning_gans.errors import DataError, SettingError, import_named
 from lightning_gans.files import check_free_folder, check_writable, replacing, replacing_folder
 from lightning_gans.models import GenerativeModule, load
-from lightning_gans.pictures import EXTENSIONS, UNREADABLE, grid, read_picture, save_png, sheet_size, to_image, to_uint8
+from lightning_gans.pictures import (
+    EXTENSIONS,
+    UNREADABLE,
+    grid,
+    read_picture,
+    save_png,
+    sheet_size,
+    square,
+    to_image,
+    to_uint8,
+)
 
 _MOST_PIXELS = 89_478_485  # from there on PIL warns of a decompression bomb, and from twice as many it opens none
 
@@ -132,9 +142,9 @@ def check_output(name: str) -> Path:
     return check_free_folder(output)
 
 
-def check_sheet(setting: str, num: int, columns: int, shape: Sequence[int]) -> None:
+def check_sheet(setting: str, num: int, columns: int | None, shape: Sequence[int]) -> None:
     """Raise :class:`SettingError`, which begins with the setting, where a grid of images is too large a picture."""
-    if math.prod(sheet_size(num, columns, *shape[1:])) > _MOST_PIXELS:
+    if math.prod(sheet_size(num, columns or square(num), *shape[1:])) > _MOST_PIXELS:
         raise SettingError(
             f"{setting}: {num:,} pictures fill more than {_MOST_PIXELS:,} pixels, which programs refuse to open; "
             "take fewer."

@@ -54,7 +54,7 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     fit = ["fit", "-c", str(run / CONFIG), *words[1:]]
     if any(word.partition("=")[0] == "--ckpt_path" for word in words):
         return fit, run
-    last = last_checkpoint(run, _folder_of_checkpoints(run))
+    last = last_checkpoint(run, _dirpath(run))
     if last.is_file():
         return [*fit, "--ckpt_path", str(last)], run
     # To start afresh would write over what there is.
@@ -79,8 +79,8 @@ def last_checkpoint(run: Path, dirpath: str | None) -> Path:
     return run / LAST if dirpath is None else Path(dirpath) / LAST.name
 
 
-def _folder_of_checkpoints(run: Path) -> str | None:
-    """Return a run's ``checkpoint.dirpath``."""
+def _dirpath(run: Path) -> str | None:
+    """Return the ``checkpoint.dirpath`` of a run's configuration."""
     try:
         settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")) or {}
         dirpath = (settings.get("checkpoint") or {}).get("dirpath")

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     asked = whole_numbers("labels", args.labels)
     model = load_model(args)
     num_samples = args.num_samples or (len(asked) if asked else 64)
-    columns = model.num_classes if model.num_classes > 0 and not asked else math.ceil(num_samples**0.5)
+    columns = model.num_classes if model.num_classes > 0 and not asked else None
     if output.suffix == ".png" and model.makes_pictures:
         check_sheet(f"--num_samples is {num_samples}", num_samples, columns, model.image_shape)
     labels = None
