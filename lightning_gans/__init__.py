@@ -1,6 +1,6 @@
 """GANs and VAEs for PyTorch Lightning."""
 
-__version__ = "0.1.0"
+__version__ = "0.1.1"
 
 from lightning_gans.callbacks import (
     Checkpoint,

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import lightning_gans
 from lightning_gans.commands import resume
 from lightning_gans.errors import SettingError, nearest
+from lightning_gans.models import checkpoints
 from lightning_gans.parsing import PROGRAM, CommandParser, our_error
 from lightning_gans.trainer_settings import refusal
 from lightning_gans.training_cli import TrainingCLI
@@ -47,8 +48,10 @@ def main(args: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
-    if os.getcwd() not in sys.path:  # the user's own modules, also when started by the console script
-        sys.path.insert(0, os.getcwd())
+    # Modules of yours can be imported from the working folder, after everything that is installed: a stray file in
+    # it must not stand in for a library. `python -m` puts it first.
+    here = os.getcwd()
+    sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
     try:
         _run(words)
         print(end="", flush=True)  # here, where an error can be dealt with
@@ -81,6 +84,21 @@ def _output_is_closed() -> bool:
     return False
 
 
+def trusting(words: Sequence[str]) -> list[str]:
+    """Trust the modules that ``--import MODULE`` names, and return the other words."""
+    left: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        option, given, module = word.partition("=")
+        if option != "--import":
+            left.append(word)
+        elif module := module if given else next(remaining, ""):
+            checkpoints.trust(module)
+        else:
+            raise SettingError("--import needs the name of a module, as in --import my_networks.")
+    return left
+
+
 def _run(words: list[str]) -> None:
     """Find the command and run it."""
     if not words or words[0] in ("-h", "--help"):
@@ -98,10 +116,14 @@ def _run(words: list[str]) -> None:
         module.add_arguments(parser)
         module.run(parser.parse_args(words[1:]))
     elif command == "resume" and not {"-h", "--help"} & set(words):
-        TrainingCLI(*resume.words_to_fit(words[1:]))
+        TrainingCLI(*resume.words_to_fit(trusting(words[1:])))
     elif command == "resume":
-        print(f"usage: {PROGRAM} resume RUN [options of fit]        (RUN: a run's folder, runs/<recipe>/version_N)")
+        print(
+            f"usage: {PROGRAM} resume RUN [--import MODULE] [options of fit]\n"
+            "  RUN     a run's folder, runs/<recipe>/version_N\n"
+            "  MODULE  a module of yours whose classes the run's configuration and checkpoint may name"
+        )
     elif command in COMMANDS:
-        TrainingCLI(words)
+        TrainingCLI(trusting(words))
     else:
         raise SettingError(f"{command!r} is no command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}.")

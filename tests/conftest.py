@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_gans.metrics import inception
+from lightning_gans.models import checkpoints
 from tests.toys import quiet_trainer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the other workers
@@ -15,6 +16,12 @@ def same_numbers_each_time(monkeypatch):
     """Networks start from the same weights in every test, and no test leaves a seed to the next."""
     monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_trusted(monkeypatch):
+    """No test leaves a module that checkpoints may name to the next."""
+    monkeypatch.setattr(checkpoints, "_trusted", set())
 
 
 @pytest.fixture(autouse=True)

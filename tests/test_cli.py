@@ -465,15 +465,20 @@ def test_a_run_is_resumed_from_within_its_folder(brief, stopped, steps, monkeypa
     assert Path("metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
 
 
-def test_a_run_with_a_network_of_the_users_own_is_resumed(workplace):
+def test_a_run_with_a_network_of_the_users_own_is_resumed(workplace, capsys):
     (workplace / "own_networks.py").write_text(NETWORK)
     network = ["--model.generator.class_path", "own_networks.Flat", "--model.generator.init_args.gain", "2.0"]
     main([*QUICK, *network, *WITHOUT_PICTURES])
     config = yaml.safe_load((RUN / "config.yaml").read_text())
-    main(["resume", str(RUN), "--trainer.max_epochs", "2", "--model.generator.gain=2.0"])
+    more = ["--trainer.max_epochs", "2", "--model.generator.gain=2.0"]
+    with pytest.raises(SystemExit) as stop:
+        main(["resume", str(RUN), *more])
+    assert stop.value.code == 1
+    assert "add `--import own_networks` if you trust it" in capsys.readouterr().err
+    main(["resume", str(RUN), "--import", "own_networks", *more])
     config["trainer"]["max_epochs"] = 2
     assert yaml.safe_load((RUN / "config.yaml").read_text()) == config
-    model = load(LAST)
+    model = load(LAST, imports=["own_networks"])
     assert type(model.generator).__name__ == "Flat" and model.generator.gain == 2.0
     assert model.weights_step == 8
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import DataError, SettingError, import_named
+from lightning_gans.errors import DataError, SettingError
 from lightning_gans.files import check_free_folder, check_writable, replacing, replacing_folder
 from lightning_gans.models import GenerativeModule, load
 from lightning_gans.pictures import (
@@ -47,15 +47,13 @@ def add_model_arguments(parser: argparse.ArgumentParser, device: bool = True) ->
         action="append",
         default=[],
         metavar="MODULE",
-        help="import your own classes first",
+        help="a module of yours whose networks the checkpoint may name",
     )
 
 
 def load_model(args: argparse.Namespace) -> GenerativeModule:
     """Read the model that the arguments name."""
-    for module in args.imports:
-        import_named(f"--import is {module!r}", module)
-    return load(args.checkpoint, _device(args.device))
+    return load(args.checkpoint, _device(args.device), imports=args.imports)
 
 
 def _device(name: str) -> torch.device:

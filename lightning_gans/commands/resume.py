@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+import pydoc
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,18 @@ from lightning_gans.errors import DataError, SettingError
 from lightning_gans.models import checkpoints
 
 CONFIG, RECORD, LAST = "config.yaml", "run.json", Path("checkpoints") / "last.ckpt"
+
+_ALLOWED = (
+    "lightning_gans",
+    "torch.nn",
+    "torch.optim",
+    *(
+        f"{package}.{room}"
+        for package in ("pytorch_lightning", "lightning.pytorch")
+        for room in ("callbacks", "loggers", "strategies", "profilers", "plugins", "accelerators")
+    ),
+)
+"""What a run's configuration may name without ``--import``: nothing here loads a pickle or takes a function."""
 
 _OF_THE_MACHINE = ("compile_mode", "channels_last", "matmul_precision")
 """Settings of the model that say how it is computed, not what."""
@@ -51,6 +67,7 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     if len(words) > 1 and not words[1].startswith("-"):
         raise SettingError(f"resume takes one run, but after {words[0]} stands {words[1]}.")
     run = find_run(words[0])
+    check_config(run / CONFIG)
     fit = ["fit", "-c", str(run / CONFIG), *words[1:]]
     if any(word.partition("=")[0] == "--ckpt_path" for word in words):
         return fit, run
@@ -74,6 +91,47 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], Path]:
     return fit, run
 
 
+def check_config(path: Path) -> None:
+    """Refuse a run's configuration that names code which is neither on the allow-list nor trusted.
+
+    Parsing a configuration imports what it names and calls it, and a run's folder may come from somebody else. So
+    every string that could be read as the dotted name of something importable is checked, under whatever key.
+
+    Raises:
+        DataError: It names something else, or is not YAML.
+    """
+    for name in _dotted_names(_settings(path)):
+        if not _is_allowed(name):
+            module = name.rpartition(".")[0]
+            raise DataError(
+                f"{path} names {name}, which is not run on the word of a file: add `--import {module}` if you trust it."
+            )
+
+
+def _is_allowed(name: str) -> bool:
+    """Return whether a run's configuration may name this: a class of the allow-list, or no object at all."""
+    if checkpoints.is_below(name, checkpoints.trusted_modules()):
+        return True
+    if not checkpoints.is_below(name, _ALLOWED):
+        return False
+    found: Any = pydoc.locate(name)  # also finds what a module has merely imported, as in lightning_gans.cli.os.system
+    return found is None or (isinstance(found, type) and checkpoints.is_below(found.__module__, _ALLOWED))
+
+
+def _dotted_names(value: Any) -> Iterator[str]:
+    """Yield each string in a configuration that begins with the name of a module that can be imported."""
+    if isinstance(value, Mapping):
+        for item in value.values():
+            yield from _dotted_names(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _dotted_names(item)
+    elif isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
+        root = value.partition(".")[0]
+        if root in sys.modules or importlib.util.find_spec(root) is not None:
+            yield value
+
+
 def last_checkpoint(run: Path, dirpath: str | None) -> Path:
     """Return where a run keeps its last checkpoint, ``checkpoint.dirpath`` being what its configuration says."""
     return run / LAST if dirpath is None else Path(dirpath) / LAST.name
@@ -81,12 +139,20 @@ def last_checkpoint(run: Path, dirpath: str | None) -> Path:
 
 def _dirpath(run: Path) -> str | None:
     """Return the ``checkpoint.dirpath`` of a run's configuration."""
-    try:
-        settings = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8")) or {}
-        dirpath = (settings.get("checkpoint") or {}).get("dirpath")
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-        raise DataError(f"{run / CONFIG} is no recipe: {' '.join(str(error).split())}.") from error
+    section = _settings(run / CONFIG).get("checkpoint")
+    dirpath = section.get("dirpath") if isinstance(section, dict) else None
     return None if dirpath is None else str(dirpath)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Read a run's configuration."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no recipe: {' '.join(str(error).split())}.") from error
+    if not isinstance(settings, dict):
+        raise DataError(f"{path} is no recipe: it is a {type(settings).__name__}, not a mapping of settings.")
+    return settings
 
 
 def run_of(checkpoint: str | Path) -> Path | None:

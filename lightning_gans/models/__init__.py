@@ -1,5 +1,6 @@
 """Models as ``LightningModule``s."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from lightning_gans.models.adversarial import AdversarialModule
@@ -28,6 +29,6 @@ __all__ = [
 ]
 
 
-def load(path: Any, map_location: Any = "cpu", **overrides: Any) -> GenerativeModule:
+def load(path: Any, map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any) -> GenerativeModule:
     """Make the model of a checkpoint again, whatever its class; see :meth:`GenerativeModule.load_from_checkpoint`."""
-    return GenerativeModule.load_from_checkpoint(path, map_location, **overrides)
+    return GenerativeModule.load_from_checkpoint(path, map_location, imports=imports, **overrides)

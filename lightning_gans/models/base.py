@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, get_args
 
 import torch
@@ -269,16 +269,18 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: Any, map_location: Any = "cpu", **overrides: Any
+        cls, checkpoint_path: Any, map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any
     ) -> Self:
         """Make the model again from a checkpoint alone.
 
         Args:
             checkpoint_path: A checkpoint of this class or of a subclass.
             map_location: The device to load to.
+            imports: Modules of yours whose networks the checkpoint may name. Without them only the layers of
+                ``torch.nn`` and ``lightning_gans.networks`` are built.
             **overrides: Arguments that replace the stored ones, and networks that were given as instances.
         """
-        return checkpoints.load(checkpoint_path, expected=cls, map_location=map_location, **overrides)
+        return checkpoints.load(checkpoint_path, expected=cls, map_location=map_location, imports=imports, **overrides)
 
     def load_weights(self, path: Any) -> None:
         """Start from the weights of a checkpoint; counters, optimizers and settings stay this model's own."""

@@ -1,8 +1,9 @@
 """What a checkpoint says of its model, and the model made again from that alone.
 
 A checkpoint carries ``lightning_gans: {version, class, arguments, missing, run_seed, images_seen}`` in plain
-types, so that it loads with ``weights_only=True``. Loading imports nothing but names under
-``lightning_gans`` and ``torch.nn``, and modules that are imported already.
+types, so that it loads with ``weights_only=True``. A checkpoint can name the class of its model and of its
+networks. Networks are built from an allow-list only: the layers of ``torch.nn``, ``lightning_gans.networks``,
+and modules that the user has named with :func:`trust` (``--import`` on the command line).
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import importlib
 import inspect
 import numbers
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 from torch import nn
 
-from lightning_gans.errors import DataError, DivergedError
+from lightning_gans.errors import DataError, DivergedError, import_named
 from lightning_gans.files import read_tensors
 
 if TYPE_CHECKING:
@@ -29,7 +30,38 @@ Model = TypeVar("Model", bound="GenerativeModule")
 
 KEY = "lightning_gans"
 _OURS = ("lightning_gans", "torch.nn")
+_NETWORKS = ("torch.nn.modules", "lightning_gans.networks")
+_trusted: set[str] = set()
 _Parameters = Mapping[str, inspect.Parameter]
+
+
+def trust(*modules: str) -> None:
+    """Import modules and allow checkpoints to name the networks that are defined in them.
+
+    A network's constructor runs with arguments from the checkpoint, so name only modules whose classes are safe
+    to build from a file that somebody else may have written.
+
+    Raises:
+        SettingError: A module cannot be imported.
+    """
+    for module in modules:
+        import_named(f"--import is {module!r}", module)
+        _trusted.add(module)
+
+
+def is_below(name: str, modules: Iterable[str]) -> bool:
+    """Return whether a dotted name is one of the modules, or lies below one.
+
+    Example:
+        >>> is_below("torch.nn.Linear", ["torch.nn"]), is_below("torch.nnx.Linear", ["torch.nn"])
+        (True, False)
+    """
+    return any(f"{name}.".startswith(f"{module}.") for module in modules)
+
+
+def trusted_modules() -> frozenset[str]:
+    """Return the modules that were named with :func:`trust`."""
+    return frozenset(_trusted)
 
 
 class NotesArguments:
@@ -149,18 +181,22 @@ def find_model(about: Mapping[str, Any], path: Any) -> type[GenerativeModule]:
     return cls
 
 
-def load(path: Any, expected: type[Model], map_location: Any = "cpu", **overrides: Any) -> Model:
+def load(
+    path: Any, expected: type[Model], map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any
+) -> Model:
     """Make the model of a checkpoint again, in evaluation mode.
 
     Args:
         path: The checkpoint.
         expected: The class asked for; the checkpoint's must be it or a subclass.
         map_location: The device to load to.
+        imports: Modules of yours whose networks the checkpoint may name; see :func:`trust`.
         **overrides: Arguments that replace the stored ones, and networks that were given as instances.
 
     Raises:
         DataError: The file is no checkpoint, its class is not known here, or a network is missing.
     """
+    trust(*imports)
     checkpoint = read(path, map_location)
     about = description(checkpoint, path)
     if about["class"] == f"{expected.__module__}.{expected.__qualname__}":
@@ -257,6 +293,23 @@ def find_class(name: str) -> type:
     raise DataError(f"{name} is your own class: add `--import {parts[0]}` (in Python, import it first).")
 
 
+def find_network(name: Any) -> type[nn.Module]:
+    """Return the class of a network that a checkpoint names.
+
+    Raises:
+        DataError: It does not exist, is not an ``nn.Module``, or is not on the allow-list.
+    """
+    cls = find_class(str(name))
+    if not issubclass(cls, nn.Module):
+        raise DataError(f"{name} is not an nn.Module: a checkpoint may name no other class.")
+    if not is_below(cls.__module__, (*_NETWORKS, *_trusted)):
+        raise DataError(
+            f"{name} is not a layer of torch.nn or one of lightning_gans.networks, so a checkpoint cannot have it "
+            f"built: add `--import {cls.__module__}` if you trust both (in Python, imports=[{cls.__module__!r}])."
+        )
+    return cls
+
+
 def plain(value: Any) -> Any:
     """Return a value in types that ``weights_only=True`` can read."""
     if isinstance(value, enum.Enum):
@@ -324,10 +377,10 @@ def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_classes(value: Any) -> None:
-    """Raise :class:`DataError` for a class in an argument that is not to be had, or no network."""
+    """Raise :class:`DataError` for a class in an argument that is not a network on the allow-list."""
     if isinstance(value, Mapping):
-        if "class_path" in value and not issubclass(find_class(value["class_path"]), nn.Module):
-            raise DataError(f"{value['class_path']} is not an nn.Module: a checkpoint may name no other class.")
+        if "class_path" in value:
+            find_network(value["class_path"])
         for item in value.values():
             check_classes(item)
     elif isinstance(value, (list, tuple)):
@@ -338,7 +391,7 @@ def check_classes(value: Any) -> None:
 def _instantiate(value: Any) -> Any:
     """Make a network that is stored as ``{class_path, init_args}``, and whatever is nested in it."""
     if isinstance(value, Mapping) and "class_path" in value:
-        return find_class(value["class_path"])(
+        return find_network(value["class_path"])(
             **{name: _instantiate(item) for name, item in (value.get("init_args") or {}).items()}
         )
     if isinstance(value, list):

@@ -244,6 +244,7 @@ def test_the_same_class_is_accepted(save, adopt):
 
 
 def test_networks_that_are_named_by_their_classes_come_from_the_checkpoint(save, adopt):
+    checkpoints.trust(__name__)
     body = {"class_path": "torch.nn.Linear", "init_args": {"in_features": LATENT_DIM, "out_features": 64}}
     named = {"class_path": NETWORK, "init_args": {"body": body, "scale": 0.5}}
     model = tiny(GAN, generator=Scaled(nn.Linear(LATENT_DIM, 64), 0.5))
@@ -270,6 +271,7 @@ def test_penalties_come_from_the_checkpoint(save, adopt):
 
 
 def test_a_network_that_conflicts_is_refused(save, adopt):
+    checkpoints.trust(__name__)
     model = tiny(GAN, generator=nn.Sequential(nn.Linear(LATENT_DIM, 64), nn.Unflatten(1, SHAPE)))
     model.note_arguments(generator={"class_path": NETWORK, "init_args": {"body": None, "scale": 0.5}})
     with pytest.raises(SettingError, match=r"model.generator is .*'scale': 3.0.* on the command line, but .*0.5"):

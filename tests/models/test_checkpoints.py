@@ -229,6 +229,7 @@ def test_a_network_given_as_an_instance_has_to_be_given_again(save):
 
 
 def test_a_network_with_a_class_path_is_made_again(save):
+    checkpoints.trust(__name__)
     body = {"class_path": "torch.nn.Linear", "init_args": {"in_features": LATENT_DIM, "out_features": 64}}
     config = {"class_path": f"{__name__}.Generator", "init_args": {"body": body, "scale": 0.5}}
     model = tiny(GAN, generator=own_generator(0.5))
@@ -245,6 +246,7 @@ def test_a_network_with_a_class_path_is_made_again(save):
 
 
 def test_a_network_that_replaces_a_stored_one_is_not_stored_as_that(save):
+    checkpoints.trust(__name__)
     model = tiny(GAN, generator=own_generator())
     model.note_arguments(generator={"class_path": f"{__name__}.Generator", "init_args": {"body": None}})
     again = GAN.load_from_checkpoint(save(model), generator=own_generator())
