@@ -8,6 +8,7 @@ check:
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports
 
 test:
 	python -m pytest

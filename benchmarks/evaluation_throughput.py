@@ -41,9 +41,9 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 import lightning_gans
-from lightning_gans.callbacks.extraction import BLOCK
 from lightning_gans.metrics import MNISTExtractor, make_extractor
 from lightning_gans.metrics.cache import Cache, fingerprint
+from lightning_gans.metrics.evaluate import BLOCK
 from lightning_gans.metrics.scores import FeatureSet, Reference, Settings, score
 
 METRICS = {

@@ -27,13 +27,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_gans import DataError, GenerativeModule, ImageFolderDataModule, LightningGansError, load
-from lightning_gans.files import check_writable, replacing
+from lightning_gans.cli.summary import hardware
+from lightning_gans.io.files import check_writable, replacing
+from lightning_gans.io.pictures import to_bytes
 from lightning_gans.metrics.cache import fingerprint
-from lightning_gans.metrics.extractors import hash_module
+from lightning_gans.metrics.extractors.base import hash_module
 from lightning_gans.metrics.frechet import frechet_distance
-from lightning_gans.models.checkpoints import build
-from lightning_gans.pictures import to_bytes
-from lightning_gans.summary import hardware
+from lightning_gans.training.checkpoint_format import build
 
 VERSION = 1  # raise it when the scorer or its training changes: distances of two versions do not compare
 

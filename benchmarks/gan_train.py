@@ -34,12 +34,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from train_mnist_extractor import distort
 
 from lightning_gans import DataError, LightningGansError, MNISTDataModule, load
-from lightning_gans.files import check_writable, replacing
-from lightning_gans.metrics.train_mnist import distort
-from lightning_gans.pictures import to_bytes
-from lightning_gans.summary import hardware
+from lightning_gans.cli.summary import hardware
+from lightning_gans.io.files import check_writable, replacing
+from lightning_gans.io.pictures import to_bytes
 
 VERSION = 1  # raise it when the classifier or its training changes: accuracies of two versions do not compare
 _FEWEST_UPDATES = 3  # of which the learning rate rises for two

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from train_throughput import Pictures
 
 import lightning_gans
-from lightning_gans.commands.recipes import find
+from lightning_gans.cli.commands.recipes import find
 
 BASE = {"image_size": 32, "width": 32, "batch_size": 64}
 SIZES = {

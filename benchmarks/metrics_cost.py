@@ -19,10 +19,10 @@ import time
 import torch
 
 from lightning_gans import MNISTDataModule, load
+from lightning_gans.io.pictures import to_bytes
 from lightning_gans.metrics import MNISTExtractor
 from lightning_gans.metrics.cache import Cache
 from lightning_gans.metrics.scores import METRICS, FeatureSet, Reference, Settings, score
-from lightning_gans.pictures import to_bytes
 
 _BLOCK = 250
 

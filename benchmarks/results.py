@@ -28,7 +28,7 @@ from typing import Any
 import yaml
 
 from lightning_gans import DataError, LightningGansError
-from lightning_gans.files import check_writable, replacing
+from lightning_gans.io.files import check_writable, replacing
 from lightning_gans.metrics.protocol import read_scores
 
 ORDER = (  # of the columns; others follow by their names

@@ -44,8 +44,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import lightning_gans
-from lightning_gans.cli import main as lightning_gans_command
-from lightning_gans.commands.recipes import find
+from lightning_gans.cli.commands.recipes import find
+from lightning_gans.cli.main import main as lightning_gans_command
 
 UPDATES = {
     "cpu": {"gan_mnist": 25, "dcgan_mnist": 25, "dcgan_cifar10": 2, "vae_mnist": 25},

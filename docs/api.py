@@ -15,7 +15,7 @@ MODULES = (
     "lightning_gans.augment",
     "lightning_gans.networks",
     "lightning_gans.metrics",
-    "lightning_gans.pictures",
+    "lightning_gans.io.pictures",
     "lightning_gans.randomness",
 )
 

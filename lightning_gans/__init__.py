@@ -1,7 +1,6 @@
 """GANs and VAEs for PyTorch Lightning."""
 
-__version__ = "0.1.1"
-
+from lightning_gans._version import __version__
 from lightning_gans.callbacks import (
     Checkpoint,
     CollapseWatchdog,
@@ -25,6 +24,9 @@ from lightning_gans.datamodules import (
     StackedMNISTDataModule,
 )
 from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.io.csv_logger import RunLogger
+from lightning_gans.io.pictures import grid
 from lightning_gans.models import (
     DCGAN,
     GAN,
@@ -38,8 +40,6 @@ from lightning_gans.models import (
     ResNetGAN,
     load,
 )
-from lightning_gans.pictures import grid
-from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
 
 __all__ = [
     "DCGAN",

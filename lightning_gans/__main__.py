@@ -1,5 +1,5 @@
 """``python -m lightning_gans``."""
 
-from lightning_gans.cli import main
+from lightning_gans.cli.main import main
 
 main()

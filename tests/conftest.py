@@ -3,8 +3,8 @@ import os
 import pytest
 import torch
 
-from lightning_gans.metrics import inception
-from lightning_gans.models import checkpoints
+from lightning_gans.metrics.extractors import inception
+from lightning_gans.training import checkpoint_format as checkpoints
 from tests.toys import quiet_trainer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the other workers

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_gans.cli import main
-from lightning_gans.commands import recipes
+from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.main import main
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 LINES = README.replace("\\\n", " ")  # long commands in one line

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from lightning_gans.cli import main
-from lightning_gans.commands import recipes
+from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.main import main
 from lightning_gans.models import load
 
 from .fake_sets import write_cifar10, write_mnist, write_pictures

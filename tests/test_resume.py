@@ -8,7 +8,8 @@ from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 
 from lightning_gans import DCGAN, GAN, VAE, VAEGAN, ConditionalGAN
 from lightning_gans.errors import SettingError
-from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.io.csv_logger import RunLogger
 from tests.toys import SHAPE, Toys, tiny
 
 # Eight batches an epoch, three epochs; dropout, BatchNorm, several updates a step.

@@ -12,9 +12,9 @@ from torch import nn
 
 import lightning_gans
 from lightning_gans import DataError, networks
-from lightning_gans.cli import main, trusting
-from lightning_gans.commands import resume
-from lightning_gans.models import checkpoints
+from lightning_gans.cli import resume
+from lightning_gans.cli.main import main, trusting
+from lightning_gans.training import checkpoint_format as checkpoints
 from tests.toys import loader, make_batches, tiny
 
 
@@ -76,7 +76,10 @@ def test_an_imported_network_that_is_not_on_the_list_is_not_built(crafted, pickl
     for config in (
         inception(pickled),
         {"class_path": f"{__name__}.Reader", "init_args": {"path": str(pickled)}},
-        {"class_path": "lightning_gans.metrics.inception.InceptionExtractor", "init_args": {"weights_path": "x"}},
+        {
+            "class_path": "lightning_gans.metrics.extractors.inception.InceptionExtractor",
+            "init_args": {"weights_path": "x"},
+        },
         {"class_path": "torch.nn.Sequential", "init_args": {"args": [inception(pickled)]}},
     ):
         path = crafted(config)
@@ -135,8 +138,8 @@ def own(tmp_path, monkeypatch, mark):
         {"model": {"class_path": "GAN", "init_args": {"generator": {"class_path": "own_code.Own"}}}},
         {"metrics": {"own": {"x": "own_code.Own"}}},
         {"data": {"class_path": "os.system"}},
-        {"data": "lightning_gans.cli.os.system"},
-        {"data": "lightning_gans.files.shutil.rmtree"},
+        {"data": "lightning_gans.cli.main.os.system"},
+        {"data": "lightning_gans.io.files.shutil.rmtree"},
         {"trainer": {"callbacks": "pytorch_lightning.callbacks.model_checkpoint.os.remove"}},
         {"model": "torch.nn.modules.module.torch.load"},
         {"model": {"init_args": {"generator": inception("x")}}},

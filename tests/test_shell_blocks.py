@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gans.cli import main
+from lightning_gans.cli.main import main
 
 from .fake_sets import write_mnist, write_pictures
 from .inception_weights import write_inception_weights

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_gans.cli import main
-from lightning_gans.commands import recipes
+from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.main import main
 from tests import wandb_run
 from tests.fake_sets import write_mnist
 

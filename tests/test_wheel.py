@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_gans.commands import recipes
+from lightning_gans.cli.commands import recipes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
 
 def test_the_wheel_holds_the_package_its_types_and_every_recipe(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"lightning_gans/py.typed", "lightning_gans/cli.py"} <= names
+    assert {"lightning_gans/py.typed", "lightning_gans/cli/main.py"} <= names
     assert {f"lightning_gans/recipes/{name}.yaml" for name in recipes.names()} <= names
     assert all(name.startswith(("lightning_gans/", "lightning_gans-")) for name in names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -57,7 +57,7 @@ def test_the_same_wheel_comes_from_the_sdist_which_has_what_its_tests_need(wheel
 def test_the_wheel_finds_its_own_recipes(wheel, tmp_path):
     zipfile.ZipFile(wheel).extractall(tmp_path)
     package = tmp_path / "lightning_gans"
-    spec = importlib.util.spec_from_file_location("recipes_of_the_wheel", package / "commands" / "recipes.py")
+    spec = importlib.util.spec_from_file_location("recipes_of_the_wheel", package / "cli" / "commands" / "recipes.py")
     packaged = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(packaged)
     assert packaged.folder() == package / "recipes"
@@ -111,7 +111,7 @@ CODE = """
 import json, sys
 from pathlib import Path
 import lightning_gans
-from lightning_gans.cli import main
+from lightning_gans.cli.main import main
 assert lightning_gans.__file__.startswith(sys.argv[1])
 for words in json.loads(sys.argv[2]):
     print(">", *words, flush=True)

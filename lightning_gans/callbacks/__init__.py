@@ -2,10 +2,10 @@
 
 from lightning_gans.callbacks.checkpoint import Checkpoint
 from lightning_gans.callbacks.graceful_stop import GracefulStop
-from lightning_gans.callbacks.metrics import GenerativeMetrics
-from lightning_gans.callbacks.neighbours import NearestNeighbours
-from lightning_gans.callbacks.progress import ProgressBar
-from lightning_gans.callbacks.samples import Reconstructions, SampleGrid
+from lightning_gans.callbacks.grids import Reconstructions, SampleGrid
+from lightning_gans.callbacks.nearest_neighbors import NearestNeighbours
+from lightning_gans.callbacks.progress_bar import ProgressBar
+from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.callbacks.watchdog import CollapseWatchdog
 
 __all__ = [

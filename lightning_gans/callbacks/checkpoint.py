@@ -6,15 +6,12 @@ import weakref
 from pathlib import Path
 from typing import Any, Literal
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_info
-
-from lightning_gans.callbacks.gathering import on_first_process
-from lightning_gans.callbacks.metrics import GenerativeMetrics
+from lightning_gans._lightning import ModelCheckpoint, pl, rank_zero_info
 from lightning_gans.callbacks.rhythm import is_due
+from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.errors import check_choice, check_not_negative, check_positive
-from lightning_gans.files import make_folder
+from lightning_gans.io.files import make_folder
+from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.scores import METRICS, ON_REQUEST
 
 _OF_SAMPLES = tuple(f"val/{name}" for name in (*METRICS, *ON_REQUEST))

@@ -10,16 +10,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
-from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities import rank_zero_warn
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from lightning_gans._lightning import (
+    Callback,
+    LightningEnvironment,
+    SIGTERMException,
+    SLURMEnvironment,
+    pl,
+    rank_zero_warn,
+)
 from lightning_gans.callbacks.checkpoint import Checkpoint
-from lightning_gans.callbacks.gathering import on_first_process
+from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.models.base import GenerativeModule
 
 

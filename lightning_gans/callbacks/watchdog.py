@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lightning_gans._lightning import Callback, TrainerFn, pl, rank_zero_info, rank_zero_warn
 from lightning_gans.callbacks.checkpoint import Checkpoint
-from lightning_gans.callbacks.gathering import everywhere, on_first_process
-from lightning_gans.callbacks.metrics import GenerativeMetrics
-from lightning_gans.callbacks.signals import MEANINGS, d_accuracy, nearness, num_classes
+from lightning_gans.callbacks.collapse_signals import MEANINGS, d_accuracy, nearness, num_classes
+from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.errors import SettingError, check_choice, check_counts, check_positive, is_number
-from lightning_gans.files import read_tensors
+from lightning_gans.io.files import read_tensors
+from lightning_gans.io.pictures import to_bytes
+from lightning_gans.metrics.processes import everywhere, on_first_process
 from lightning_gans.models.base import GenerativeModule
-from lightning_gans.pictures import to_bytes
 
 _FID = "val/fid"
 _FEWEST = 16  # images of which a share or a mean still says something

@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from lightning_gans import randomness
+from lightning_gans._lightning import LightningDataModule
 from lightning_gans.datamodules.resident import ResidentImages, ResidentLoader, SplitImages
 from lightning_gans.datamodules.sampler import InOrderBatchSampler, ShardedBatchSampler, default_seed
 from lightning_gans.errors import DataError, SettingError, check_choice, check_counts

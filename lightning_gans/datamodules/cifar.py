@@ -21,7 +21,7 @@ from torchvision import datasets
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.datamodules.downloads import RemoteFile, check_md5, damaged, download
 from lightning_gans.errors import DataError
-from lightning_gans.files import make_folder
+from lightning_gans.io.files import make_folder
 
 
 class CIFAR10DataModule(ImageDataModule):

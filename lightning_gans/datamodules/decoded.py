@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_gans.files import replacing
+from lightning_gans.io.files import replacing
 
 
 class DecodedPictures:

@@ -14,7 +14,7 @@ from pathlib import Path
 from torchvision.datasets.utils import calculate_md5, download_url
 
 from lightning_gans.errors import DataError
-from lightning_gans.files import make_folder
+from lightning_gans.io.files import make_folder
 
 # torchvision's downloads have none, so a network that swallows packets would hold a run for ever.
 _TIMEOUT_SECONDS = 30.0

@@ -16,13 +16,13 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
+from lightning_gans._lightning import rank_zero_info
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.datamodules.decoded import DecodedPictures
 from lightning_gans.errors import DataError, SettingError, check_choice
-from lightning_gans.pictures import EXTENSIONS, UNREADABLE, Fit, read_picture
+from lightning_gans.io.pictures import EXTENSIONS, UNREADABLE, Fit, read_picture
 
 _SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train",

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.files import replacing
+from lightning_gans.io.files import replacing
 
 _BLOCK = 1000  # rows that are read at once
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans.errors import DataError
-from lightning_gans.files import replacing
+from lightning_gans.io.files import replacing
 
 FORMAT = 1
 

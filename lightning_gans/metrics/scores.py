@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_gans import randomness
+from lightning_gans._lightning import rank_zero_warn
 from lightning_gans.errors import SettingError
 from lightning_gans.metrics.cache import Cache, Rows
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
 from lightning_gans.metrics.kernel import KID_SEED, Subsets, draw_subsets, squared_mmds, sums_within
+from lightning_gans.metrics.manifold import count_inside, nearest_squared_distances
 from lightning_gans.metrics.modes import ModeCoverage
-from lightning_gans.metrics.neighbours import count_inside, nearest_squared_distances
 from lightning_gans.randomness import Stream
 
 METRICS = (

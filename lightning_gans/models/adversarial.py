@@ -19,11 +19,11 @@ from lightning_gans.errors import (
     check_positive,
 )
 from lightning_gans.models.base import call
-from lightning_gans.models.batches import Part
-from lightning_gans.models.judging import Judgements
-from lightning_gans.models.regularization import RegularizedModule
-from lightning_gans.models.updates import cosine
 from lightning_gans.randomness import Stream
+from lightning_gans.training.batches import Part
+from lightning_gans.training.discriminator_calls import Judgements
+from lightning_gans.training.regularizers import RegularizedModule
+from lightning_gans.training.update import cosine
 
 Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
 

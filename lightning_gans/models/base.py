@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, get_args
 
 import torch
-from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_gans import randomness
+from lightning_gans._lightning import TrainerFn, rank_zero_warn
 from lightning_gans.errors import (
     DataError,
     SettingError,
@@ -22,11 +21,12 @@ from lightning_gans.errors import (
     check_share,
     shown,
 )
-from lightning_gans.models import checkpoints, resuming
-from lightning_gans.models.acceleration import CompileMode, MatmulPrecision
-from lightning_gans.models.distributed import check_strategy
-from lightning_gans.models.sampling import SampledModule
-from lightning_gans.models.updates import Schedule
+from lightning_gans.training import checkpoint_format as checkpoints
+from lightning_gans.training import exact_resume as resuming
+from lightning_gans.training.acceleration import CompileMode, MatmulPrecision
+from lightning_gans.training.processes import check_strategy
+from lightning_gans.training.sampling import SampledModule
+from lightning_gans.training.update import Schedule
 
 
 def check_sizes(image_shape: Sequence[int], latent_dim: int, num_classes: int = 0, *, sequences: bool = False) -> None:

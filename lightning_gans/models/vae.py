@@ -20,10 +20,10 @@ from lightning_gans.errors import (
 )
 from lightning_gans.losses import gaussian_kl
 from lightning_gans.models.base import check_sizes
-from lightning_gans.models.batches import Part
 from lightning_gans.models.likelihood import LikelihoodModule
 from lightning_gans.networks import ConvDecoder, ConvEncoder, MLPDecoder, MLPEncoder
 from lightning_gans.randomness import Stream
+from lightning_gans.training.batches import Part
 
 
 class VAE(LikelihoodModule):

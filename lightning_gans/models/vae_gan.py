@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from lightning_gans import losses
 from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
-from lightning_gans.models import judging
 from lightning_gans.models.adversarial import Loss
 from lightning_gans.models.autoencoding import AutoencodingModule
 from lightning_gans.models.base import check_sizes
-from lightning_gans.models.batches import Part
-from lightning_gans.models.judging import Judgements, find_feature_layer
-from lightning_gans.models.regularization import RegularizedModule
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
 from lightning_gans.randomness import Stream
+from lightning_gans.training import discriminator_calls as judging
+from lightning_gans.training.batches import Part
+from lightning_gans.training.discriminator_calls import Judgements, find_feature_layer
+from lightning_gans.training.regularizers import RegularizedModule
 
 
 class VAEGAN(AutoencodingModule, RegularizedModule):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_gans import ConditionalGAN
-from lightning_gans.cli import main
+from lightning_gans.cli.main import main
 from tests.toys import tiny
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gan_train.py"

@@ -10,7 +10,8 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from lightning_gans import GAN, Checkpoint, GracefulStop
-from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.io.csv_logger import RunLogger
 from tests.test_resume import MODELS, Score, differences, end_of
 from tests.toys import Toys, same, tiny, weights
 

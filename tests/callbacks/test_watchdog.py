@@ -24,9 +24,10 @@ from lightning_gans import (
     SettingError,
 )
 from lightning_gans.callbacks import watchdog as module
-from lightning_gans.callbacks.signals import MEANINGS, d_accuracy, nearness
-from lightning_gans.metrics.extractors import Extractor
-from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from lightning_gans.callbacks.collapse_signals import MEANINGS, d_accuracy, nearness
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.io.csv_logger import RunLogger
+from lightning_gans.metrics.extractors.base import Extractor
 from tests.toys import SHAPE, Toys, loader, make_batches, same, tiny, weights
 
 
@@ -534,7 +535,8 @@ def test_runs_on_digits_that_collapse_are_noticed_and_a_healthy_one_is_not(fit, 
 PROCESSES = """
 import sys, torch, pytorch_lightning as pl
 from lightning_gans import Checkpoint
-from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.io.csv_logger import RunLogger
 from tests.callbacks.test_watchdog import Scores, trained, watching
 from tests.toys import Toys
 

@@ -16,7 +16,7 @@ from PIL import ExifTags, Image, PngImagePlugin
 from lightning_gans.datamodules import ImageFolderDataModule
 from lightning_gans.datamodules.decoded import DecodedPictures
 from lightning_gans.errors import DataError, SettingError
-from lightning_gans.pictures import read_picture
+from lightning_gans.io.pictures import read_picture
 
 from .fakes import everything_in, lines_of
 

@@ -18,7 +18,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from lightning_gans import GAN, GracefulStop
 from lightning_gans import Checkpoint as SaveLast
-from lightning_gans.plugins import AtomicCheckpointIO, RunLogger
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.io.csv_logger import RunLogger
 from tests.distributed import cases
 from tests.test_resume import SaveEverywhere, Score
 from tests.toys import Toys, tiny, weights
@@ -121,7 +122,7 @@ class Messages(Callback):
 
 def messages(make, processes, *, blocked=True):
     """Train for three steps and return what was sent, beside the sizes of what has to be."""
-    model, heard, name = make(), Messages(), "lightning_gans.models.updates.unsynchronized"
+    model, heard, name = make(), Messages(), "lightning_gans.training.update.unsynchronized"
     with nullcontext() if blocked else patch(name, lambda _: nullcontext()):
         fit(model, 4, processes=processes, max_steps=3, callbacks=[heard])
     statistics = [name for name, _ in model.named_buffers() if "running_" in name and "_ema." not in name]

@@ -4,7 +4,7 @@ from pytorch_lightning import Callback
 from torch import nn
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, DataError, RecurrentGAN, SettingError, load, randomness
-from lightning_gans.models.sampling import SAMPLE_BLOCK
+from lightning_gans.training.sampling import SAMPLE_BLOCK
 from tests.toys import (
     LATENT_DIM,
     MODELS,

@@ -11,10 +11,10 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from lightning_gans import GAN, VAE, Checkpoint, losses, randomness
-from lightning_gans.cli import main
+from lightning_gans.cli.main import main
 from lightning_gans.errors import DivergedError
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.models import load
-from lightning_gans.plugins import AtomicCheckpointIO
 from lightning_gans.randomness import Stream
 from tests.toys import LATENT_DIM, MODELS, loader, make_batches, tiny, weights
 

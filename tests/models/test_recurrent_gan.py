@@ -4,7 +4,7 @@ import torch
 
 from lightning_gans import RecurrentGAN, SettingError, load
 from lightning_gans.callbacks import GenerativeMetrics, Reconstructions, SampleGrid
-from lightning_gans.cli import main
+from lightning_gans.cli.main import main
 from tests.toys import loader, make_batches
 
 SEQUENCE = (2, 6)

@@ -1,0 +1,40 @@
+"""The digit classifier on each channel of an RGB picture, for Stacked MNIST."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_gans.metrics.extractors.base import Extractor
+from lightning_gans.metrics.extractors.mnist import SHA256, MNISTExtractor
+
+
+class StackedMNISTExtractor(Extractor):
+    """:class:`MNISTExtractor` on red, green and blue: 288 features, the logits of the 1,000 triples of digits.
+
+    The features of the channels stand side by side. The logit of a triple is the sum of its digits'
+    log-probabilities, as if the channels were independent: the class that is most likely is the triple of the
+    digits that are, and the probabilities of all add up to 1. Class 100 a + 10 b + c is named ``abc``, as in
+    ``StackedMNISTDataModule``.
+
+    Raises:
+        DataError: The weights that came with the package are missing or damaged.
+    """
+
+    name = "stacked_mnist"
+    num_features = 3 * MNISTExtractor.num_features
+    resize = MNISTExtractor.resize
+    weights_sha256 = SHA256
+    class_names = tuple(f"{number:03}" for number in range(1000))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.digits = MNISTExtractor()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features and logits of RGB images, uint8 ``(N, 3, H, W)``."""
+        # One channel after the other: fewer at once stay in the processor's cache, which is a third faster.
+        features, logits = zip(*(self.digits(channel.unsqueeze(1)) for channel in images.unbind(1)), strict=True)
+        red, green, blue = (some.log_softmax(1) for some in logits)
+        joint = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]
+        return torch.cat(features, dim=1), joint.flatten(1)

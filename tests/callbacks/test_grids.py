@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from lightning_gans import GAN, VAE, ConditionalGAN, Reconstructions, SampleGrid, SettingError
+from lightning_gans.callbacks import grids as samples
+from lightning_gans.io.pictures import to_uint8
+from tests.toys import NUM_CLASSES, loader, make_batches, tiny
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+
+
+def fit(trainer, model, batches, validation=None):
+    trainer.fit(model, loader(batches), None if validation is None else loader(validation))
+    return trainer
+
+
+@pytest.fixture
+def sheets(monkeypatch):
+    """Note what each picture is laid out from."""
+    calls = []
+
+    def noted(images, **options):
+        calls.append((images, options))
+        return Image.new("RGB", (4, 4))
+
+    monkeypatch.setattr(samples, "grid", noted)
+    return calls
+
+
+class FakeLogger(Logger):
+    """A logger with as much of an interface as it is given."""
+
+    name, version = "fake", 0
+
+    def __init__(self, **methods):
+        super().__init__()
+        self.__dict__.update(methods)
+
+    def log_hyperparams(self, *args, **kwargs):
+        return None
+
+    def log_metrics(self, metrics, step):
+        return None
+
+
+class Calls(list):
+    """Notes its calls."""
+
+    def __call__(self, *args, **kwargs):
+        self.append((args, kwargs))
+
+
+# --- samples ----------------------------------------------------------------------------------------------
+
+
+def test_a_grid_at_the_start_after_each_epoch_and_at_the_end(make_trainer, tmp_path):
+    grids = SampleGrid(num_samples=4)
+    fit(make_trainer(max_epochs=3, callbacks=[grids]), tiny(GAN), make_batches(2))
+    wanted = [f"step={step:07d}.png" for step in (0, 2, 4, 6)]
+    assert names(tmp_path / "samples") == wanted
+    assert grids.last_path == tmp_path / "samples" / wanted[-1]
+    for name in wanted:
+        with Image.open(tmp_path / "samples" / name) as image:
+            assert image.mode == "RGB"
+
+
+def test_the_last_grid_is_made_between_two_rhythms_too(make_trainer, tmp_path):
+    grids = SampleGrid(num_samples=4, every_n_epochs=2)
+    fit(make_trainer(max_epochs=3, callbacks=[grids]), tiny(GAN), make_batches(2))
+    assert names(tmp_path / "samples") == [f"step={step:07d}.png" for step in (0, 4, 6)]
+
+
+def test_grids_stand_in_the_loggers_folder(make_trainer, tmp_path):
+    logger = CSVLogger(tmp_path, "runs", version=4)
+    fit(make_trainer(logger=logger, callbacks=[SampleGrid(num_samples=1)]), tiny(GAN), make_batches(1))
+    assert len(names(tmp_path / "runs/version_4/samples")) == 2
+
+
+def test_the_noise_is_the_same_each_time(make_trainer, tmp_path):
+    model = tiny(GAN)
+    files = []
+    for seed in (0, 0, 1):
+        folder = tmp_path / str(len(files))
+        trainer = make_trainer(max_steps=0, default_root_dir=folder, callbacks=[SampleGrid(num_samples=4, seed=seed)])
+        trainer.test(model, loader(make_batches(1)), verbose=False)
+        files.append((folder / "samples/step=0000000.png").read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_a_grid_shows_the_samples_of_its_seed(make_trainer, sheets):
+    model = tiny(GAN)
+    make_trainer(callbacks=[SampleGrid(num_samples=9, seed=5)]).validate(model, loader(make_batches(1)), verbose=False)
+    (images, options), *more = sheets
+    assert not more
+    assert images.equal(model.sample(9, seed=5))
+    assert options == {"columns": 3, "title": "GAN, step 0, seed 5"}
+
+
+def test_a_conditional_model_gets_a_row_for_each_class(make_trainer, sheets):
+    model = tiny(ConditionalGAN)
+    make_trainer(callbacks=[SampleGrid(seed=5)]).validate(model, loader(make_batches(1)), verbose=False)
+    images, options = sheets[0]
+    assert images.shape[0] == 10 * NUM_CLASSES
+    assert options["columns"] == 10
+    assert options["row_labels"] == ["0", "1", "2"]
+    for label in range(NUM_CLASSES):
+        assert images[10 * label :][:10].equal(model.sample(labels=[label] * 10, seed=5))
+
+
+def test_rows_have_the_names_of_the_data(make_trainer, sheets):
+    class Named(pl.LightningDataModule):
+        class_names = ("cat", "dog", "owl")
+
+        def val_dataloader(self):
+            return loader(make_batches(1))
+
+    make_trainer(callbacks=[SampleGrid()]).validate(tiny(ConditionalGAN), datamodule=Named(), verbose=False)
+    assert sheets[0][1]["row_labels"] == ["cat", "dog", "owl"]
+
+
+def test_pictures_go_to_the_loggers_at_the_step_of_the_scalars(make_trainer):
+    image_calls, tensorboard_calls = Calls(), Calls()
+    experiment = type("Experiment", (), {"add_image": staticmethod(tensorboard_calls)})()
+    loggers = [FakeLogger(log_image=image_calls), FakeLogger(experiment=experiment), FakeLogger()]
+    fit(make_trainer(logger=loggers, callbacks=[SampleGrid(num_samples=4)]), tiny(GAN), make_batches(3))
+    assert [options["step"] for _, options in image_calls] == [0, 3]
+    for (_, options), step in zip(image_calls, (0, 3), strict=True):
+        assert options["key"] == "samples"
+        assert options["caption"] == [f"step {step}"]
+        assert [type(image) for image in options["images"]] == [Image.Image]
+    for (arguments, options), step in zip(tensorboard_calls, (0, 3), strict=True):
+        name, array, at = arguments
+        assert (name, at, options) == ("samples", step, {"dataformats": "HWC"})
+        assert array.dtype == np.uint8
+        assert array.shape[2] == 3
+
+
+def test_other_processes_and_dry_runs_are_silent(make_trainer, tmp_path):
+    model = tiny(GAN)
+    fit(make_trainer(fast_dev_run=True, callbacks=[SampleGrid()]), model, make_batches(1))
+    grids = SampleGrid()
+    trainer = make_trainer()
+    grids.setup(trainer, model, "fit")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(trainer.strategy), "is_global_zero", False)
+        grids.draw(trainer, model)
+    assert names(tmp_path / "samples") == []
+    grids.draw(trainer, model)
+    assert len(names(tmp_path / "samples")) == 1
+
+
+def test_pictures_do_not_change_the_training(make_trainer):
+    def trained(callbacks):
+        torch.manual_seed(0)
+        model = tiny(GAN, dropout=0.5)
+        model.run_seed = 1
+        fit(make_trainer(max_epochs=2, callbacks=callbacks), model, make_batches(2))
+        return model.state_dict()
+
+    plain, shown = trained([]), trained([SampleGrid(num_samples=4)])
+    assert all(value.equal(shown[name]) for name, value in plain.items())
+
+
+def test_a_model_of_another_kind_is_refused(make_trainer):
+    class Other(pl.LightningModule):
+        """Makes no images."""
+
+    with pytest.raises(SettingError, match="SampleGrid needs a GenerativeModule, not a Other"):
+        SampleGrid().setup(make_trainer(), Other(), "fit")
+
+
+@pytest.mark.parametrize(
+    ("cls", "setting"),
+    [(SampleGrid, "num_samples"), (SampleGrid, "every_n_epochs"), (Reconstructions, "num_images")],
+)
+def test_settings_out_of_range_are_refused(cls, setting):
+    with pytest.raises(SettingError, match=setting):
+        cls(**{setting: 0})
+
+
+# --- reconstructions --------------------------------------------------------------------------------------
+
+
+def test_reconstructions_after_each_validation_of_training_alone(make_trainer, tmp_path):
+    pictures = Reconstructions(every_n_epochs=2)
+    trainer = make_trainer(max_epochs=4, callbacks=[pictures], num_sanity_val_steps=2)
+    fit(trainer, tiny(VAE), make_batches(2), make_batches(2))
+    assert names(tmp_path / "reconstructions") == [f"step={step:07d}.png" for step in (4, 8)]
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"),
+    [(5, [(0, 5)]), (16, [(0, 16)]), (20, [(0, 16), (16, 20)]), (40, [(0, 16), (16, 32)])],
+)
+def test_the_first_images_stand_above_what_the_model_makes_of_them(make_trainer, sheets, size, wanted):
+    model, validation = tiny(VAE, num_classes=NUM_CLASSES), make_batches(2, size)
+    make_trainer(callbacks=[Reconstructions()]).validate(model, loader(validation), verbose=False)
+    images, labels = validation[0]
+    made = model.reconstruct(images[:32], labels[:32])
+    shown, options = sheets[0]
+    columns = options["columns"]
+    assert columns == min(16, size)
+    assert options["row_labels"] == ["image", "model"] * len(wanted)
+    for row, (start, stop) in enumerate(wanted):
+        pair = shown[2 * row * columns :]
+        assert pair[: stop - start].equal(images[start:stop])
+        torch.testing.assert_close(pair[columns:][: stop - start], made[start:stop])
+
+
+def test_a_model_without_reconstructions_is_left_alone(make_trainer, tmp_path):
+    fit(make_trainer(callbacks=[Reconstructions()]), tiny(GAN), make_batches(1), make_batches(1))
+    assert names(tmp_path / "reconstructions") == []
+
+
+def test_reconstructions_are_written_as_pictures(make_trainer, tmp_path):
+    model, validation = tiny(VAE), make_batches(1, 4)
+    make_trainer(callbacks=[Reconstructions()]).validate(model, loader(validation), verbose=False)
+    (name,) = names(tmp_path / "reconstructions")
+    with Image.open(tmp_path / "reconstructions" / name) as image:
+        sheet = np.asarray(image)
+    corner = to_uint8(validation[0][0])[0, 0, 0, 0].item()
+    top, left = sheet.shape[0] - 2 * 66, sheet.shape[1] - 4 * 66
+    assert (sheet[top : top + 8, left : left + 8] == corner).all()

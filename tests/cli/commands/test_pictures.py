@@ -1,0 +1,358 @@
+"""Samples, ways between them and reconstructions, from checkpoints alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lightning_gans import load
+from lightning_gans.cli import outputs
+from lightning_gans.cli.main import main
+from lightning_gans.io.files import replacing_folder
+from lightning_gans.io.pictures import to_uint8
+from lightning_gans.training.sampling import slerp, truncated
+from tests.cli.commands.conftest import MODELS
+
+
+def says(args, capsys, code=2):
+    """Run a command that must fail; return its sentence."""
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    assert stopped.value.code == code
+    return capsys.readouterr().err
+
+
+def tiles(path, columns, side):
+    """Cut a grid of pictures of one size into them, enlarged as they are, ``(rows, columns, H, W)`` grey."""
+    scale = max(1, 64 // side)
+    step = side * scale + 2
+    sheet = np.asarray(Image.open(path).convert("L"))
+    left = sheet.shape[1] - columns * step - 2
+    return np.stack(
+        [
+            [
+                sheet[y + 2 : y + step : scale, left + x * step + 2 : left + (x + 1) * step : scale]
+                for x in range(columns)
+            ]
+            for y in range(0, sheet.shape[0] - 2, step)
+        ]
+    )
+
+
+# --- sample ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_sampled(checkpoints, name, monkeypatch):
+    monkeypatch.setattr("lightning_gans.cli.commands.sample._AT_ONCE", 4)
+    main(["sample", checkpoints[name], "--num_samples", "10", "--seed", "2", "--output", "s.npz"])
+    model, archive = load(checkpoints[name]), np.load("s.npz")
+    expected = model.sample(10, seed=2)
+    if model.makes_pictures:
+        assert np.array_equal(archive["images"], to_uint8(expected).numpy())
+        main(["sample", checkpoints[name], "--num_samples", "10", "--seed", "2", "--output", "folder"])
+        files = sorted(os.listdir("folder"))
+        assert len(files) == 10
+        first = np.asarray(Image.open(f"folder/{files[7]}")).reshape(archive["images"][7].shape)
+        assert np.array_equal(first, archive["images"][7])
+    else:
+        assert np.array_equal(archive["sequences"], expected.numpy())
+    assert ("labels" in archive) == (model.num_classes > 0)
+
+
+def test_an_archive_is_what_numpy_writes(checkpoints):
+    main(["sample", checkpoints["conditional"], "--labels", "2,1", "--num_samples", "5", "--output", "s.npz"])
+    ours = np.load("s.npz")
+    np.savez("theirs.npz", images=ours["images"], labels=ours["labels"])
+    theirs = np.load("theirs.npz")
+    assert ours.files == theirs.files == ["images", "labels"]
+    for name in theirs.files:
+        assert (ours[name].dtype, ours[name].shape) == (theirs[name].dtype, theirs[name].shape)
+    assert ours["labels"].tolist() == [2, 1, 2, 1, 2] and ours["labels"].dtype == np.int64
+    assert ours["images"].dtype == np.uint8 and ours["images"].flags.c_contiguous
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(checkpoints, workplace, capsys):
+    (workplace / "mine").mkdir()
+    main(["sample", checkpoints["gan"], "--num_samples", "2", "--output", "mine"])  # an empty one is taken
+    before = {path: path.read_bytes() for path in (workplace / "mine").iterdir()}
+    assert len(before) == 2
+    assert "name a new one" in says(["sample", checkpoints["gan"], "--output", "mine"], capsys, code=1)
+    assert {path: path.read_bytes() for path in (workplace / "mine").iterdir()} == before
+
+
+def test_what_an_error_interrupts_leaves_nothing(workplace):
+    with pytest.raises(KeyboardInterrupt), replacing_folder("new/folder") as folder:
+        (folder / "a").write_text("a")
+        raise KeyboardInterrupt
+    assert [path.name for path in workplace.rglob("*")] == ["new"]
+    for output in ("s.npz", "folder"):
+        path = outputs.check_output(output)
+        with pytest.raises(ValueError, match="in the midst"), outputs.open_output(path, 4, (1, 8, 8)) as write:
+            write(torch.zeros(2, 1, 8, 8))
+            raise ValueError("in the midst")
+    assert sorted(path.name for path in workplace.rglob("*")) == ["new"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["s.npz", "folder"])
+def test_a_kill_leaves_no_part_under_the_final_name(checkpoints, workplace, output):
+    command = [sys.executable, "-m", "lightning_gans", "sample", checkpoints["gan"], "--num_samples", "2000000"]
+    process = subprocess.Popen([*command, "--output", output], cwd=workplace)
+    begun = time.monotonic()
+    while not any(path.name.startswith(".") for path in workplace.iterdir()) and time.monotonic() - begun < 100:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert any(path.name.startswith(f".{output}") for path in workplace.iterdir())
+    assert not (workplace / output).exists()
+
+
+def test_truncation_cuts_the_normal_distribution_off():
+    noise = torch.randn(200_000, generator=torch.Generator().manual_seed(0))
+    cut = truncated(noise, 0.7)
+    assert cut.abs().max() <= 0.7
+    assert torch.equal(noise.argsort(), cut.argsort()) or (cut[noise.argsort()].diff() >= 0).all()
+    # The distribution function of the normal one that is cut off, in closed form.
+    normal = torch.distributions.Normal(0.0, 1.0)
+    edges = torch.linspace(-0.7, 0.7, 15)
+    low, high = normal.cdf(torch.tensor([-0.7, 0.7]))
+    expected = (normal.cdf(edges) - low) / (high - low)
+    found = torch.stack([(cut <= edge).float().mean() for edge in edges])
+    torch.testing.assert_close(found, expected, rtol=0, atol=4e-3)
+    torch.testing.assert_close(truncated(noise, 50.0), noise)
+
+
+def test_truncation_reaches_the_command(checkpoints, capsys):
+    model = load(checkpoints["vae"])
+    main(
+        ["sample", checkpoints["vae"], "--num_samples", "3", "--seed", "1", "--truncation", "0.3", "--output", "s.npz"]
+    )
+    expected = model.sample(3, seed=1, truncation=0.3)
+    assert np.array_equal(np.load("s.npz")["images"], to_uint8(expected).numpy())
+    assert not torch.equal(expected, model.sample(3, seed=1))
+    said = says(["sample", checkpoints["vae"], "--truncation", "-1", "--output", "s.npz"], capsys)
+    assert "truncation is -1.0: it must be greater than 0" in said
+
+
+# --- interpolate ----------------------------------------------------------------------------------------------
+
+
+def test_an_arc_has_the_lengths_between_and_even_steps():
+    start, end = torch.tensor([3.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
+    way = slerp(start, end, torch.linspace(0, 1, 5))
+    torch.testing.assert_close(way[[0, -1]], torch.stack([start, end]))
+    torch.testing.assert_close(way.norm(dim=1), torch.linspace(3, 1, 5))
+    angles = torch.cosine_similarity(way[1:], way[:-1]).arccos()
+    torch.testing.assert_close(angles, torch.full((4,), torch.pi / 8))
+    torch.testing.assert_close(slerp(start, 2 * start, torch.tensor([0.5]))[0], 1.5 * start)
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "recurrent"])
+def test_a_way_begins_and_ends_at_the_seeds_pictures(checkpoints, name):
+    main(["interpolate", checkpoints[name], "--seeds", "4,9,5", "--steps", "3", "--output", "w.png"])
+    model = load(checkpoints[name])
+    found = tiles("w.png", 5, model.image_shape[1])
+    assert len(found) == max(model.num_classes, 1)
+    for label, row in enumerate(found):
+        for place, seed in ((0, 4), (2, 9), (4, 5)):
+            picture = model.sample(1, [label] if model.num_classes else None, seed=seed)
+            expected = to_uint8(picture)[0].float()
+            if expected.shape[2] == 3:
+                expected = torch.from_numpy(np.asarray(Image.fromarray(expected.byte().numpy()).convert("L"))).float()
+            np.testing.assert_allclose(row[place], expected.numpy().reshape(row[place].shape), atol=1)
+
+
+@pytest.mark.parametrize("name", ["conditional", "conditional_conv", "resnet", "r3gan", "conditional_vae", "vae_gan"])
+def test_between_labels_lie_weights_of_the_classes(checkpoints, name):
+    main(["interpolate", checkpoints[name], "--labels", "0,2", "--seeds", "7", "--steps", "3", "--output", "w.png"])
+    model = load(checkpoints[name])
+    (row,) = tiles("w.png", 3, model.image_shape[1])
+    latents = model.latents(1, seed=7)
+    with torch.no_grad(), model.evaluating():
+        middle = model.decode(latents, torch.tensor([[0.5, 0.0, 0.5]]))
+        ends = [model.decode(latents, torch.tensor([label])) for label in (0, 2)]
+        whole = [model.decode(latents, torch.eye(3)[[label]]) for label in (0, 2)]
+    for end, same in zip(ends, whole, strict=True):
+        torch.testing.assert_close(end, same)
+    if model.image_shape[0] == 1:
+        for tile, expected in zip(row, (ends[0], middle, ends[1]), strict=True):
+            np.testing.assert_allclose(tile, to_uint8(expected)[0, :, :, 0].float().numpy(), atol=1)
+
+
+def test_a_vae_goes_between_two_pictures(checkpoints):
+    source = torch.Generator().manual_seed(0)
+    for name in ("a", "b"):
+        noise = torch.randint(256, (8, 8), generator=source, dtype=torch.uint8)
+        Image.fromarray(noise.numpy()).save(f"{name}.png")
+    main(["interpolate", checkpoints["vae"], "--pictures", "a.png", "b.png", "--steps", "3", "--output", "w.png"])
+    model = load(checkpoints["vae"])
+    (row,) = tiles("w.png", 3, 8)
+    images = torch.stack([torch.from_numpy(np.asarray(Image.open(f"{name}.png")))[None] for name in "ab"]) / 127.5 - 1
+    with torch.no_grad(), model.evaluating():
+        means, _ = model.encode(images)
+        expected = model.decode(torch.stack([means[0], means.mean(0), means[1]]))
+    np.testing.assert_allclose(row, to_uint8(expected)[..., 0].float().numpy(), atol=1)
+    main(
+        [
+            "interpolate",
+            checkpoints["conditional_vae"],
+            "--pictures",
+            "a.png",
+            "b.png",
+            "--labels",
+            "1",
+            "--output",
+            "c.png",
+        ]
+    )
+    assert tiles("c.png", 8, 16).shape == (1, 8, 16, 16)
+
+
+def test_one_picture_under_several_labels(checkpoints):
+    noise = torch.randint(256, (16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    Image.fromarray(noise.numpy()).save("a.png")
+    main(
+        [
+            "interpolate",
+            checkpoints["conditional_vae"],
+            "--pictures",
+            "a.png",
+            "--labels",
+            "1,2",
+            "--steps",
+            "3",
+            "--output",
+            "w.png",
+        ]
+    )
+    model = load(checkpoints["conditional_vae"])
+    (row,) = tiles("w.png", 3, 16)
+    image = noise[None, None] / 127.5 - 1
+    for tile, label in ((row[0], 1), (row[2], 2)):
+        expected = to_uint8(model.reconstruct(image, torch.tensor([label])))
+        np.testing.assert_allclose(tile, expected[0, :, :, 0].float().numpy(), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "output", "message"),
+    [
+        ("gan", "10000000", "s.png", "--num_samples is 10000000: 10,000,000 pictures fill more than 89,478,485 pixels"),
+        ("conditional", "100000", "s.png", "100,000 pictures fill more than"),  # a column for each class
+        ("gan", "12345678901234567890123", "s.npz", "num_samples is 12345678901234567890123: at most 100,000,000"),
+    ],
+)
+def test_more_samples_than_can_be_written_are_refused(checkpoints, name, number, output, message, capsys):
+    said = says(["sample", checkpoints[name], "--num_samples", number, "--output", output], capsys)
+    assert message in said and not os.path.exists(output)
+
+
+def test_too_many_pictures_for_one_sheet_are_refused(checkpoints, monkeypatch, capsys):
+    monkeypatch.setattr("lightning_gans.cli.outputs._MOST_PIXELS", 10_000)
+    for number in range(2):
+        Image.new("L", (8, 8)).save(f"{number}.png")
+    main(["reconstruct", checkpoints["vae"], "0.png", "--output", "r.png"])
+    said = says(["reconstruct", checkpoints["vae"], "0.png", "1.png", "--output", "s.png"], capsys)
+    assert "there are 2 pictures: 4 pictures fill more than 10,000 pixels" in said and not os.path.exists("s.png")
+    main(["reconstruct", checkpoints["vae"], "0.png", "1.png", "--output", "s.npz"])
+
+
+def test_numbers_that_begin_with_a_minus_are_a_value(checkpoints, capsys):
+    main(["interpolate", checkpoints["gan"], "--seeds", "-5,7", "--steps", "2", "--output", "w.png"])
+    found = tiles("w.png", 2, 8)[0]
+    expected = [to_uint8(load(checkpoints["gan"]).sample(1, seed=seed))[0, :, :, 0].float() for seed in (-5, 7)]
+    np.testing.assert_allclose(found, torch.stack(expected).numpy(), atol=1)
+    said = says(["sample", checkpoints["conditional"], "--labels", "-1,2", "--output", "s.npz"], capsys)
+    assert "-1" in said and "expected one argument" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        (
+            "gan",
+            ["--steps", "100000"],
+            "--steps is 100000: 100,000 pictures fill more than 89,478,485 pixels",
+        ),
+        ("conditional", ["--steps", "7000"], "--steps is 7000: 21,000 pictures fill more than"),
+        ("gan", ["--seeds", "1"], "there are 1 seeds and 0 labels"),
+        ("gan", ["--seeds", "1,x"], "--seeds is '1,x'"),
+        ("gan", ["--labels", "1,2"], "the model knows none, as it is unconditional"),
+        ("conditional", ["--labels", "1,3"], "the model knows 0 to 2"),
+        ("conditional", ["--labels", "1,2", "--seeds", "1,2,3"], "there are 3 seeds and 2 labels"),
+        ("gan", ["--steps", "1"], "--steps is 1"),
+        ("gan", ["--pictures", "a.png", "a.png"], "a GAN has no encoder"),
+        ("vae", ["--pictures", "a.png", "a.png", "--seeds", "1"], "leave out --seeds"),
+        ("conditional_vae", ["--pictures", "a.png", "a.png"], "the model is conditional"),
+        ("recurrent", ["--seeds", "1,2"], "of sequences has no pictures"),
+    ],
+)
+def test_a_way_that_cannot_be_is_one_sentence(checkpoints, name, args, message, capsys):
+    Image.new("L", (8, 8)).save("a.png")
+    assert message in says(["interpolate", checkpoints[name], *args, "--output", "w.png"], capsys)
+    assert not os.path.exists("w.png")
+
+
+# --- reconstruct ----------------------------------------------------------------------------------------------
+
+
+def test_pictures_stand_above_their_reconstructions(checkpoints, workplace):
+    (workplace / "in").mkdir()
+    source = torch.Generator().manual_seed(0)
+    given = torch.randint(256, (12, 8, 8), generator=source, dtype=torch.uint8)
+    for number, picture in enumerate(given):
+        Image.fromarray(picture.numpy()).save(f"in/{number:02}.png")
+    (workplace / "in" / "notes.txt").write_text("no picture")
+    model = load(checkpoints["vae"])
+    expected = to_uint8(model.reconstruct(given[:, None] / 127.5 - 1))[..., 0]
+    main(["reconstruct", checkpoints["vae"], "in", "--output", "r.png"])
+    found = tiles("r.png", 10, 8)
+    assert np.array_equal(found[0], given[:10]) and np.array_equal(found[2, :2], given[10:])
+    np.testing.assert_allclose(found[1], expected[:10].float(), atol=1)
+    np.testing.assert_allclose(found[3, :2], expected[10:].float(), atol=1)
+    main(["reconstruct", checkpoints["vae"], "in", "--output", "r.npz"])
+    assert np.array_equal(np.load("r.npz")["images"][..., 0], expected)
+
+
+def test_labels_of_pictures_count_in_a_conditional_model(checkpoints):
+    Image.linear_gradient("L").resize((20, 16)).save("wide.png")
+    for label in (0, 1):
+        main(
+            [
+                "reconstruct",
+                checkpoints["conditional_vae"],
+                "wide.png",
+                "--labels",
+                str(label),
+                "--output",
+                f"{label}.npz",
+            ]
+        )
+    assert not np.array_equal(np.load("0.npz")["images"], np.load("1.npz")["images"])
+    main(["reconstruct", checkpoints["vae_gan"], "wide.png", "--labels", "2", "--output", "2.png"])
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code", "message"),
+    [
+        ("gan", ["a.png"], 2, "a GAN has no encoder"),
+        ("vae", ["nowhere"], 1, "nowhere does not exist"),
+        ("vae", ["text.png"], 1, "text.png cannot be read as a picture"),
+        ("vae", ["empty"], 1, "empty holds no pictures"),
+        ("vae", ["a.png", "--labels", "1"], 2, "the model is unconditional"),
+        ("conditional_vae", ["a.png"], 2, "give some of 0 to 2"),
+    ],
+)
+def test_what_cannot_be_reconstructed_is_one_sentence(checkpoints, workplace, name, args, code, message, capsys):
+    Image.new("L", (8, 8)).save("a.png")
+    (workplace / "text.png").write_text("text")
+    (workplace / "empty").mkdir()
+    assert message in says(["reconstruct", checkpoints[name], *args, "--output", "r.png"], capsys, code)
+    assert not os.path.exists("r.png")

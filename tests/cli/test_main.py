@@ -1,0 +1,790 @@
+"""The command line: commands, one-line errors, resume, warm start, and classes of the user's own."""
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import lightning_gans
+from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.main import COMMANDS, main
+from lightning_gans.models import load
+from tests.fake_sets import write_mnist
+
+QUICK = ["fit", "-c", "quickstart", "-c", "fast", "--model", "DCGAN", "--model.width", "4"]
+WITHOUT_PICTURES = ["--metrics.enabled", "false", "--samples.enabled", "false"]
+BRIEF = [
+    *("fit", "-c", "quickstart", "-c", "fast", "--model", "VAE", "--model.lr_schedule", "constant"),
+    *("--metrics.enabled", "false", "--samples.enabled", "false", "--reconstructions.enabled", "false"),
+    *("--checkpoint.monitor", "val/elbo", "--trainer.enable_progress_bar", "false"),
+]
+RUN = Path("runs") / "quickstart" / "version_0"
+LAST = RUN / "checkpoints" / "last.ckpt"
+NETWORK = """
+import torch
+class Flat(torch.nn.Module):
+    def __init__(self, latent_dim=16, gain=1.0):
+        super().__init__()
+        self.gain = gain
+        self.linear = torch.nn.Linear(latent_dim, 784)
+    def forward(self, noise):
+        return (self.gain * self.linear(noise)).tanh().view(-1, 1, 28, 28)
+"""
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Checkpoints of an unconditional and of a conditional model."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(QUICK)
+        main([*QUICK[:5], "--model.width", "4"])
+    runs = folder / "runs" / "quickstart"
+    return {
+        "gan": str(runs / "version_0" / "checkpoints" / "last.ckpt"),
+        "conditional": str(runs / "version_1" / "checkpoints" / "last.ckpt"),
+    }
+
+
+def fails(args, code, capsys):
+    """Run a command that must fail; return what it says, in at most three lines."""
+    with pytest.raises(SystemExit) as stopped:
+        main(args)
+    said = capsys.readouterr().err.strip()
+    assert stopped.value.code == code, said
+    ours = said[said.index("lightning-gans:") :]
+    assert len(ours.splitlines()) <= 3 and "Traceback" not in said and "usage:" not in said, said
+    return ours
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--model.latent_dimm", "3"], ["latent_dimm", "Did you mean 'latent_dim'?"]),
+        pytest.param(["--trainer.max_epoch", "3"], ["max_epoch", "Did you mean 'max_epochs'?"], marks=pytest.mark.slow),
+        pytest.param(
+            ["--samples.num_sample", "3"], ["num_sample", "Did you mean 'num_samples'?"], marks=pytest.mark.slow
+        ),
+        pytest.param(["--model.latent_dim", "0"], ["latent_dim is 0", "greater than 0"], marks=pytest.mark.slow),
+        (["--data.cache_dir", "x"], ["cache_dir is a setting, but not of the class that is chosen"]),
+        (["--model.image_shape", "[1,32,32]"], ["image_shape", "[1, 32, 32]", "[1, 28, 28]"]),
+        pytest.param(
+            ["--model.image_shape", "[1,27,27]"], ["image_shape", "(1, 27, 27)", "14, 28"], marks=pytest.mark.slow
+        ),
+        (["--model.width", "wide"], ["width is 'wide'", "int"]),
+        pytest.param(
+            ["--trainer.max_epochs", "many"], ["trainer.max_epochs is 'many'", "int or null"], marks=pytest.mark.slow
+        ),
+        (["--model.penalties", "{r1: x}"], ["penalties is 'x': expected float or null."]),
+        (["--model.loss", "wgan"], ["loss is 'wgan'", "nonsaturating, minimax"]),
+        (["--trainer.precision", "17"], ["precision is '17'", "32,", "16-mixed", "bf16-mixed"]),
+        (["--model", "DGAN"], ["model is 'DGAN'", "Did you mean 'DCGAN'?"]),
+        pytest.param(["--data", "MNIST"], ["data is 'MNIST'", "MNISTDataModule"], marks=pytest.mark.slow),
+        (["--data.batch_size", "0"], ["batch_size is 0", "greater than 0"]),
+        (["--data.batch_size", "5000"], ["batch_size", "5000"]),
+        (["--checkpoint.every_n_epochs", "0"], ["checkpoint.every_n_epochs is 0"]),
+        (["--seed_everything", "-3"], ["seed_everything is -3", "0 to 4294967295"]),
+        (["--trainer.accelerator", "tpu"], ["trainer.accelerator is tpu", "none here", "try auto"]),
+        (["--trainer.accelerator", "cpuu"], ["trainer.accelerator is 'cpuu'", "auto, gpu", "Did you mean 'cpu'?"]),
+        (["--trainer.strategy", "dpp"], ["trainer.strategy is 'dpp'", "auto, ddp", "Did you mean 'ddp'?"]),
+        (["--trainer.devices", "0"], ["devices='0'", "not a valid input"]),
+        (["--trainer.max_epochs", "-5"], ["`max_epochs` must be a non-negative integer or -1", "-5"]),
+        (["--trainer.max_time", "x"], ["duration='x'", "DD:HH:MM:SS"]),
+        (["--trainer.check_val_every_n_epoch", "0"], ["trainer.check_val_every_n_epoch is 0", "greater than 0"]),
+        (["--trainer.val_check_interval", "0"], ["trainer.val_check_interval is 0", "greater than 0"]),
+        (["--trainer.val_check_interval", "1000"], ["`val_check_interval` (1000)", "training batches"]),
+        pytest.param(["--trainer.limit_train_batches", "0.0001"], ["limit_train_batches=0.04"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(args, words, capsys):
+    said = fails(["fit", "-c", "quickstart", *args], 2, capsys)
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("latent_dim:", "latent_dimm:"), ["latent_dimm", "Did you mean 'latent_dim'?"]),
+        (("trainer:", "trainr:"), ["trainr", "Did you mean 'trainer'?"]),
+        (("model:", "modle:"), ["modle", "Did you mean 'model'?"]),
+        pytest.param(
+            ("max_epochs:", "max_epoch:"), ["max_epoch", "Did you mean 'max_epochs'?"], marks=pytest.mark.slow
+        ),
+        (
+            ("class_path: ConditionalGAN", "class_path: ConditionalGN"),
+            ["'ConditionalGN'", "Did you mean 'ConditionalGAN'?"],
+        ),
+        (("latent_dim: ", "latent_dim: [3, "), ["typo.yaml"]),
+    ],
+)
+def test_a_typo_in_a_recipe_is_named(change, words, workplace, capsys):
+    text = (recipes.folder() / "quickstart.yaml").read_text()
+    assert change[0] in text
+    (workplace / "typo.yaml").write_text(text.replace(*change))
+    said = fails(["fit", "-c", "typo.yaml"], 2, capsys)
+    assert all(word in said for word in words), said
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("def f(:", "importing 'users' fails with SyntaxError: invalid syntax (users.py, line 1)"),
+        ("raise RuntimeError('boom')", "importing 'users' fails with RuntimeError: boom"),
+        (
+            "import no_such_library",
+            "importing 'users' fails with ModuleNotFoundError: No module named 'no_such_library'",
+        ),
+        ("class Owm: pass", "users has no 'Own'. Did you mean 'Owm'?"),
+        ("class Own: pass", "no subclass of"),
+    ],
+)
+def test_a_mistake_in_a_users_module_is_quoted(module, words, workplace, monkeypatch, capsys):
+    (workplace / "users.py").write_text(module)
+    monkeypatch.syspath_prepend(workplace)
+    for setting in ("--model", "--model.generator.class_path", "--metrics.extractor.class_path"):
+        monkeypatch.delitem(sys.modules, "users", raising=False)
+        said = fails(["fit", "-c", "quickstart", setting, "users.Own"], 2, capsys)
+        assert "is 'users.Own'" in said and words in said, said
+    monkeypatch.delitem(sys.modules, "users", raising=False)
+    if "import" in words:
+        assert words in fails(["sample", "x.ckpt", "--import", "users", "--output", "a.png"], 2, capsys)
+
+
+@pytest.mark.parametrize("name", ["", ".users"])
+def test_what_names_no_module_is_refused(name, capsys):
+    assert f"--import is {name!r}" in fails(["sample", "x.ckpt", "--import", name, "--output", "a.png"], 2, capsys)
+
+
+@pytest.mark.parametrize("args", [["fit", "-c", "dcgan_mnst"], ["recipes", "dcgan_mnst"]])
+def test_an_unknown_recipe_gets_the_list(args, capsys):
+    said = fails(args, 2, capsys)
+    assert "Did you mean 'dcgan_mnist'?" in said and all(name in said for name in recipes.names())
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as output:  # which flushes once more at its end
+        monkeypatch.setattr(sys, "stdout", output)
+        with pytest.raises(SystemExit) as stop:
+            main(["--version"])
+    assert stop.value.code == 141
+
+
+@pytest.mark.slow
+def test_a_process_whose_reader_has_seen_enough_ends_without_a_word():
+    program = [sys.executable, "-m", "lightning_gans", "--version"]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait() == 141
+
+
+def test_another_pipe_that_breaks_is_an_error(monkeypatch):
+    def broken(words):
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr("lightning_gans.cli.main._run", broken)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        main(["recipes"])
+
+
+def test_an_unknown_command_gets_the_list(capsys):
+    said = fails(["trian"], 2, capsys)
+    assert all(name in said for name in COMMANDS)
+    assert "Did you mean" in fails(["smaple"], 2, capsys)
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ([], ["model and data", "fit -c quickstart"]),
+        (["--model", "DCGAN"], ["data missing", "fit -c quickstart"]),
+        (["-c", "dcgan_folder"], ["data_dir", "--data.data_dir"]),
+        (["-c", "quickstart", "--model.generator.class_path", "torch.nn.Linear"], ["in_features, out_features"]),
+        (
+            ["--data", "SinesDataModule", "--model", "RecurrentGAN", "--model.num_classes", "3"],
+            ["model.num_classes is 3", "SinesDataModule has no labels", "set --model.num_classes 0"],
+        ),
+    ],
+)
+def test_what_is_missing_is_named(args, words, capsys):
+    said = fails(["fit", *args], 2, capsys)
+    assert all(word in said for word in words), said
+
+
+def test_a_missing_data_folder_offline_is_an_error_about_data(monkeypatch, workplace, capsys):
+    import urllib.error
+    import urllib.request
+
+    def refuse(*args, **kwargs):
+        raise urllib.error.URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    said = fails(["fit", "-c", "gan_mnist", "--data.data_dir", "nowhere"], 1, capsys)
+    assert "nowhere" in said and "train-images-idx3-ubyte" in said and "--data.data_dir" in said
+
+
+def test_a_truncated_file_is_named(workplace, capsys):
+    write_mnist(workplace / "data")
+    file = workplace / "data" / "MNIST" / "raw" / "train-images-idx3-ubyte"
+    file.write_bytes(file.read_bytes()[:1000])
+    assert str(file) in fails(["fit", "-c", "gan_mnist", "--data.data_dir", "data"], 1, capsys)
+
+
+def test_wrong_labels_and_outputs_are_refused(trained, workplace, capsys):
+    sample = ["sample", trained["gan"], "--num_samples", "2"]
+    assert "unconditional" in fails([*sample, "--labels", "1", "--output", "a.png"], 2, capsys)
+    conditional = ["sample", trained["conditional"]]
+    said = fails([*conditional, "--labels", "3,10", "--output", "a.png"], 2, capsys)
+    assert "10" in said and "0 to 9" in said
+    for wrong in ("3,x", "3,99999999999999999999"):
+        assert wrong in fails([*conditional, "--labels", wrong, "--output", "a.png"], 2, capsys)
+    assert "--device is 'meta'" in fails([*sample, "--device", "meta", "--output", "a.png"], 2, capsys)
+    assert "'a.jpg'" in fails([*sample, "--output", "a.jpg"], 2, capsys)
+    assert "num_samples is 0" in fails(["sample", trained["gan"], "--num_samples", "0", "--output", "a.png"], 2, capsys)
+    assert "--ouput" in fails([*sample, "--output", "a.png", "--ouput", "b.png"], 2, capsys)
+    (workplace / "file").write_text("")
+    assert "file" in fails(["sample", "nosuch.ckpt", "--output", "file/deep/a.png"], 1, capsys)
+    assert sorted(path.name for path in workplace.iterdir()) == ["file"]
+
+
+def test_a_place_for_runs_that_cannot_be_made_is_named(workplace, capsys):
+    (workplace / "runs").write_text("")
+    assert "runs is a file, not a folder" in fails(BRIEF, 1, capsys)
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04broken", None])
+def test_a_file_that_is_no_checkpoint_is_refused(content, workplace, capsys):
+    if content is not None:
+        (workplace / "junk.ckpt").write_bytes(content)
+    assert "junk.ckpt" in fails(["sample", "junk.ckpt", "--output", "a.png"], 1, capsys)
+    assert not (workplace / "a.png").exists()
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_random_weights_are_not_evaluated(command, trained, workplace, capsys):
+    for more in ([], ["--init_from", trained["gan"]]):
+        assert "--ckpt_path" in fails([command, *QUICK[1:], *more], 2, capsys)
+    assert not list(workplace.iterdir())
+
+
+def test_predict_needs_something_to_predict(trained, capsys):
+    args = ["predict", *QUICK[1:], "--ckpt_path", trained["gan"]]
+    assert "lightning-gans sample" in fails(args, 2, capsys)
+
+
+def test_traceback_shows_where_an_error_comes_from():
+    with pytest.raises(lightning_gans.SettingError):
+        main(["sample", "x.ckpt", "--output", "a.jpg", "--traceback"])
+
+
+def test_errors_that_are_not_ours_keep_their_traceback(monkeypatch):
+    def broken(self, *args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(lightning_gans.DCGAN, "training_step", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(QUICK)
+
+
+def test_a_run_that_failed_in_its_first_update_may_be_resumed(monkeypatch, brief, capsys):
+    step = lightning_gans.VAE.training_step
+
+    def broken(self, *args):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(lightning_gans.VAE, "training_step", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(BRIEF)
+    monkeypatch.setattr(lightning_gans.VAE, "training_step", step)
+    main(["resume", str(RUN)])
+    assert "has no checkpoint yet: it starts afresh" in capsys.readouterr().out
+    assert same_state(LAST, brief[1] / "checkpoints" / "last.ckpt")
+
+
+def test_what_lightning_refuses_in_a_users_own_code_keeps_its_traceback(monkeypatch):
+    def logs(self, *args):
+        self.log("loss", "high")
+
+    monkeypatch.setattr(lightning_gans.DCGAN, "training_step", logs)
+    with pytest.raises(ValueError, match="cannot be logged"):
+        main([*QUICK, *WITHOUT_PICTURES])
+
+
+def test_samples_are_written_as_grid_archive_and_folder(trained, workplace):
+    main(
+        [
+            "sample",
+            trained["conditional"],
+            "--labels",
+            "3,1",
+            "--num_samples",
+            "5",
+            "--seed",
+            "1",
+            "--output",
+            "new/s.npz",
+        ]
+    )
+    archive = np.load("new/s.npz")
+    assert archive["labels"].tolist() == [3, 1, 3, 1, 3]
+    main(
+        [
+            "sample",
+            trained["conditional"],
+            "--labels",
+            "3,1",
+            "--num_samples",
+            "5",
+            "--seed",
+            "1",
+            "--output",
+            "folder",
+        ]
+    )
+    files = sorted((workplace / "folder").iterdir())
+    assert [file.name for file in files] == [f"00000{k}_{label}.png" for k, label in enumerate([3, 1, 3, 1, 3])]
+    for file, image in zip(files, archive["images"], strict=True):
+        assert np.array_equal(np.asarray(Image.open(file)), image[:, :, 0])
+    main(["sample", trained["gan"], "--num_samples", "9", "--output", "s.png"])
+    assert Image.open("s.png").size == (3 * 58 + 2, 3 * 58 + 2)
+
+
+def test_a_seed_gives_the_same_samples_and_no_ema_gives_others(trained):
+    def sample(*more):
+        main(["sample", trained["gan"], "--num_samples", "4", "--output", "s.npz", *more])
+        return np.load("s.npz")["images"]
+
+    first = sample("--seed", "3")
+    assert np.array_equal(first, sample("--seed", "3"))
+    assert not np.array_equal(first, sample("--seed", "4"))
+    assert not np.array_equal(first, sample("--seed", "3", "--no_ema"))
+
+
+# --- going on ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def brief(tmp_path_factory):
+    """A VAE's run of one epoch, and the same of two that was never stopped."""
+    folder = tmp_path_factory.mktemp("brief")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main(BRIEF)
+        main([*BRIEF, "--trainer.max_epochs", "2"])
+    return {epochs: folder / "runs" / "quickstart" / f"version_{epochs - 1}" for epochs in (1, 2)}
+
+
+@pytest.fixture
+def stopped(brief):
+    """The run of one epoch, copied here."""
+    shutil.copytree(brief[1], RUN)
+    return RUN
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The updates that are made from here on, each by the number of those before it."""
+    steps, training_step = [], lightning_gans.VAE.training_step
+
+    def counted(self, *args):
+        steps.append(self.trainer.global_step)
+        return training_step(self, *args)
+
+    monkeypatch.setattr(lightning_gans.VAE, "training_step", counted)
+    return steps
+
+
+def rows_of(run):
+    with open(run / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def same_state(first, second):
+    """Whether two checkpoints hold the same weights, to the bit, after as many updates."""
+    first, second = (torch.load(path, weights_only=True) for path in (first, second))
+    weights, others = first["state_dict"], second["state_dict"]
+    same = weights.keys() == others.keys() and all(weights[name].equal(others[name]) for name in weights)
+    return same and first["global_step"] == second["global_step"]
+
+
+def kept_best(checkpoint):
+    """Return the path and the score of the best checkpoint that another one notes."""
+    states = torch.load(checkpoint, weights_only=True)["callbacks"]
+    (state,) = (state for name, state in states.items() if name.startswith("Checkpoint"))
+    return Path(state["best_model_path"]), state["best_model_score"]
+
+
+def test_fit_goes_on_from_a_checkpoint(trained, capsys):
+    shutil.copytree(Path(trained["gan"]).parent.parent, RUN)
+    main([*QUICK, "--trainer.max_epochs", "2", "--ckpt_path", str(LAST)])
+    assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
+    assert torch.load(LAST, weights_only=True)["global_step"] == 8
+    assert load(LAST).images_seen == 8 * 64
+    rows = rows_of(RUN)
+    assert [int(row["step"]) for row in rows if row["train/g_loss"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert [int(row["step"]) for row in rows if row["val/fid"]] == [4, 8]
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    assert config["ckpt_path"] is None
+    assert config["trainer"]["max_epochs"] == 2
+    assert f"lightning-gans resume {RUN} --trainer.max_epochs 4" in capsys.readouterr().out
+
+
+def test_resume_goes_on_in_the_runs_folder_as_if_it_had_never_stopped(brief, stopped, steps):
+    main(["resume", str(stopped), "--trainer.max_epochs", "2"])
+    assert steps == [4, 5, 6, 7]
+    assert [path.name for path in RUN.parent.iterdir()] == ["version_0"]
+    assert same_state(LAST, brief[2] / "checkpoints" / "last.ckpt")
+    assert (RUN / "metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
+    assert (RUN / "config.yaml").read_text() == (brief[2] / "config.yaml").read_text()
+
+
+def test_a_run_is_resumed_from_within_its_folder(brief, stopped, steps, monkeypatch):
+    monkeypatch.chdir(stopped)
+    before = sorted(path for path in Path().rglob("*"))
+    main(["resume", ".", "--trainer.max_epochs", "2"])
+    assert steps == [4, 5, 6, 7]
+    assert sorted(path for path in Path().rglob("*")) == before
+    assert same_state("checkpoints/last.ckpt", brief[2] / "checkpoints" / "last.ckpt")
+    assert Path("metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
+
+
+def test_a_run_with_a_network_of_the_users_own_is_resumed(workplace, capsys):
+    (workplace / "own_networks.py").write_text(NETWORK)
+    network = ["--model.generator.class_path", "own_networks.Flat", "--model.generator.init_args.gain", "2.0"]
+    main([*QUICK, *network, *WITHOUT_PICTURES])
+    config = yaml.safe_load((RUN / "config.yaml").read_text())
+    more = ["--trainer.max_epochs", "2", "--model.generator.gain=2.0"]
+    with pytest.raises(SystemExit) as stop:
+        main(["resume", str(RUN), *more])
+    assert stop.value.code == 1
+    assert "add `--import own_networks` if you trust it" in capsys.readouterr().err
+    main(["resume", str(RUN), "--import", "own_networks", *more])
+    config["trainer"]["max_epochs"] = 2
+    assert yaml.safe_load((RUN / "config.yaml").read_text()) == config
+    model = load(LAST, imports=["own_networks"])
+    assert type(model.generator).__name__ == "Flat" and model.generator.gain == 2.0
+    assert model.weights_step == 8
+
+
+@pytest.mark.slow
+def test_a_run_with_penalties_is_resumed_and_tested(workplace):
+    penalized = ["--model.batch_norm", "false", "--model.penalties", "{r1: 1}", *WITHOUT_PICTURES]
+    main([*QUICK, *penalized])
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    main(["test", *QUICK[1:5], "--ckpt_path", str(LAST), *WITHOUT_PICTURES])
+    model = load(LAST)
+    assert model.penalties == {"r1": 1.0} and model.weights_step == 8
+
+
+def test_a_checkpoint_outside_of_a_runs_folder_begins_a_new_run(brief, workplace):
+    shutil.copy(brief[1] / "checkpoints" / "last.ckpt", "some.ckpt")
+    main([*BRIEF, "--trainer.max_epochs", "2", "--ckpt_path", "some.ckpt"])
+    assert same_state(LAST, brief[2] / "checkpoints" / "last.ckpt")
+    assert [int(row["step"]) for row in rows_of(RUN)] == [5, 6, 7, 8, 8]
+
+
+@pytest.mark.parametrize("place", [pytest.param(RUN, marks=pytest.mark.slow), Path("elsewhere")])
+def test_the_best_checkpoint_is_carried_over_where_the_score_does_not_improve(brief, stopped, capsys, place):
+    stopped.rename(place)
+    main(["resume", str(place), "--trainer.max_epochs", "2"])
+    path, score = kept_best(place / "checkpoints" / "last.ckpt")
+    first, last = (float(row["val/elbo"]) for row in rows_of(place) if row["val/elbo"])
+    assert last > first
+    assert path.resolve() == (place / "checkpoints" / "best.ckpt").resolve()
+    assert float(score) == pytest.approx(first)
+    assert same_state(path, brief[1] / "checkpoints" / "last.ckpt")
+    assert f"{place}/checkpoints/best.ckpt   val/elbo {first:.4g}" in capsys.readouterr().out
+
+
+def test_resuming_what_is_not_there_is_one_sentence(workplace, capsys):
+    assert "nowhere is no folder" in fails(["resume", "nowhere"], 1, capsys)
+    (workplace / "empty").mkdir()
+    assert "empty is no run's folder" in fails(["resume", "empty"], 1, capsys)
+    assert "needs the folder of a run" in fails(["resume"], 2, capsys)
+    said = fails([*BRIEF, "--ckpt_path", "nowhere.ckpt"], 1, capsys)
+    assert said == "lightning-gans: ckpt_path is nowhere.ckpt, which does not exist."
+
+
+def edited(change):
+    """Change the run's last checkpoint."""
+    checkpoint = torch.load(LAST, weights_only=True)
+    change(checkpoint)
+    torch.save(checkpoint, LAST)
+
+
+def loading_commands():
+    """Each command of Lightning's that loads a checkpoint."""
+    return [["resume", str(RUN)], *([word, *BRIEF[1:], "--ckpt_path", str(LAST)] for word in ("fit", "validate"))]
+
+
+DAMAGES = {
+    "truncated": lambda: LAST.write_bytes(LAST.read_bytes()[:2000]),
+    "empty": lambda: LAST.write_bytes(b""),
+    "text": lambda: LAST.write_bytes(b"hello"),
+    "a list": lambda: torch.save([1], LAST),
+    "no description": lambda: edited(lambda c: c.pop("lightning_gans")),
+    "an odd description": lambda: edited(lambda c: c.update(lightning_gans=3)),
+    "no class": lambda: edited(lambda c: c["lightning_gans"].pop("class")),
+    "another class": lambda: edited(lambda c: c["lightning_gans"].update({"class": "lightning_gans.io.files.Path"})),
+    "an unknown setting": lambda: edited(lambda c: c["lightning_gans"]["arguments"].update(colour="red")),
+    "other weights": lambda: edited(lambda c: c["state_dict"].update(log_sigma=torch.zeros(2))),
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        name if name in ("truncated", "an odd description") else pytest.param(name, marks=pytest.mark.slow)
+        for name in DAMAGES
+    ],
+)
+def test_a_checkpoint_that_is_none_is_refused_by_every_command(stopped, damage, capsys):
+    DAMAGES[damage]()
+    commands = [*loading_commands(), ["sample", str(LAST), "--output", "a.png"]]
+    for command in commands if damage == "truncated" else commands[::3]:
+        assert "checkpoint" in fails(command, 1, capsys) or damage == "other weights"
+
+
+def test_a_fit_needs_more_than_the_weights(stopped, capsys):
+    edited(lambda checkpoint: checkpoint.pop("optimizer_states"))
+    assert "holds weights only" in fails(["resume", str(RUN), "--trainer.max_epochs", "2"], 1, capsys)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (exec, ("open('ran', 'w')",))
+
+
+def test_pickled_code_is_named_and_not_run(stopped, workplace, capsys):
+    torch.save({"state_dict": {}, "code": Harmful()}, LAST)
+    for command in [*loading_commands(), ["sample", str(LAST), "--output", "a.png"]]:
+        assert "pickled code" in fails(command, 1, capsys)
+    assert not (workplace / "ran").exists()
+
+
+def test_a_class_that_lightning_would_import_is_not(stopped, workplace):
+    (workplace / "not_ours.py").write_text("open('imported', 'w')\n")
+    harmful = {"_class_path": "not_ours.Model", "_instantiator": "not_ours.make", "width": 1}
+    edited(lambda checkpoint: checkpoint.update(hyper_parameters=harmful))
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    main(loading_commands()[2])
+    assert not (workplace / "imported").exists()
+
+
+def test_checkpoints_in_a_folder_of_their_own_are_found(workplace, capsys):
+    main([*BRIEF, "--checkpoint.dirpath", "kept"])
+    said = capsys.readouterr().out
+    assert f"lightning-gans resume {RUN} " in said
+    rows = (RUN / "metrics.csv").read_text()
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    assert (RUN / "metrics.csv").read_text().startswith(rows)
+    assert torch.load("kept/last.ckpt", weights_only=True)["global_step"] == 8
+    shutil.rmtree("kept")
+    assert "checkpoint.dirpath" in fails(["resume", str(RUN)], 1, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [(["--checkpoint.dirpath", "kept"], "kept/last.ckpt"), (["--trainer.logger", "false"], "checkpoints/last.ckpt")],
+)
+def test_a_new_run_does_not_write_over_anothers_checkpoint(words, last, workplace, capsys):
+    main([*BRIEF, *words])
+    before = Path(last).read_bytes()
+    assert f"{last} is there already" in fails([*BRIEF, *words], 1, capsys)
+    assert Path(last).read_bytes() == before
+
+
+def test_a_checkpoint_that_counts_no_rows_keeps_those_up_to_its_step(stopped):
+    header = (RUN / "metrics.csv").read_text().splitlines()[0].split(",")
+    with open(RUN / "metrics.csv", "a", newline="") as file:
+        csv.DictWriter(file, header).writerow({"step": 5, "train/elbo": -1.0})
+    edited(lambda checkpoint: checkpoint["lightning_gans"].pop("loggers"))
+    main(["resume", str(RUN), "--trainer.max_epochs", "2"])
+    assert [int(row["step"]) for row in rows_of(RUN) if row["train/elbo"]] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(stopped, capsys):
+    edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"].update(processed=0))
+    edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0].update(fetches=1))
+    config = (RUN / "config.yaml").read_bytes()
+    said = fails(["resume", str(RUN), "--data.batch_size", "32", "--trainer.max_epochs", "2"], 2, capsys)
+    assert "within an epoch" in said
+    assert (RUN / "config.yaml").read_bytes() == config
+
+
+def test_resume_takes_one_run_and_any_checkpoint_of_it(stopped, steps, capsys):
+    assert "takes one run, but" in fails(["resume", str(RUN), "other"], 2, capsys)
+    shutil.move(LAST, LAST.with_name("kept.ckpt"))
+    kept = str(LAST.with_name("kept.ckpt"))
+    main(["resume", str(RUN), "--trainer.max_epochs", "2", "--ckpt_path", kept])
+    assert steps == [4, 5, 6, 7]
+
+
+def test_a_setting_of_the_model_that_conflicts_is_refused_with_both_values(stopped, capsys):
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    said = fails(["resume", str(RUN), "--model.latent_dim", "17"], 2, capsys)
+    assert f"model.latent_dim is 17 on the command line, but 16 in {LAST}" in said
+    said = fails(["resume", str(RUN), "--model=DCGAN"], 2, capsys)
+    assert "model is 'DCGAN' on the command line, but 'VAE' in" in said
+    assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("words", [[], ["--checkpoint.dirpath", "kept"]])
+def test_a_job_of_slurm_that_is_started_again_goes_on(words, brief, steps, monkeypatch):
+    values = {"JOB_ID": 7, "JOB_NAME": "x", "NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
+    for name, value in values.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    run = RUN.parent / "slurm_7"
+    last = Path(words[1]) / "last.ckpt" if words else run / "checkpoints" / "last.ckpt"
+    main([*BRIEF, *words])
+    assert same_state(last, brief[1] / "checkpoints" / "last.ckpt")
+    main([*BRIEF, *words, "--trainer.max_epochs", "2"])
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert [path.name for path in RUN.parent.iterdir()] == ["slurm_7"]
+    assert same_state(last, brief[2] / "checkpoints" / "last.ckpt")
+    assert (run / "metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["__init__", "setup"])
+def test_an_interrupt_before_the_training_leaves_with_130(monkeypatch, capsys, method):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lightning_gans.VAE, method, interrupt)
+    with pytest.raises(SystemExit) as left:
+        main(BRIEF)
+    assert left.value.code == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        (["strategy", "deepspeed"], ["trainer.strategy is deepspeed", "one optimizer only", "use ddp"]),
+        pytest.param(["strategy", "fsdp"], ["trainer.strategy is fsdp", "use ddp"], marks=pytest.mark.slow),
+        (["gradient_clip_val", "1"], ["trainer.gradient_clip_val is 1", "--model.gradient_clip_val"]),
+        (["accumulate_grad_batches", "2"], ["trainer.accumulate_grad_batches is 2", "--model.accumulate_batches"]),
+    ],
+)
+def test_what_alternating_updates_cannot_do_is_refused_with_what_to_use(setting, words, workplace, capsys):
+    name, value = setting
+    said = fails([*BRIEF, f"--trainer.{name}", value], 2, capsys)
+    assert all(word in said for word in words) and len(said.splitlines()) == 1, said
+    assert not list(workplace.iterdir())
+
+
+# --- other starts -----------------------------------------------------------------------------------------
+
+
+def test_init_from_starts_from_the_weights_alone(trained, workplace):
+    main(
+        [
+            *QUICK,
+            "--init_from",
+            trained["gan"],
+            *WITHOUT_PICTURES,
+            "--model.generator_lr",
+            "1e-12",
+            "--model.discriminator_lr",
+            "1e-12",
+        ]
+    )
+    last = workplace / "runs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == 4
+    before, after = load(trained["gan"]), load(last)
+    for old, new in zip(before.generator.parameters(), after.generator.parameters(), strict=True):
+        torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
+
+
+@pytest.mark.slow
+def test_a_network_of_the_users_own_by_class_path(workplace, capsys):
+    (workplace / "own_networks.py").write_text(NETWORK)
+    main(
+        [
+            *QUICK,
+            "--model.generator.class_path",
+            "own_networks.Flat",
+            "--model.generator.init_args.gain",
+            "2.0",
+        ]
+    )
+    last = workplace / "runs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+    model = load(last)
+    assert type(model.generator).__name__ == "Flat" and model.generator.gain == 2.0
+    # In a process that has not imported the module: refused without it, done with it.
+    words = ["sample", str(last), "--num_samples", "2", "--output", "s.png"]
+    script = f"""
+from lightning_gans.cli.main import main
+try:
+    main({words})
+except SystemExit as refused:
+    assert refused.code == 1
+    main({[*words, "--import", "own_networks"]})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "--import own_networks" in done.stderr
+    assert (workplace / "s.png").is_file()
+
+
+def test_vae_predicts_reconstructions_and_conditional_models_sample_the_labels(brief, trained, workplace):
+    for checkpoint in (brief[1] / "checkpoints" / "last.ckpt", trained["conditional"]):
+        main(["predict", "-c", "quickstart", "-c", "fast", "--ckpt_path", str(checkpoint)])
+    for version in (0, 1):
+        run = workplace / "runs" / "quickstart" / f"version_{version}"
+        images = np.load(run / "predictions.npz")["images"]
+        assert images.shape == (128, 28, 28, 1) and images.dtype == np.uint8
+        assert (run / "predictions.png").is_file()
+
+
+def test_disabled_callbacks_leave_nothing(workplace, capsys):
+    main(
+        [
+            *QUICK,
+            "--checkpoint.enabled",
+            "false",
+            "--samples.enabled",
+            "false",
+            "--metrics.enabled",
+            "false",
+            "--trainer.enable_progress_bar",
+            "false",
+        ]
+    )
+    assert {path.name for path in (workplace / "runs" / "quickstart" / "version_0").iterdir()} == {
+        "config.yaml", "hparams.yaml", "metrics.csv", "run.json"
+    }  # fmt: skip
+
+
+def test_metrics_are_on_the_axis_of_generator_updates(workplace):
+    main([*QUICK, "--model.d_steps", "2"])
+    with open(workplace / "runs" / "quickstart" / "version_0" / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    *training, validation = rows
+    assert [int(row["step"]) for row in training] == [1, 2, 3, 4]
+    assert all(float(row[f"train/{key}"]) for row in training for key in ("d_loss", "g_loss", "d_real", "d_fake"))
+    assert int(validation["step"]) == 4 and float(validation["val/fid"]) > 0
+
+
+def test_help_lists_the_commands_and_version_says_which(capsys):
+    main([])
+    main(["--help"])
+    main(["--version"])
+    out = capsys.readouterr().out
+    assert all(out.count(f"\n  {name} ") == 2 for name in COMMANDS)
+    assert out.endswith(f"lightning_gans {lightning_gans.__version__}\n")

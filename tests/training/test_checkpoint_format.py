@@ -1,0 +1,407 @@
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import lightning_gans.models
+from lightning_gans import DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
+from lightning_gans.training import checkpoint_format as checkpoints
+from tests.toys import LATENT_DIM, MODELS, SHAPE, loader, make_batches, same, tiny
+
+
+@pytest.fixture
+def save(make_trainer, tmp_path):
+    """Train a model for a step and save it."""
+
+    def save(model, name="model.ckpt"):
+        trainer = make_trainer()
+        trainer.fit(model, loader(make_batches(1)))
+        trainer.save_checkpoint(tmp_path / name)
+        return tmp_path / name
+
+    return save
+
+
+@pytest.fixture
+def edit(save, tmp_path):
+    """Save a tiny GAN and change what its checkpoint says."""
+
+    def edit(change, model=None):
+        path = save(model or tiny(GAN))
+        checkpoint = torch.load(path, weights_only=True)
+        change(checkpoint)
+        torch.save(checkpoint, path)
+        return path
+
+    return edit
+
+
+def refused(call, *words):
+    """Check that a call is refused in at most three lines that hold the words."""
+    with pytest.raises(DataError) as caught:
+        call()
+    message = str(caught.value)
+    assert message.count("\n") < 3
+    assert len(message) < 400
+    for word in words:
+        assert str(word) in message
+    return message
+
+
+class Doubled(GAN):
+    """Has a setting of its own."""
+
+    def __init__(self, scale=2.0, **options):
+        super().__init__(**options)
+        self.scale = scale
+
+
+class Narrow(GAN):
+    """Fixes a setting of its base class."""
+
+    def __init__(self, **options):
+        super().__init__(latent_dim=3, ema_half_life=50, **options)
+
+
+class Generator(nn.Module):
+    """A generator of the user's own, with a network in its arguments."""
+
+    def __init__(self, body, scale=1.0):
+        super().__init__()
+        self.body, self.scale = body, scale
+
+    def forward(self, noise):
+        return (self.scale * self.body(noise)).tanh().unflatten(1, SHAPE)
+
+
+# --- round trips ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", [*MODELS, Doubled], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("load", ["class", "base", "package"])
+def test_a_model_is_made_again_from_its_file_alone(save, cls, load):
+    model = tiny(cls, ema_half_life=20, lr_schedule="linear")
+    path = save(model)
+    load = {
+        "class": cls.load_from_checkpoint,
+        "base": GenerativeModule.load_from_checkpoint,
+        "package": lightning_gans.models.load,
+    }[load]
+    torch.manual_seed(99)
+    again = load(path)
+    assert type(again) is cls
+    assert not again.training
+    assert (again.run_seed, again.images_seen) == (model.run_seed, model.images_seen)
+    assert again.arguments == model.arguments
+    assert again.sample(5, seed=1).equal(model.sample(5, seed=1))
+    assert again.sample(5, seed=1, ema=False).equal(model.sample(5, seed=1, ema=False))
+    if cls is VAE:
+        (images, _), *_ = make_batches(1)
+        assert again.reconstruct(images).equal(model.reconstruct(images))
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+def test_a_checkpoint_holds_plain_types(save, cls):
+    checkpoint = torch.load(save(tiny(cls)), weights_only=True)
+    assert not [key for key in checkpoint if "hyper_parameters" in key or "hparams" in key]
+    about = checkpoint["lightning_gans"]
+    assert about["version"] == lightning_gans.__version__
+    assert about["class"] == f"{cls.__module__}.{cls.__name__}"
+    assert about["missing"] == []
+    assert about["images_seen"] == 8
+
+
+def test_the_stored_arguments_are_the_whole_signature(save):
+    model = tiny(Doubled, d_steps=2)
+    stored = torch.load(save(model), weights_only=True)["lightning_gans"]["arguments"]
+    assert stored == model.arguments
+    assert stored["scale"] == 2.0
+    assert stored["d_steps"] == 2
+    assert stored["generator_dims"] == [6]
+    assert stored["betas"] == (0.5, 0.999)
+    assert stored["ema_ramp"] == 0.05
+
+
+def test_arguments_replace_the_stored_ones(save):
+    path = save(tiny(GAN))
+    again = GAN.load_from_checkpoint(path, generator_lr=0.5, d_steps=4)
+    assert (again.generator_lr, again.d_steps) == (0.5, 4)
+    with pytest.raises(TypeError, match="d_stepz"):
+        GAN.load_from_checkpoint(path, d_stepz=4)
+    with pytest.raises(SettingError, match="d_steps"):
+        GAN.load_from_checkpoint(path, d_steps=0)
+
+
+def test_arguments_that_do_not_fit_the_weights_are_refused(save):
+    path = save(tiny(GAN))
+    refused(lambda: GAN.load_from_checkpoint(path, latent_dim=5), path, "generator.hidden.0.weight")
+    refused(lambda: GAN.load_from_checkpoint(path, ema_half_life=0), path, "generator_ema")
+
+
+def test_numbers_of_numpy_and_paths_are_stored_as_plain_ones(save):
+    path = save(tiny(GAN, latent_dim=np.int64(3), generator_lr=np.float64(0.1), lr_end=np.float32(0.5)))
+    stored = torch.load(path, weights_only=True)["lightning_gans"]
+    assert stored["missing"] == []
+    assert [type(stored["arguments"][name]) for name in ("latent_dim", "generator_lr", "lr_end")] == [int, float, float]
+    assert GAN.load_from_checkpoint(path).latent_dim == 3
+
+
+def test_a_setting_that_a_subclass_fixes_is_not_passed_again(save):
+    model = tiny_narrow()
+    path = save(model)
+    assert "latent_dim" not in torch.load(path, weights_only=True)["lightning_gans"]["arguments"]
+    again = lightning_gans.models.load(path)
+    assert (again.latent_dim, again.ema_half_life) == (3, 50)
+    assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
+
+
+def tiny_narrow():
+    return Narrow(image_shape=SHAPE, generator_dims=[6], discriminator_dims=[6])
+
+
+def test_resuming_takes_the_seed_and_the_count_along(save, make_trainer):
+    model = tiny(GAN)
+    path, seed = save(model), model.run_seed
+    resumed = tiny(GAN)
+    resumed.run_seed = seed + 1
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(resumed, loader(make_batches(1)), ckpt_path=path)
+    assert (resumed.run_seed, resumed.images_seen, trainer.global_step) == (seed, 16, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["generator", "discriminator", "generator_ema"])
+def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(make_trainer, tmp_path, name, value):
+    model, path = tiny(GAN), tmp_path / "last.ckpt"
+    trainer = make_trainer()
+    trainer.fit(model, loader(make_batches(1)))
+    trainer.save_checkpoint(path)
+    before = path.read_bytes()
+    wrong, weight = next(model.get_submodule(name).named_parameters())
+    with torch.no_grad():
+        weight.view(-1)[-1] = value
+    with pytest.raises(DivergedError, match=rf"not finite \({name}\.{wrong}\)"):
+        trainer.save_checkpoint(path)
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_weights_whose_sum_overflows_are_finite():
+    model = tiny(GAN)
+    with torch.no_grad():
+        model.generator_ema.get_parameter("hidden.0.weight").fill_(3e38)
+    checkpoints.check_finite(model)
+
+
+def test_a_checkpoint_names_its_class(save):
+    path = save(tiny(GAN))
+    refused(lambda: DCGAN.load_from_checkpoint(path), path, "holds a GAN, not a DCGAN")
+
+
+def test_a_class_defined_in_a_function_loads_through_itself(save):
+    class Local(GAN):
+        """Has no name to be imported by."""
+
+    path = save(tiny(Local))
+    assert type(Local.load_from_checkpoint(path)) is Local
+    refused(lambda: lightning_gans.models.load(path), "Local is your own class")
+
+
+# --- networks of the user's own ---------------------------------------------------------------------------
+
+
+def own_generator(scale=1.0):
+    return Generator(nn.Linear(LATENT_DIM, 64), scale)
+
+
+def test_a_network_given_as_an_instance_has_to_be_given_again(save):
+    model = tiny(GAN, generator=own_generator())
+    path = save(model)
+    assert torch.load(path, weights_only=True)["lightning_gans"]["missing"] == ["generator"]
+    refused(lambda: GAN.load_from_checkpoint(path), path, "generator", "GAN.load_from_checkpoint(path, generator=…)")
+    again = GAN.load_from_checkpoint(path, generator=own_generator())
+    assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
+    assert same(again.generator, model.generator)
+
+
+def test_a_network_with_a_class_path_is_made_again(save):
+    checkpoints.trust(__name__)
+    body = {"class_path": "torch.nn.Linear", "init_args": {"in_features": LATENT_DIM, "out_features": 64}}
+    config = {"class_path": f"{__name__}.Generator", "init_args": {"body": body, "scale": 0.5}}
+    model = tiny(GAN, generator=own_generator(0.5))
+    model.note_arguments(generator=config, latent_dim=99)
+    path = save(model)
+    assert torch.load(path, weights_only=True)["lightning_gans"]["arguments"]["generator"] == config
+    again = lightning_gans.models.load(path)
+    assert again.latent_dim == LATENT_DIM
+    assert again.generator.scale == 0.5
+    assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
+    assert again.arguments == model.arguments
+    third = lightning_gans.models.load(save(again, "again.ckpt"))
+    assert third.generator.scale == 0.5
+
+
+def test_a_network_that_replaces_a_stored_one_is_not_stored_as_that(save):
+    checkpoints.trust(__name__)
+    model = tiny(GAN, generator=own_generator())
+    model.note_arguments(generator={"class_path": f"{__name__}.Generator", "init_args": {"body": None}})
+    again = GAN.load_from_checkpoint(save(model), generator=own_generator())
+    assert "generator" not in again.arguments
+
+
+@pytest.fixture
+def not_imported(tmp_path, monkeypatch):
+    """A module on the path that leaves a mark when it is imported."""
+    marker = tmp_path / "imported"
+    (tmp_path / "my_nets.py").write_text(f"open({str(marker)!r}, 'w').close()\nclass MyG: pass\nclass MyGAN: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield marker
+    assert not marker.exists()
+    assert "my_nets" not in sys.modules
+
+
+def test_a_network_that_is_not_imported_stops_before_any_import(edit, not_imported):
+    def change(checkpoint):
+        checkpoint["lightning_gans"]["arguments"]["generator"] = {"class_path": "my_nets.MyG"}
+
+    path = edit(change)
+    refused(lambda: lightning_gans.models.load(path), "my_nets.MyG is your own class: add `--import my_nets`")
+    refused(lambda: GAN.load_from_checkpoint(path), "my_nets.MyG")
+
+
+def test_a_model_that_is_not_imported_stops_before_any_import(edit, not_imported):
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"].update({"class": "my_nets.MyGAN"}))
+    refused(lambda: lightning_gans.models.load(path), "my_nets.MyGAN is your own class: add `--import my_nets`")
+
+
+@pytest.mark.parametrize("name", ["subprocess.Popen", "pathlib.Path", "torch.nn.Parameter"])
+def test_a_class_that_is_no_network_is_not_made(edit, tmp_path, name):
+    config = {"class_path": name, "init_args": {"args": ["touch", str(tmp_path / "run")]}}
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"]["arguments"].update(generator=config))
+    refused(lambda: lightning_gans.models.load(path), name, "is not an nn.Module")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["lightning_gans.nothing.GAN", "torch.nn.Nothing", "lightning_gans.__main__.main"])
+def test_names_that_do_not_exist_here(edit, name):
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"].update({"class": name}))
+    refused(lambda: lightning_gans.models.load(path), f"{name} does not exist in this version")
+    assert "lightning_gans.__main__" not in sys.modules
+
+
+def test_a_class_that_is_no_model_is_not_made(edit):
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"].update({"class": "torch.nn.Linear"}))
+    refused(lambda: lightning_gans.models.load(path), "holds a Linear, not a GenerativeModule")
+
+
+# --- files that are no checkpoints ------------------------------------------------------------------------
+
+
+class Evil:
+    """Pickled code that leaves a mark where it is run."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
+def test_pickled_code_is_refused_and_not_run(tmp_path, write):
+    marker, path = tmp_path / "run", tmp_path / "evil.ckpt"
+    write({"state_dict": {}, "lightning_gans": Evil(marker)}, path)
+    refused(lambda: lightning_gans.models.load(path), path)
+    assert not marker.exists()
+
+
+def test_the_message_says_that_the_file_holds_code(tmp_path):
+    torch.save({"state_dict": {}, "lightning_gans": Evil(tmp_path / "run")}, tmp_path / "evil.ckpt")
+    refused(lambda: lightning_gans.models.load(tmp_path / "evil.ckpt"), "pickled code")
+
+
+@pytest.mark.parametrize("load", ["load", "load_weights"])
+@pytest.mark.parametrize("kind", ["missing", "folder", "text", "empty", "truncated", "tensor", "no weights", "foreign"])
+def test_files_that_are_no_checkpoint_of_ours(save, tmp_path, kind, load):
+    path = save(tiny(GAN))
+    match kind:
+        case "missing":
+            path.unlink()
+        case "folder":
+            path.unlink()
+            path.mkdir()
+        case "text":
+            path.write_text("model:\n  class_path: GAN\n")
+        case "empty":
+            path.write_bytes(b"")
+        case "truncated":
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        case "tensor":
+            torch.save(torch.zeros(3), path)
+        case "no weights":
+            torch.save({"lightning_gans": {}}, path)
+        case "foreign":
+            torch.save({"state_dict": {}}, path)
+    call = lightning_gans.models.load if load == "load" else tiny(GAN).load_weights
+    refused(lambda: call(path), path)
+
+
+def test_resuming_a_foreign_checkpoint_is_refused(edit, make_trainer):
+    path = edit(lambda checkpoint: checkpoint.pop("lightning_gans"))
+    trainer = make_trainer(max_epochs=2)
+    refused(lambda: trainer.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=path), "not written by a model")
+
+
+# --- weights alone ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", MODELS, ids=lambda cls: cls.__name__)
+def test_weights_are_copied_and_nothing_else(save, cls):
+    model = tiny(cls)
+    path = save(model)
+    fresh = tiny(cls, lr_schedule="cosine")
+    seed = fresh.run_seed
+    fresh.load_weights(path)
+    assert fresh.sample(4, seed=0).equal(model.sample(4, seed=0))
+    assert fresh.sample(4, seed=0, ema=False).equal(model.sample(4, seed=0, ema=False))
+    assert (fresh.run_seed, fresh.images_seen, fresh.lr_schedule) == (seed, 0, "cosine")
+
+
+def test_averages_that_the_checkpoint_lacks_start_from_its_weights(save):
+    path = save(tiny(GAN, ema_half_life=0))
+    model = tiny(GAN)
+    model.load_weights(path)
+    assert same(model.generator, model.generator_ema)
+    assert model.sample(4, seed=0).equal(GAN.load_from_checkpoint(path).sample(4, seed=0))
+
+
+def test_averages_that_the_model_lacks_are_left_out(save):
+    trained = tiny(GAN)
+    path = save(trained)
+    model = tiny(GAN, ema_half_life=0)
+    model.load_weights(path)
+    assert same(model.generator, trained.generator)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"latent_dim": 5}, ["generator.hidden.0.weight", "[6, 4] in the checkpoint", "[6, 5] in the model"]),
+        ({"generator_dims": [6, 6]}, ["lacks the weight", "generator.hidden.3"]),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(save, options, words):
+    path = save(tiny(GAN))
+    model = tiny(GAN, **options)
+    before = [weight.clone() for weight in model.parameters()]
+    refused(lambda: model.load_weights(path), path, *words)
+    assert same(before, model)
+
+
+def test_weights_of_another_model_are_refused(save):
+    path = save(tiny(VAE))
+    refused(lambda: tiny(GAN).load_weights(path), path, "does not fit the model")
