@@ -20,7 +20,7 @@ def test_widths_out_of_range_are_refused(setting, value):
 
 
 def test_a_dropout_that_is_no_share_is_refused():
-    with pytest.raises(SettingError, match=r"dropout is 1\.5: it is a share"):
+    with pytest.raises(SettingError, match=r"dropout is 1\.5: it must be between 0 and 1"):
         tiny(GAN, dropout=1.5)
 
 
