@@ -35,7 +35,7 @@ def test_whole_numbers_are_told_by_their_type():
             check_counts(x=value)
     with pytest.raises(SettingError, match=r"^x is 0: it must be a whole number, 1 or more"):
         check_counts(x=0)
-    with pytest.raises(SettingError, match=r"^x is -1: it must be 0 or more"):
+    with pytest.raises(SettingError, match=r"^x is -1: it must be a whole number, 0 or more"):
         check_counts(x=-1, zero=True)
 
 
@@ -122,7 +122,7 @@ def test_models_refuse_what_is_no_finite_number(cls, name, value):
 def test_decay_rates_are_two_numbers(value):
     with pytest.raises(SettingError, match=r"^betas is .*: it must be two decay rates"):
         tiny(GAN, betas=value)
-    with pytest.raises(SettingError, match=r"^beta2_end is 'a': it is a decay rate of Adam"):
+    with pytest.raises(SettingError, match=r"^beta2_end is 'a': it must be a decay rate"):
         tiny(GAN, beta2_end="a")
 
 
