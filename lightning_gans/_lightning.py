@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_gans.errors import check_choice
 
@@ -85,3 +85,115 @@ TrainerFn = pl.trainer.states.TrainerFn
 rank_zero_info = pl.utilities.rank_zero_info
 rank_zero_only = pl.utilities.rank_zero_only
 rank_zero_warn = pl.utilities.rank_zero_warn
+
+
+# --- private and undocumented parts of Lightning, each with its reason; tests pin what they do ---------------------
+
+
+def set_logger_step(trainer: Any, step: int) -> None:
+    """Set the axis of what Lightning hands to loggers.
+
+    The logger connector uses the epoch loop's count of batches (``_batches_that_stepped``), not ``global_step``, and
+    increments it after each batch.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def restore_loader_place(trainer: Any) -> None:
+    """Hand the loader the state that a checkpoint has for it.
+
+    If ``configure_optimizers`` asks for ``estimated_stepping_batches``, Lightning makes the loader before it reads the
+    checkpoint, and then never restores it.
+    """
+    loop = trainer.fit_loop
+    if getattr(loop, "_combined_loader_states_to_load", None):
+        loop._load_combined_loader_states()
+
+
+def set_max_steps(trainer: Any, max_steps: int) -> None:
+    """Change ``max_steps`` during a fit: a run that has reached it would skip the validation that is still due."""
+    trainer.fit_loop.epoch_loop.max_steps = max_steps
+
+
+def validates_by_time(trainer: Any) -> bool:
+    """Return whether ``val_check_interval`` is a time; Lightning keeps it apart from the number of batches."""
+    return getattr(trainer, "_val_check_time_interval", None) is not None
+
+
+def validates_now(trainer: Any, batches: dict[str, Any], epoch: int) -> bool:
+    """Return whether Lightning validates after a batch, by its own rule (``_should_check_val_fx``).
+
+    Args:
+        trainer: The trainer.
+        batches: The batch progress of a checkpoint.
+        epoch: The epoch's number, from 1.
+    """
+    every = trainer.check_val_every_n_epoch
+    if not trainer.enable_validation or (every is not None and epoch % every):
+        return False
+    if trainer.val_check_batch in (None, float("inf")):
+        return bool(batches["is_last_batch"])
+    done = batches["total" if every is None else "current"]["processed"]
+    return bool(done > 0 and done % trainer.val_check_batch == 0)
+
+
+def synchronizes_batch_norm(strategy: Any) -> bool:
+    """Return whether ``sync_batchnorm`` is on; the trainer keeps it only in the strategy's ``_layer_sync``."""
+    return getattr(strategy, "_layer_sync", None) is not None
+
+
+def has_static_graph(strategy: Any) -> bool:
+    """Return whether DDP is to assume a static graph; Lightning keeps DDP's arguments in ``_ddp_kwargs`` only."""
+    return bool(getattr(strategy, "_ddp_kwargs", {}).get("static_graph"))
+
+
+def trainer_of(module: Any) -> Any:
+    """Return a module's trainer, or None; the public property raises where there is none."""
+    return getattr(module, "_trainer", None)
+
+
+def settle_place(checkpoint: dict[str, Any], trainer: Any, validated: bool) -> None:
+    """Change a checkpoint's loop counters to one of two places from which Lightning resumes exactly.
+
+    Lightning resumes exactly after an update with everything that follows still to be done, or between two epochs; but
+    not from the last batch of an epoch, from within a validation, or from an epoch's end under ``max_steps``.
+
+    Args:
+        checkpoint: As Lightning has made it, within a fit or after one.
+        trainer: The trainer.
+        validated: Whether the validation that may be due after the last update is done.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    validation = loops["epoch_loop.val_loop.batch_progress"]
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+    begun, done = epochs["current"]["ready"], batches["current"]["processed"]
+    if begun == 0:
+        return
+    # Lightning ends an epoch early at max_steps, or when it is told to stop; a longer run would not have.
+    cut_short = not batches["is_last_batch"] and done < trainer.num_training_batches
+    if epochs["current"]["processed"] == begun and not cut_short:
+        _finish(epochs)
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        batches["is_last_batch"] = False
+        validation["total"] = dict.fromkeys(validation["total"], 0)
+        return
+    _finish(epochs, but=1)
+    for key in ("total", "current"):
+        batches[key] = dict.fromkeys(batches[key], batches[key]["processed"])
+        validation[key] = dict.fromkeys(validation[key], 0)
+    if not validated and validates_now(trainer, batches, epochs["current"]["ready"]):
+        # To Lightning a validation that was interrupted in its first batch: it begins again, if one is due.
+        validation["total"].update(ready=1, started=1)
+
+
+def validation_is_pending(checkpoint: dict[str, Any]) -> bool:
+    """Return whether :func:`settle_place` has left a validation to be done."""
+    validation = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
+    return bool(validation["ready"] == 1 and validation["processed"] == 0)
+
+
+def _finish(progress: dict[str, Any], but: int = 0) -> None:
+    """Call everything that was begun finished, but for the last."""
+    for counts in (progress["total"], progress["current"]):
+        counts.update(processed=counts["ready"] - but, completed=counts["ready"] - but)

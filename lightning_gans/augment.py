@@ -94,12 +94,16 @@ NUM_UNIFORMS = 7
 """How many random numbers an image takes, whichever changes are made."""
 
 
-def check_policies(policies: Sequence[str]) -> None:
-    """Raise :class:`SettingError` for what is no list of names out of :data:`POLICIES`."""
+def check_policies(policies: Sequence[str], image_shape: Sequence[int] = (1, 1, 1)) -> None:
+    """Raise :class:`SettingError` for anything but a list of names out of :data:`POLICIES`, and for sequences."""
     if isinstance(policies, str) or not isinstance(policies, Sequence):
-        raise SettingError(f"augment is {policies!r}: give a list, of {', '.join(POLICIES)}.")
+        message = f"augment is {policies!r}: give a list, of {', '.join(POLICIES)}."
+        raise SettingError(message, setting="augment", value=policies, allowed=POLICIES)
     for name in policies:
         check_choice("augment", name, POLICIES)
+    if policies and len(image_shape) != 3:
+        message = f"augment is {list(policies)}: it is for images, not for image_shape {list(image_shape)}."
+        raise SettingError(message, setting="augment", value=policies, allowed=[])
 
 
 def diff_augment(images: Tensor, policies: Sequence[str], uniforms: Tensor) -> Tensor:

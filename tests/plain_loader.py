@@ -29,7 +29,7 @@ def loader(batch_size, batches_per_step, shape, num_updates=3):
     ``batch_size`` images, and nothing else changes: neither the images of an update nor their order.
     """
     data = TensorDataset(*images_and_labels(batch_size * batches_per_step * num_updates, shape))
-    return DataLoader(data, batch_size=batch_size * batches_per_step)
+    return DataLoader(data, batch_size=batch_size)
 
 
 def held_out(shape, num=6, batch_size=4):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans.io.pictures import to_bytes
-from lightning_gans.models.base import call
+from lightning_gans.training.regularizers import call
 
 MEANINGS = {
     "d_accuracy": (

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -99,10 +99,11 @@ class GracefulStop(Callback):
         """Whether a vote for a stop has been counted, without making the host wait for an accelerator."""
         if trainer.world_size == 1:
             return self._signal is not None
-        if model.device.type != "cuda":
-            return bool(model.stop_vote)
+        vote = cast(torch.Tensor, model.stop_vote)
+        if vote.device.type != "cuda":
+            return bool(vote)
         # Read one update late, when the number has long arrived.
-        arriving = torch.empty((), pin_memory=True).copy_(model.stop_vote, non_blocking=True)
+        arriving = torch.empty((), pin_memory=True).copy_(vote, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         before, self._arriving = self._arriving, (arriving, event)

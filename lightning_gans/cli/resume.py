@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from lightning_gans.errors import DataError, SettingError
+from lightning_gans.models import GenerativeModule
 from lightning_gans.training import checkpoint_format as checkpoints
 
 CONFIG, RECORD, LAST = "config.yaml", "run.json", Path("checkpoints") / "last.ckpt"
@@ -180,7 +181,7 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> di
         DataError: The checkpoint cannot be read, or its class is not to be had.
     """
     about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
-    stored_class = checkpoints.find_model(about, checkpoint)
+    stored_class = checkpoints.find_model(about, checkpoint, GenerativeModule)
     given = _settings_of_the_model(words)
     model = config.model
     named = checkpoints.plain(_as_dict(model.init_args)) if model.get("init_args") is not None else {}

@@ -1,34 +1,46 @@
-"""The alternating update of a generator and a discriminator."""
+"""One generator against one discriminator."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gans import losses, randomness
+from lightning_gans import augment as augmentation
+from lightning_gans import losses
 from lightning_gans.errors import (
     SettingError,
     check_adam,
     check_choice,
     check_counts,
     check_not_negative,
-    check_numbers,
     check_positive,
 )
-from lightning_gans.models.base import call
-from lightning_gans.randomness import Stream
-from lightning_gans.training.batches import Part
-from lightning_gans.training.discriminator_calls import Judgements
-from lightning_gans.training.regularizers import RegularizedModule
-from lightning_gans.training.update import cosine
+from lightning_gans.models.base import GenerativeModule
+from lightning_gans.training.discriminator_calls import find_feature_layer, logits_of
+from lightning_gans.training.optimizers import OptimizerCallable
+from lightning_gans.training.regularizers import (
+    AuxiliaryClassifier,
+    FeatureMatching,
+    Player,
+    Regularizer,
+    Turn,
+    call,
+    gradient_penalties,
+    mismatched_labels,
+    reasons_not_to_compile,
+    take_turn,
+)
+from lightning_gans.training.schedules import cosine
+from lightning_gans.training.step import TrainingStep
 
 Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
 
 
-class AdversarialModule(RegularizedModule):
+class AdversarialModule(GenerativeModule):
     """A generator and a discriminator that are updated in turn (Goodfellow et al. 2014, algorithm 1).
 
     A subclass overrides :meth:`generator_loss` and :meth:`discriminator_loss`, or passes other networks.
@@ -36,24 +48,44 @@ class AdversarialModule(RegularizedModule):
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
-        num_classes: Number of labels; where it is not 0, both networks are called with labels as well.
+        num_classes: Number of labels; if it is not 0, both networks are called with labels as well.
         generator: ``generator(noise[, labels])`` gives images ``(N, C, H, W)`` in [-1, 1].
-        discriminator: See :class:`RegularizedModule`.
-        loss: Both players' loss, out of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`.
+        discriminator: ``discriminator(images[, labels])`` gives logits, ``(N,)`` or ``(N, 1)``, or ``(N, 1, h, w)`` for
+            patches; with an auxiliary classifier it gives a pair of them and of class logits, ``(N, num_classes)``.
+        loss: Both players' loss, a key of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`.
         adversarial_weight: Weight of :meth:`generator_loss`; 0 leaves feature matching alone.
         generator_lr: Adam's learning rate for the generator.
-        discriminator_lr: Adam's learning rate for the discriminator; another than the generator's makes it two
-            time scales (Heusel et al. 2017, arXiv:1706.08500).
+        discriminator_lr: Adam's learning rate for the discriminator; another than the generator's makes two time scales
+            (Heusel et al. 2017, arXiv:1706.08500).
         betas: Adam's decay rates, for both.
-        beta2_end: The second of them at the end of the schedule, where it is to change along a cosine.
+        beta2_end: The second decay rate at the end of the schedule, where it changes along a cosine.
         weight_decay: Adam's L2 penalty, for both.
-        mismatch_weight: Share of the discriminator's loss on what is not real that goes to real images with
-            a wrong label (Reed et al. 2016, arXiv:1605.05396, section 4.1), the rest going to fakes; 0 is
-            the papers' losses. The discriminator learns much faster what the label means. Without labels it has
-            no effect, so that a recipe of a conditional model serves others too. It is not for a discriminator with an
-            auxiliary classifier, whose logit does not depend on the label.
+        generator_optimizer: Makes the generator's optimizer of its parameters, instead of Adam; in YAML a class path
+            with its ``init_args``. Schedules of the learning rate apply to it as well.
+        discriminator_optimizer: The same for the discriminator.
+        mismatch_weight: Fraction of the fake half of the discriminator's loss that real images with mismatched labels
+            get (Reed et al. 2016, arXiv:1605.05396, section 4.1); 0 is the papers' losses. The discriminator learns
+            much faster what the labels mean. It has no effect without labels, so that a recipe of a conditional model
+            serves others too, and must be 0 for a discriminator with an auxiliary classifier.
         d_steps: Discriminator updates for each generator update, each on its own batch.
-        **options: See :class:`RegularizedModule` and :class:`GenerativeModule`.
+        penalties: Weights of the discriminator's gradient penalties by their names: ``r1`` and ``r2`` (gamma),
+            ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`. ``r1`` and ``r2`` use the logits
+            that the loss is computed from; under autocast those of a pass of their own, for which ``augment`` draws
+            anew.
+        penalty_interval: Apply the penalties to every n-th discriminator update only, with n times their weights (lazy
+            regularization, Karras et al. 2020, arXiv:1912.04958). They are logged for these updates.
+        penalty_end: Share of their weights that is left at the end of the schedule, along a cosine.
+        feature_matching: Weight of the distance between the mean features of real and of generated images in the
+            generator's loss (Salimans et al. 2016, arXiv:1606.03498).
+        feature_matching_norm: ``l2``, squared as in the paper, or ``l1``.
+        feature_layer: Name of the discriminator's layer whose input are the features; by default its last linear or
+            convolutional one.
+        auxiliary_weight: Weight of the cross-entropy of an auxiliary classifier in both losses (Odena et al. 2017,
+            arXiv:1610.09585), if the discriminator has one.
+        augment: What the discriminator sees of every image, real or not: policies out of ``color``, ``translation`` and
+            ``cutout`` (DiffAugment, Zhao et al. 2020, arXiv:2006.10738).
+        regularizers: More terms of the losses; see :mod:`lightning_gans.training.regularizers`.
+        **options: See :class:`GenerativeModule`.
     """
 
     trained_networks = ("generator", "discriminator")
@@ -74,25 +106,31 @@ class AdversarialModule(RegularizedModule):
         betas: tuple[float, float] = (0.5, 0.999),
         beta2_end: float | None = None,
         weight_decay: float = 0.0,
+        generator_optimizer: OptimizerCallable | None = None,
+        discriminator_optimizer: OptimizerCallable | None = None,
         mismatch_weight: float = 0.0,
         d_steps: int = 1,
+        penalties: dict[str, float] | None = None,
+        penalty_interval: int = 1,
+        penalty_end: float = 1.0,
+        feature_matching: float = 0.0,
+        feature_matching_norm: Literal["l1", "l2"] = "l2",
+        feature_layer: str | None = None,
+        auxiliary_weight: float = 1.0,
+        augment: Sequence[str] = (),
+        regularizers: Sequence[Regularizer] = (),
         **options: Any,
     ) -> None:
-        super().__init__(image_shape, latent_dim, num_classes, discriminator=discriminator, **options)
+        super().__init__(image_shape, latent_dim, num_classes, **options)
         check_positive(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
         check_counts(d_steps=d_steps)
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
-        check_not_negative(adversarial_weight=adversarial_weight)
+        check_not_negative(adversarial_weight=adversarial_weight, auxiliary_weight=auxiliary_weight)
+        check_not_negative(feature_matching=feature_matching)
         check_adam(betas, weight_decay, beta2_end)
-        check_numbers(mismatch_weight=mismatch_weight)
-        if not 0 <= mismatch_weight < 1 or (mismatch_weight > 0 and num_classes == 1):
-            raise SettingError(
-                f"mismatch_weight is {mismatch_weight} with num_classes {num_classes}: "
-                "it is a share, from 0 to below 1, and needs two classes."
-            )
-        if adversarial_weight == self.feature_matching == 0:
-            raise SettingError("adversarial_weight and feature_matching are 0: the generator has no loss.")
+        augmentation.check_policies(augment, image_shape)
         self.generator = generator
+        self.discriminator = discriminator
         self.loss = loss
         self.adversarial_weight = adversarial_weight
         self.generator_lr = generator_lr
@@ -100,14 +138,50 @@ class AdversarialModule(RegularizedModule):
         self.betas = betas
         self.beta2_end = beta2_end
         self.weight_decay = weight_decay
-        self.mismatch_weight = mismatch_weight
+        self.generator_optimizer = generator_optimizer
+        self.discriminator_optimizer = discriminator_optimizer
         self.d_steps = d_steps
-        self.batches_per_step = d_steps * self.accumulate_batches
+        self.augment = tuple(augment)
+        self.regularizers = [
+            *mismatched_labels(mismatch_weight, loss, num_classes),
+            *gradient_penalties(penalties, penalty_interval, penalty_end),
+            AuxiliaryClassifier(auxiliary_weight),
+            FeatureMatching(feature_matching, feature_matching_norm, feature_layer),
+            *regularizers,
+        ]
+        if feature_matching > 0 or feature_layer is not None:
+            find_feature_layer(discriminator, feature_layer)
+        if adversarial_weight == feature_matching == 0 and not any("generator" in r.players for r in regularizers):
+            message = "adversarial_weight and feature_matching are 0: the generator has no loss."
+            raise SettingError(message, setting="adversarial_weight", value=0, allowed="more than 0")
         self.check_networks()
         self.create_ema()
 
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Update the discriminator ``d_steps`` times, each time on its own batch, and then the generator once.
+
+        The images of the last discriminator update serve the generator's update too: the generator runs once for each
+        batch. Accumulated batches are generated again, as the memory of one batch has to be enough.
+        """
+        optimizers: Any = self.optimizers()
+        generator_optimizer, discriminator_optimizer = optimizers
+        with self.step(batch, updates=self.d_steps) as step:
+            for real, labels in step.batches():
+                fake = self.generate(step.noise(len(real)), labels)
+                with self.turn("discriminator", step, real, fake, labels) as turn:
+                    d_loss = turn.regularized(self.discriminator_loss(turn.real, turn.fake, labels))
+                step.update(d_loss, discriminator_optimizer)
+                step.log(d_loss=d_loss)
+            for real, labels in step.last_batches():
+                if self.accumulate_batches > 1:
+                    fake = self.generate(step.noise(len(real)), labels)
+                with self.turn("generator", step, real, fake, labels) as turn:
+                    g_loss = turn.regularized(self.adversarial_weight * self.generator_loss(real, fake, labels))
+                step.update(g_loss, generator_optimizer, counted=True)
+                step.log(g_loss=g_loss)
+
     def generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the scalar that the generator's update brings down; the gradient reaches it through ``fake``."""
+        """Return the scalar that the generator's update minimizes; the gradient reaches it through ``fake``."""
         loss = losses.ADVERSARIAL_LOSSES[self.loss]
         if not loss.pairs:
             return loss.generator(self.logits(fake, labels))
@@ -116,31 +190,25 @@ class AdversarialModule(RegularizedModule):
         return loss.generator(self.logits(fake, labels), real_logits)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the scalar that the discriminator's update brings down; ``fake`` carries no gradient."""
-        loss = losses.ADVERSARIAL_LOSSES[self.loss].discriminator
-        real_logits, fake_logits = self.logits(real, labels), self.logits(fake, labels)
-        if self.mismatch_weight == 0 or labels is None:
-            return loss(real_logits, fake_logits)
-        wrong_logits = self.logits(real, self._wrong(labels))
-        share = self.mismatch_weight
-        return (1 - share) * loss(real_logits, fake_logits) + share * loss(real_logits, wrong_logits)
+        """Return the scalar that the discriminator's update minimizes; ``fake`` is detached from the generator."""
+        loss = losses.ADVERSARIAL_LOSSES[self.loss]
+        return loss.discriminator(self.logits(real, labels), self.logits(fake, labels))
 
-    def _wrong(self, labels: Tensor) -> Tensor:
-        """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
-        first = self.first_row(len(labels)) + self.trainer.global_step
-        turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
-        return (labels + 1 + turn) % self.num_classes
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the discriminator's logits as float32 or better, of shape ``(N,)``, or ``(N, 1, h, w)`` of patches."""
+        return logits_of(call(self.discriminator, images, labels), len(images))
 
-    def auxiliary_loss(self, judgements: Judgements, shown: Sequence[Tensor], labels: Tensor) -> Tensor | float:
-        """Refuse real images with wrong labels beside an auxiliary classifier."""
-        if judgements and judgements[0].classes is not None:
-            check_mismatch(self.mismatch_weight)
-        return super().auxiliary_loss(judgements, shown, labels)
+    def turn(
+        self, player: Player, step: TrainingStep, real: Tensor, fake: Tensor, labels: Tensor | None
+    ) -> AbstractContextManager[Turn]:
+        """Return the block in which a player's loss is computed, with its regularizers and with augmentation."""
+        return take_turn(player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment)
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the generator's images for noise ``(N, latent_dim)``, in its type also under autocast.
+        """Return the generator's images for noise ``(N, latent_dim)``, in the noise's type also under autocast.
 
-        They are judged beside real images of that type, and a penalty differentiates at them without autocast.
+        The discriminator sees them beside real images of that type, and a penalty differentiates at them without
+        autocast.
         """
         images: Tensor = call(self.generator, noise, labels)
         self.check_made(images)
@@ -151,105 +219,26 @@ class AdversarialModule(RegularizedModule):
         images: Tensor = call(self.averaged("generator", ema), latents, labels)
         return images
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Update the discriminator ``d_steps`` times and the generator once.
-
-        The images that the last discriminator update judged serve the generator's update too: one forward
-        pass through the generator for each batch. Where batches are accumulated they are made again, as the
-        memory of one batch has to be enough.
-        """
-        optimizers: Any = self.optimizers()
-        generator_optimizer, discriminator_optimizer = optimizers
-        updates, logging = self.batch_parts(batch), self.will_log
-        kept: list[Tensor] = []
-        with self.step_randomness():
-            for number, parts in enumerate(updates):
-                keep = number == self.d_steps - 1 and self.accumulate_batches == 1
-                scores: list[dict[str, Tensor]] = []
-                weights = self.penalty_weights(self.trainer.global_step * self.d_steps + number)
-                d_losses = self._discriminator_losses(parts, number, weights, kept if keep else None, scores)
-                d_loss = self.update(d_losses, discriminator_optimizer)
-            g_losses = self._generator_losses(parts, number, kept)
-            g_loss = self.update(g_losses, generator_optimizer, counted=True)
-        self.end_of_step(sum(len(images) for parts in updates for images, _ in parts))
-        if logging:
-            means = {name: torch.stack([part[name] for part in scores]).mean() for name in scores[0]}
-            self.log_scalars(d_loss=d_loss, g_loss=g_loss, **means)
-
-    def _discriminator_losses(
-        self,
-        parts: Sequence[Part],
-        update: int,
-        weights: Mapping[str, float],
-        kept: list[Tensor] | None,
-        scores: list[dict[str, Tensor]],
-    ) -> Iterator[Tensor]:
-        """Yield the discriminator's loss on each batch of an update, and keep the fakes where they serve twice."""
-        for real, labels in self.accumulated(parts):
-            with torch.set_grad_enabled(kept is not None):
-                fake = self.generate(self.noise(len(real), update), labels)
-            if kept is not None:
-                kept.append(fake)
-            loss, found = self.regularized_discriminator_loss(real, fake, labels, weights, update)
-            scores.append(found)
-            yield loss
-
-    def _generator_losses(self, parts: Sequence[Part], update: int, kept: list[Tensor]) -> Iterator[Tensor]:
-        """Yield the generator's loss on each batch of its update."""
-        for real, labels in self.accumulated(parts):
-            fake = kept.pop() if kept else self.generate(self.noise(len(real), update), labels)
-            with self.frozen(self.discriminator), self.watched(self.d_steps, self.feature_matching > 0) as judgements:
-                loss = torch.zeros((), device=fake.device)
-                if self.adversarial_weight > 0:
-                    loss = self.adversarial_weight * self.generator_loss(real, fake, labels)
-                if labels is not None:
-                    loss = loss + self.auxiliary_loss(judgements, (fake,), labels)
-                if self.feature_matching > 0:
-                    loss = loss + self.feature_matching * self.feature_distance(judgements, real, fake, labels)
-            yield loss
-
-    def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Yield the discriminator's loss and the generator's, on batches of one update each, with all penalties."""
-        kept: list[Tensor] = []
-        weights = {name: weight for name, weight in self.penalties.items() if weight > 0}
-        yield from self._discriminator_losses(parts, 0, weights, kept, [])
-        yield from self._generator_losses(parts, 0, kept)
-
     def move_schedules(self) -> None:
-        """Set Adam's second decay rate, where it changes."""
-        if self.beta2_end is None:
-            return
-        optimizers: Any = self.optimizers()
-        beta2 = cosine(self.betas[1], self.beta2_end, self.progress())
-        for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-            group["betas"] = (group["betas"][0], beta2)
+        """Set the learning rates and Adam's second decay rate, where they change."""
+        super().move_schedules()
+        if self.beta2_end is not None:
+            beta2 = cosine(self.betas[1], self.beta2_end, self.progress())
+            for group in (group for optimizer in self._optimizers() for group in optimizer.param_groups):
+                group["betas"] = (group["betas"][0], beta2)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing with the batch: adversarial models are judged by their samples, in callbacks."""
-
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing with the batch: adversarial models are judged by their samples, in callbacks."""
-
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Return samples of a batch's labels, ``(N, C, H, W)`` in [-1, 1]."""
-        if self.num_classes == 0:
-            return super().predict_step(batch, batch_idx)
-        _, labels = self.images_and_labels(batch)
-        seed = randomness.mix(self.run_seed, Stream.SAMPLE, batch_idx, self.global_rank)
-        return self.sample(labels=labels, seed=seed)
+    def not_compiled(self) -> dict[str, str]:
+        """Leave a discriminator alone that is differentiated twice, or whose inner layers are hooked."""
+        return reasons_not_to_compile(self.regularizers)
 
     def configure_optimizers(self) -> Any:
-        """Return one Adam for each network, and their schedules."""
-        return self.scheduled(
-            self.adam(self.generator.parameters(), self.generator_lr, self.betas, self.weight_decay),
-            self.adam(self.discriminator.parameters(), self.discriminator_lr, self.betas, self.weight_decay),
-        )
-
-
-def check_mismatch(mismatch_weight: float) -> None:
-    """Raise :class:`SettingError` for real images with wrong labels where a discriminator has a classifier."""
-    if mismatch_weight > 0:
-        raise SettingError(
-            f"mismatch_weight is {mismatch_weight}: it must be 0 with an auxiliary classifier, as the logit beside it "
-            "does not depend on the label, and real images would train as fakes."
-        )
+        """Return the optimizers of the generator and of the discriminator, in this order."""
+        g_parameters, d_parameters = self.generator.parameters(), self.discriminator.parameters()
+        return [
+            self.make_optimizer(
+                g_parameters, self.generator_lr, self.betas, self.weight_decay, self.generator_optimizer
+            ),
+            self.make_optimizer(
+                d_parameters, self.discriminator_lr, self.betas, self.weight_decay, self.discriminator_optimizer
+            ),
+        ]

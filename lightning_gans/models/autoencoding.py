@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.models.base import GenerativeModule, call
+from lightning_gans.models.base import GenerativeModule
+from lightning_gans.training.regularizers import call
 
 
 class AutoencodingModule(GenerativeModule):

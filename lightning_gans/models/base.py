@@ -1,17 +1,18 @@
-"""What every model shares: its settings, and checkpoints."""
+"""What every model shares: the contract with Lightning, with callbacks and with commands."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self, get_args
+from contextlib import AbstractContextManager
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from lightning_gans import randomness
-from lightning_gans._lightning import TrainerFn, rank_zero_warn
+from lightning_gans._lightning import Callback, pl, trainer_of
 from lightning_gans.errors import (
-    DataError,
     SettingError,
     are_counts,
     check_choice,
@@ -21,77 +22,65 @@ from lightning_gans.errors import (
     check_share,
     shown,
 )
-from lightning_gans.training import checkpoint_format as checkpoints
-from lightning_gans.training import exact_resume as resuming
-from lightning_gans.training.acceleration import CompileMode, MatmulPrecision
-from lightning_gans.training.processes import check_strategy
-from lightning_gans.training.sampling import SampledModule
-from lightning_gans.training.update import Schedule
+from lightning_gans.training import batches, checkpoint_format
+from lightning_gans.training.acceleration import Acceleration, CompileMode, MatmulPrecision
+from lightning_gans.training.batches import Part
+from lightning_gans.training.clipping import ClipGradients
+from lightning_gans.training.ema import EMA
+from lightning_gans.training.exact_resume import ExactResume
+from lightning_gans.training.optimizers import OptimizerCallable, adam
+from lightning_gans.training.sampling import SAMPLE_BLOCK, checked_sample_labels, evaluating, truncated
+from lightning_gans.training.schedules import CURVES, Schedule, scale_learning_rates, steps_planned
+from lightning_gans.training.step import TrainingStep
 
 
-def check_sizes(image_shape: Sequence[int], latent_dim: int, num_classes: int = 0, *, sequences: bool = False) -> None:
-    """Raise :class:`SettingError` for sizes of which no network can be made; to be called before one is.
+class GenerativeModule(pl.LightningModule):
+    """A model that makes images.
 
-    Args:
-        image_shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences where the model takes these.
-        latent_dim: Length of the latent vectors.
-        num_classes: Number of labels, or 0.
-        sequences: Whether the model takes sequences too.
-    """
-    if not are_counts(image_shape) or len(image_shape) not in ((2, 3) if sequences else (3,)):
-        allowed = "[channels, height, width]" + (", or [channels, steps] for sequences" if sequences else "")
-        raise SettingError(f"image_shape is {shown(image_shape)}: give {allowed}, each a whole number, 1 or more.")
-    check_counts(latent_dim=latent_dim)
-    check_counts(num_classes=num_classes, zero=True)
-
-
-def check_unconditional(model: str, options: Mapping[str, Any]) -> None:
-    """Raise :class:`SettingError` if labels are asked of a model that has none."""
-    if "num_classes" in options:
-        given = options["num_classes"]
-        raise SettingError(f"num_classes is {given!r}, but {model} has no labels: leave it out, or use ConditionalGAN.")
-
-
-def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
-    """Call a network as every one is called: with labels if and only if there are any."""
-    return network(inputs) if labels is None else network(inputs, labels)
-
-
-class GenerativeModule(checkpoints.NotesArguments, SampledModule):
-    """A model that makes images: what callbacks and commands may know of it.
-
-    A batch is ``(images, labels)``: float32 ``(N, C, H, W)`` in [-1, 1] and int64 ``(N,)``. One call of
-    ``training_step`` is one update of the network that makes the images, so that ``trainer.global_step``,
-    ``max_steps``, checkpoint names and the loggers' axis all count the same thing.
+    A subclass creates its networks, names them in ``trained_networks``, calls :meth:`create_ema`, and implements
+    ``training_step``, ``configure_optimizers`` and, to be sampled, :meth:`decode`. A training step is a block of
+    :meth:`step`; ``trainer.global_step``, ``max_steps``, checkpoint names and the loggers' axis all count such steps.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images.
+        image_shape: ``(C, H, W)`` of the images, or ``(C, T)`` of sequences.
         latent_dim: Length of the latent vectors.
         num_classes: Number of labels; 0 makes the model unconditional.
         ema_half_life: Half-life of the moving average of the weights, in images; 0 switches it off.
-        ema_ramp: The half-life is at most this share of the images seen so far, so that the average forgets
-            the first steps (Karras et al. 2020, arXiv:2006.06676).
-        ema_start: Share of the half-life at the start, from where it rises to the whole along a cosine.
-        lr_schedule: How the learning rates go from their value to ``lr_end`` times their value: ``constant`` (not
+        ema_ramp: Upper limit of the half-life as a share of the images seen so far, so that the average forgets the
+            first steps (Karras et al. 2020, arXiv:2006.06676).
+        ema_start: Share of the half-life at the start of the schedule, from where it rises to 1 along a cosine.
+        lr_schedule: How the learning rates change from their value to ``lr_end`` times their value: ``constant`` (not
             at all), ``linear`` or ``cosine``.
         lr_end: Share of the learning rates that is left at the end of the schedule.
-        schedule_images: After how many images all schedules have come to their end; None is the whole run.
-        accumulate_batches: Batches whose gradients are averaged into one update, for batches that do not fit
-            into memory: it is the same update as that of one batch so many times as large, but for what takes
-            statistics of a batch (BatchNorm, ``feature_matching``, the penalty ``dragan``) or goes on with every pass
-            (spectral normalisation's power iteration, dropout's draws).
-        gradient_clip_val: Largest norm of each network's gradient; None leaves it as it is.
-        compile_mode: Compiles the networks while they train, in this mode of ``torch.compile``; None does not. A
-            network that cannot be compiled, as one with a gradient penalty, trains as it is, with a warning.
-            ``reduce-overhead`` replays CUDA graphs.
-        channels_last: Keeps convolutional networks and their images as ``(N, H, W, C)`` in memory, which changes
-            no result but by rounding, and is faster where the device has kernels for it.
-        matmul_precision: Of float32 matrix products while training, as in ``torch.set_float32_matmul_precision``:
-            ``high`` lets a GPU use TF32. None leaves it as it is.
+        schedule_images: After how many images all schedules end; None is the whole run.
+        accumulate_batches: Batches whose gradients are averaged into one update, for batches that do not fit into
+            memory. It equals one batch as large as all of them, except for what takes statistics of a batch (BatchNorm,
+            ``feature_matching``, the penalty ``dragan``) or changes with every pass (spectral normalization's power
+            iteration, dropout).
+        gradient_clip_val: Largest norm of each optimizer's gradient; None does not clip.
+        compile_mode: Deprecated; use the callback :class:`~lightning_gans.callbacks.Acceleration`.
+        channels_last: Deprecated, likewise.
+        matmul_precision: Deprecated, likewise.
+
+    Attributes:
+        run_seed: Seed of every random number of the run: ``seed_everything``'s, else drawn once; kept in checkpoints.
+        images_seen: Images that the updates have seen so far, on all processes; kept in checkpoints.
+        weights_step: Value of ``trainer.global_step`` that the weights belong to, also after they were loaded.
+        regularizers: Terms of the losses; see :mod:`lightning_gans.training.regularizers`.
 
     Raises:
-        SettingError: A setting is out of its range.
+        SettingError: A setting is invalid.
     """
+
+    trained_networks: tuple[str, ...] = ()
+    """Names of the networks that the updates change."""
+
+    averaged_networks: tuple[str, ...] = ()
+    """Names of the networks of which :attr:`ema` keeps a moving average."""
+
+    batch_kind: Literal["images", "vectors", "pairs"] = "images"
+    """What a batch is: images, with int64 labels ``(N,)`` where ``num_classes`` is not 0; images with float vectors
+    ``(N, D)``; or pairs of two images ``(source, target)``, paired or not."""
 
     def __init__(
         self,
@@ -113,11 +102,7 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
     ) -> None:
         super().__init__()
         check_sizes(image_shape, latent_dim, num_classes, sequences=True)
-        if compile_mode is not None:
-            check_choice("compile_mode", compile_mode, get_args(CompileMode))
-        if matmul_precision is not None:
-            check_choice("matmul_precision", matmul_precision, get_args(MatmulPrecision))
-        check_choice("lr_schedule", lr_schedule, ("constant", "linear", "cosine"))
+        check_choice("lr_schedule", lr_schedule, CURVES)
         check_not_negative(ema_half_life=ema_half_life, ema_ramp=ema_ramp)
         check_counts(accumulate_batches=accumulate_batches)
         if gradient_clip_val is not None:
@@ -137,141 +122,326 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
         self.schedule_images = schedule_images
         self.accumulate_batches = accumulate_batches
         self.gradient_clip_val = gradient_clip_val
-        self.compile_mode = compile_mode
-        self.channels_last = channels_last
-        self.matmul_precision = matmul_precision
+        self.image_format: torch.memory_format = torch.contiguous_format
         seed = randomness.global_seed()
         self.run_seed = seed if seed is not None else int(torch.randint(2**32, ()))
         self.images_seen = 0
         self.weights_step = 0
-        self.stop_vote = torch.zeros(())
-        self._validated_step = -1
-        self._max_steps: int | None = None
-        self._place_in_epoch: Any = None
-        self._before_validation: resuming.BeforeValidation | None = None
+        self.within_step = False
+        self.register_buffer("stop_vote", torch.zeros(()), persistent=False)  # averaged over processes with the others
+        self.ema = EMA({})
+        self.given_arguments = checkpoint_format.constructor_arguments(self)
+        self.register_load_state_dict_pre_hook(checkpoint_format.prepare_state)  # type: ignore[no-untyped-call]
+        self._callbacks: list[Callback] = [ExactResume()]
+        if gradient_clip_val is not None:
+            self._callbacks.append(ClipGradients(gradient_clip_val))
+        if compile_mode is not None or channels_last or matmul_precision is not None:
+            message = "compile_mode, channels_last and matmul_precision are settings of the callback Acceleration now."
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            self._callbacks.append(Acceleration(compile_mode, channels_last, matmul_precision))
+        self._collected: list[Part] = []
+        self._collected_epoch = 0
+        self._batches_per_step = 1
+        self._stages_checked: frozenset[Any] = frozenset()
 
-    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Refuse: what there is to predict from a batch is each model's own."""
-        raise SettingError(
-            f"predict has no meaning for an unconditional {type(self).__name__}: "
-            "use `lightning-gans sample CKPT --num_samples 64 --output samples.png`."
-        )
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callbacks that exact resume, clipping and compilation need; extend the list of ``super()``."""
+        return self._callbacks
 
-    # --- checkpoints --------------------------------------------------------------------------------------
+    # --- training -----------------------------------------------------------------------------------------------
 
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments that make this model again: what its constructor was given, and the defaults."""
-        return checkpoints.resolved_arguments(self)
+    def step(self, batch: Any, updates: int = 1) -> TrainingStep:
+        """Return the training step that a batch belongs to, a context manager.
 
-    def note_arguments(self, **config: Any) -> None:
-        """Replace networks by what they were made from, ``{class_path, init_args}``, so that they can be stored."""
-        given = self.__dict__["_given_arguments"]
-        given |= {name: value for name, value in config.items() if isinstance(given.get(name), nn.Module)}
+        Args:
+            batch: What the loader gave; see :attr:`batch_kind`.
+            updates: How many batches the step takes, one for each update of the most often updated network.
+        """
+        return TrainingStep(self, batch, updates)
+
+    def collect(self, batch: Any, count: int) -> list[Part]:
+        """Return the last ``count`` batches of the epoch once they are there, and nothing before."""
+        if self._collected_epoch != self.trainer.current_epoch:
+            self._collected, self._collected_epoch = [], self.trainer.current_epoch
+        part = self.unpack(batch)
+        if len(part[0]) == 1 and any(isinstance(module, nn.BatchNorm1d) for module in self.modules()):
+            raise SettingError(
+                "the loader gave a batch of 1 image, which BatchNorm cannot normalize: use a larger batch_size, and "
+                "drop_last=True.",
+                setting="batch_size",
+                value=1,
+            )
+        self._batches_per_step = count
+        if count == 1:
+            return [part]
+        self._collected.append(part)
+        if len(self._collected) < count:
+            return []
+        parts, self._collected = self._collected, []
+        return parts
+
+    def forget_batches(self) -> None:
+        """Forget collected batches, and look at the data's range anew: there may be other data."""
+        self._collected, self._stages_checked = [], frozenset()
+
+    def unpack(self, batch: Any) -> Part:
+        """Return what a batch consists of, by :attr:`batch_kind`; labels are None in an unconditional model."""
+        if self.batch_kind == "images":
+            return self.images_and_labels(batch)
+        images, condition = batches.unpacked_pair(batch)
+        first = self._is_first_batch(images)
+        if self.batch_kind == "pairs":
+            return self._checked_images(images, first), self._checked_images(condition, first)
+        return self._checked_images(images, first), batches.checked_vectors(condition, len(images)).to(self.dtype)
+
+    def images_and_labels(self, batch: Any) -> Part:
+        """Return a batch's images, and its labels in a conditional model.
+
+        Ranges are checked in the first batch of a stage, those of labels on a CPU in every batch.
+
+        Raises:
+            SettingError: The images are not floats, or not of ``image_shape``; or labels are missing or out of range.
+            DataError: The batch is neither images nor images and labels, or there is not one label for each image; or
+                the images are not in [-1, 1].
+        """
+        images, labels = batches.unpacked(batch, self.num_classes > 0)
+        first = self._is_first_batch(images)
+        images = self._checked_images(images, first)
+        if self.num_classes == 0:
+            return images, None
+        return images, batches.checked_labels(labels, len(images), self.num_classes, first)
+
+    def _is_first_batch(self, images: Tensor) -> bool:
+        """Return whether this is the first batch of a stage; a GPU would have to wait for a check of each."""
+        stage = getattr(getattr(trainer_of(self), "state", None), "stage", None)
+        first = stage not in self._stages_checked and len(images) > 0
+        if first:
+            self._stages_checked |= {stage}
+        return first
+
+    def _checked_images(self, images: Tensor, first: bool) -> Tensor:
+        batches.check_images(images, self.image_shape)
+        if first:
+            batches.check_range(images)
+        return images.to(self.dtype, memory_format=self.image_format)
+
+    def end_of_step(self, num_images: int) -> None:
+        """Count the images of a step, and move the averages and the schedules on."""
+        self.images_seen += num_images
+        self.weights_step = self.trainer.global_step
+        if self.ema:
+            progress = self.progress() if self.ema_start < 1 else 1.0
+            self.ema.average(self.networks(self.averaged_networks), num_images, self.images_seen, progress)
+        self.move_schedules()
+        schedulers: Any = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            if not isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # which waits for a score
+                scheduler.step()
+
+    def move_schedules(self) -> None:
+        """Set the learning rates of all optimizers, where a schedule changes them."""
+        if self.lr_schedule != "constant":
+            factor = CURVES[self.lr_schedule](1.0, self.lr_end, self.progress())
+            scale_learning_rates(self._optimizers(), factor)
+
+    def _optimizers(self) -> list[Any]:
+        optimizers: Any = self.optimizers(use_pl_optimizer=False)
+        return optimizers if isinstance(optimizers, list) else [optimizers]
+
+    def progress(self) -> float:
+        """Return how far the schedules have come, between 0 and 1.
+
+        Raises:
+            SettingError: They have no end.
+        """
+        if self.schedule_images is not None:
+            return min(self.images_seen / self.schedule_images, 1.0)
+        return min(self.trainer.global_step / steps_planned(self.trainer, self._batches_per_step), 1.0)
+
+    def make_optimizer(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float],
+        weight_decay: float,
+        custom: OptimizerCallable | None = None,
+    ) -> torch.optim.Optimizer:
+        """Return a network's optimizer: Adam by flat settings, or the custom one."""
+        return custom(parameters) if custom is not None else adam(self, parameters, lr, betas, weight_decay)
+
+    # --- networks and their averages ------------------------------------------------------------------------------
+
+    def networks(self, names: Iterable[str]) -> dict[str, nn.Module]:
+        """Return networks by their names."""
+        return {name: getattr(self, name) for name in names}
+
+    def create_ema(self) -> None:
+        """Copy the networks of ``averaged_networks`` into :attr:`ema`; call it once they are there."""
+        if self.ema_half_life > 0:
+            averaged = self.networks(self.averaged_networks)
+            self.ema = EMA(averaged, self.ema_half_life, self.ema_ramp, self.ema_start)
+
+    def averaged(self, name: str, ema: bool = True) -> Any:
+        """Return the moving average of a network, or the network itself where there is none or ``ema`` is off."""
+        return self.ema[name] if ema and name in self.ema else getattr(self, name)
 
     def check_networks(self) -> None:
-        """Raise :class:`SettingError` for a network of this package that was made for other sizes than the model's."""
-        for name in self.trained_networks:
-            network = getattr(self, name)
+        """Raise :class:`SettingError` for a network of this package whose sizes differ from the model's."""
+        for name, network in self.networks(self.trained_networks).items():
             if not type(network).__module__.startswith("lightning_gans.networks."):
-                continue  # what a network of the user's own calls num_classes may be something else
+                continue  # a custom network may mean something else by these names
             for setting in ("image_shape", "latent_dim", "num_classes"):
                 theirs, ours = getattr(network, setting, None), getattr(self, setting)
                 if theirs not in (None, ours):
                     raise SettingError(
                         f"{name}.{setting} is {shown(theirs)}, but the model's {setting} is {shown(ours)}: "
-                        "make them the same."
+                        "make them the same.",
+                        setting=f"{name}.{setting}",
+                        value=theirs,
+                        allowed=ours,
                     )
 
-    def setup(self, stage: str) -> None:
-        """Refuse what this trainer cannot do, and hand the arguments to the loggers."""
-        self._stages_checked = frozenset()  # there may be other data
-        trainer: Any = self.trainer
-        if stage == "fit" and getattr(trainer, "_val_check_time_interval", None) is not None:
-            raise SettingError(
-                "trainer.val_check_interval is a time, which cannot be resumed exactly: give a number of batches."
-            )
-        check_strategy(trainer.strategy, sync_batchnorm=getattr(trainer.strategy, "_layer_sync", None) is not None)
-        self.save_hyperparameters(self.arguments)
+    def not_compiled(self) -> dict[str, str]:
+        """Return the networks that ``torch.compile`` has to leave alone, each with the reason."""
+        return {}
 
-    def on_fit_start(self) -> None:
-        """Give every process the first one's seed; let the networks train that :func:`load` has put to evaluation."""
-        for network in (getattr(self, name) for name in self.trained_networks):
-            if not network.training:
-                network.train()
-        self.run_seed = self.trainer.strategy.broadcast(self.run_seed)
-        self.stop_vote = torch.zeros((), device=self.device)
-        self._validated_step, self._before_validation, self._steps_planned = -1, None, None
-        self.start_averaging()
-        self._within_step, self._place_in_epoch = False, None
-        self.start_acceleration()
-
-    def on_train_start(self) -> None:
-        """Tell the loader its place, where ``configure_optimizers`` had it made before the checkpoint was read.
-
-        ``trainer.estimated_stepping_batches`` does that; Lightning then forgets the place.
-        """
-        loop: Any = self.trainer.fit_loop
-        if getattr(loop, "_combined_loader_states_to_load", None):
-            loop._load_combined_loader_states()
-
-    def on_train_end(self) -> None:
-        """Keep the place in the data, which Lightning forgets when it evaluates the model after the fit."""
-        self._place_in_epoch = self.trainer.fit_loop.on_save_checkpoint().get("combined_loader")
-
-    def on_validation_start(self) -> None:
-        """Keep what a checkpoint needs that is written before the validation is over."""
-        if self._is_fitting:
-            if self._max_steps is not None:
-                self.trainer.fit_loop.epoch_loop.max_steps, self._max_steps = self._max_steps, None
-            self._before_validation = resuming.BeforeValidation(self.trainer)
-
-    def on_validation_end(self) -> None:
-        """Note that the validation is done; what is saved from here on counts it."""
-        if self._is_fitting:
-            self._validated_step, self._before_validation = self.trainer.global_step, None
+    # --- samples --------------------------------------------------------------------------------------------------
 
     @property
-    def _is_fitting(self) -> bool:
-        return self.trainer.state.fn == TrainerFn.FITTING and not self.trainer.sanity_checking
+    def makes_pictures(self) -> bool:
+        """Whether samples are images ``(N, C, H, W)``, not sequences ``(N, C, T)``."""
+        return len(self.image_shape) == 3
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add what makes the model again from the file alone, and what resumes the run exactly.
+    def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
+        """Map latents ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1].
+
+        Labels are int64 ``(N,)``; the package's own networks also take weights of the classes, ``(N, num_classes)``,
+        which stand for what lies between them.
+        """
+        raise NotImplementedError
+
+    def latents(self, num: int, *, seed: int, start: int = 0, truncation: float | None = None) -> Tensor:
+        """Return the latents of samples ``start`` to ``start + num`` of a seed, float32 ``(num, latent_dim)``, on CPU.
+
+        Args:
+            num: How many.
+            seed: Seed of the noise.
+            start: Index of the first one in the endless sequence that the seed stands for.
+            truncation: Largest absolute value, which makes samples more typical and more alike. Each number moves with
+                the limit, so that a seed's picture stays recognizable.
+        """
+        noise = randomness.randn_rows(start, num, self.latent_dim, seed, randomness.Stream.SAMPLE)
+        return noise if truncation is None else truncated(noise, truncation)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int | None = None,
+        labels: Tensor | Sequence[int] | None = None,
+        *,
+        seed: int | None = None,
+        start: int = 0,
+        ema: bool = True,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Generate images; picture k depends on (seed, start + k, its label) and on the truncation alone.
+
+        Args:
+            num_samples: How many; by default one for each label, else 1.
+            labels: One label for each image, in a conditional model; by default the classes in turn.
+            seed: Seed of the noise; None draws one from torch's global stream.
+            start: Index of the first picture in the endless sequence that the seed stands for.
+            ema: Whether to use the moving average of the weights, where the model has one.
+            truncation: See :meth:`latents`; None does not truncate.
+
+        Returns:
+            Float images in [-1, 1], shape ``(num_samples, C, H, W)``, on the model's device.
 
         Raises:
-            DivergedError: The weights are not finite; nothing is written then.
+            SettingError: Labels do not fit the model or their number, a count is negative, the truncation is not above
+                0, or a custom network makes images of another shape.
         """
-        checkpoints.check_finite(self)
-        if self._within_step:
-            rank_zero_warn("This checkpoint is written within an update: what is resumed from it is not exact.")
-        checkpoints.describe(self, checkpoint)
-        before, trainer = self._before_validation, self.trainer
-        checkpoint[checkpoints.KEY]["loggers"] = resuming.logger_states(trainer) if before is None else before.loggers
-        if before is not None and "callbacks" in checkpoint:
-            checkpoint["callbacks"] = before.callbacks
-        validated = before is None and self._validated_step == trainer.global_step
-        resuming.settle_place(checkpoint, trainer, validated)
-        if self._place_in_epoch is not None:
-            checkpoint["loops"]["fit_loop"]["state_dict"].setdefault("combined_loader", self._place_in_epoch)
+        if num_samples is None:
+            num_samples = 1 if labels is None else len(labels)
+        check_counts(zero=True, num_samples=num_samples, start=start)
+        if truncation is not None:
+            check_positive(truncation=truncation)
+        all_labels = checked_sample_labels(labels, num_samples, self.num_classes, start)
+        if seed is None:
+            seed = int(torch.randint(2**31, ()))
+        first, stop = start // SAMPLE_BLOCK * SAMPLE_BLOCK, start + num_samples
+        images = [torch.empty(0, *self.image_shape, device=self.device)]
+        with self.evaluating():
+            for block in range(first, stop, SAMPLE_BLOCK):
+                latents = self.latents(SAMPLE_BLOCK, seed=seed, start=block, truncation=truncation)
+                low, high = max(block, start), min(block + SAMPLE_BLOCK, stop)
+                block_labels = None
+                if all_labels is not None:
+                    block_labels = torch.zeros(SAMPLE_BLOCK, dtype=torch.long)
+                    block_labels[low - block : high - block] = all_labels[low - start : high - start]
+                    block_labels = block_labels.to(self.device)
+                made = self.decode(latents.to(self.device).to(self.dtype), block_labels, ema=ema)
+                self.check_made(made)
+                images.append(made[low - block : high - block].float())
+        return torch.cat(images)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the run's seed and its count of images from the checkpoint, and go on with its loggers."""
-        description = checkpoints.description(checkpoint)
-        if self.strict_loading:
-            checkpoints.check_fit(self, checkpoint["state_dict"], "the checkpoint")
-        self.run_seed, self.images_seen = description["run_seed"], description["images_seen"]
-        self.weights_step = checkpoint["global_step"]
-        if self._trainer is not None and self._is_fitting:
-            if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
-                raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
-            resuming.restore_loggers(self.trainer, description.get("loggers", []), checkpoint["global_step"])
-            self._max_steps = resuming.allow_validation(self.trainer, checkpoint)
+    def check_made(self, images: Tensor) -> None:
+        """Raise :class:`SettingError` for images that are not of the model's shape."""
+        if images.shape[1:] != self.image_shape:
+            raise SettingError(
+                f"image_shape is {list(self.image_shape)}, but the network makes images {list(images.shape[1:])}: "
+                "change one of them.",
+                setting="image_shape",
+                value=self.image_shape,
+                allowed=tuple(images.shape[1:]),
+            )
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Set the model to evaluation mode inside the block."""
+        return evaluating(self)
+
+    # --- evaluation -----------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing with the batch: models without a likelihood are judged by their samples, in callbacks."""
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        """Do nothing with the batch: models without a likelihood are judged by their samples, in callbacks."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Return samples of a batch's labels, ``(N, C, H, W)`` in [-1, 1].
+
+        Raises:
+            SettingError: The model is unconditional.
+        """
+        if self.num_classes == 0:
+            raise SettingError(
+                f"predict has no meaning for an unconditional {type(self).__name__}: "
+                "use `lightning-gans sample CKPT --num_samples 64 --output samples.png`.",
+                setting="num_classes",
+                value=0,
+            )
+        _, labels = self.images_and_labels(batch)
+        seed = randomness.mix(self.run_seed, randomness.Stream.SAMPLE, batch_idx, self.global_rank)
+        return self.sample(labels=labels, seed=seed)
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that make this model again: what its constructor was given, and the defaults."""
+        return checkpoint_format.resolved_arguments(type(self), self.given_arguments, self)
+
+    def note_arguments(self, **config: Any) -> None:
+        """Replace networks by what they were built from, ``{class_path, init_args}``, so that they can be stored."""
+        given = self.given_arguments
+        given |= {name: value for name, value in config.items() if isinstance(given.get(name), nn.Module)}
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: Any, map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any
     ) -> Self:
-        """Make the model again from a checkpoint alone.
+        """Make the model again from a checkpoint alone, in evaluation mode.
 
         Args:
             checkpoint_path: A checkpoint of this class or of a subclass.
@@ -280,8 +450,43 @@ class GenerativeModule(checkpoints.NotesArguments, SampledModule):
                 ``torch.nn`` and ``lightning_gans.networks`` are built.
             **overrides: Arguments that replace the stored ones, and networks that were given as instances.
         """
-        return checkpoints.load(checkpoint_path, expected=cls, map_location=map_location, imports=imports, **overrides)
+        return checkpoint_format.load(
+            checkpoint_path, expected=cls, map_location=map_location, imports=imports, **overrides
+        )
 
     def load_weights(self, path: Any) -> None:
         """Start from the weights of a checkpoint; counters, optimizers and settings stay this model's own."""
-        checkpoints.load_weights(self, path)
+        checkpoint_format.load_weights(self, path)
+
+
+def check_sizes(image_shape: Sequence[int], latent_dim: int, num_classes: int = 0, *, sequences: bool = False) -> None:
+    """Raise :class:`SettingError` for sizes of which no network can be made; call it before one is.
+
+    Args:
+        image_shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences where the model takes these.
+        latent_dim: Length of the latent vectors.
+        num_classes: Number of labels, or 0.
+        sequences: Whether the model takes sequences too.
+    """
+    if not are_counts(image_shape) or len(image_shape) not in ((2, 3) if sequences else (3,)):
+        allowed = "[channels, height, width]" + (", or [channels, steps] for sequences" if sequences else "")
+        raise SettingError(
+            f"image_shape is {shown(image_shape)}: give {allowed}, each a whole number, 1 or more.",
+            setting="image_shape",
+            value=image_shape,
+            allowed=allowed,
+        )
+    check_counts(latent_dim=latent_dim)
+    check_counts(num_classes=num_classes, zero=True)
+
+
+def check_unconditional(model: str, options: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingError` if labels are asked of a model that has none."""
+    if "num_classes" in options:
+        given = options["num_classes"]
+        raise SettingError(
+            f"num_classes is {given!r}, but {model} has no labels: leave it out, or use ConditionalGAN.",
+            setting="num_classes",
+            value=given,
+            allowed=0,
+        )

@@ -67,18 +67,21 @@ class ConditionalGAN(AdversarialModule):
         check_widths(generator_dims=generator_dims, discriminator_dims=discriminator_dims)
         check_widths(dense_dims=dense_dims, empty=True)
         if architecture == "mlp":
-            generator = generator or MLPGenerator(image_shape, latent_dim, generator_dims, num_classes)
-            discriminator = discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes)
-        else:
-            generator = generator or DCGANGenerator(
-                image_shape, latent_dim, width, num_classes, dense_dims[::-1], generator_conditioning
+            made = (
+                generator or MLPGenerator(image_shape, latent_dim, generator_dims, num_classes),
+                discriminator or MLPDiscriminator(image_shape, discriminator_dims, dropout, num_classes),
             )
-            discriminator = discriminator or DCGANDiscriminator(image_shape, width, num_classes, batch_norm, dense_dims)
+        else:
+            sizes, conditioning = (image_shape, latent_dim, width, num_classes), generator_conditioning
+            made = (
+                generator or DCGANGenerator(*sizes, dense_dims[::-1], conditioning),
+                discriminator or DCGANDiscriminator(image_shape, width, num_classes, batch_norm, dense_dims),
+            )
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,
             num_classes=num_classes,
-            generator=generator,
-            discriminator=discriminator,
+            generator=made[0],
+            discriminator=made[1],
             **options,
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_gans.models.adversarial import AdversarialModule, check_mismatch
+from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import ResNetDiscriminator, ResNetGenerator
 from lightning_gans.networks.resnet import Conditioning
@@ -63,5 +63,3 @@ class ResNetGAN(AdversarialModule):
             or ResNetDiscriminator(image_shape, discriminator_width, num_classes, spectral_norm, conditioning),
             **options,
         )
-        if discriminator is None and num_classes > 0 and conditioning == "auxiliary":
-            check_mismatch(self.mismatch_weight)

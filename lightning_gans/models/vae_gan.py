@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lightning_gans import augment as augmentation
 from lightning_gans import losses
 from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
 from lightning_gans.models.adversarial import Loss
@@ -15,13 +17,21 @@ from lightning_gans.models.autoencoding import AutoencodingModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
 from lightning_gans.randomness import Stream
-from lightning_gans.training import discriminator_calls as judging
-from lightning_gans.training.batches import Part
-from lightning_gans.training.discriminator_calls import Judgements, find_feature_layer
-from lightning_gans.training.regularizers import RegularizedModule
+from lightning_gans.training.discriminator_calls import find_feature_layer, logits_of
+from lightning_gans.training.regularizers import (
+    AuxiliaryClassifier,
+    FeatureMatching,
+    Player,
+    Regularizer,
+    Turn,
+    call,
+    gradient_penalties,
+    take_turn,
+)
+from lightning_gans.training.step import TrainingStep
 
 
-class VAEGAN(AutoencodingModule, RegularizedModule):
+class VAEGAN(AutoencodingModule):
     r"""A VAE whose decoder is a GAN's generator (Larsen et al. 2016, https://arxiv.org/abs/1512.09300).
 
     The error of a reconstruction is that of a Gaussian of variance 1 around the features of a layer of the
@@ -38,19 +48,28 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         encoder: Replaces the encoder; ``encoder(images[, labels])`` gives the posterior's means and log-variances,
             ``(N, latent_dim)`` each.
         decoder: Replaces the decoder; ``decoder(latents[, labels])`` gives images in [-1, 1].
-        discriminator: Replaces the discriminator; see :class:`RegularizedModule`, also for its ``feature_layer``.
+        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` gives logits.
         width: Channels of the convolutional networks at half the image's size.
         gamma: What reconstructing weighs in the decoder's loss against fooling the discriminator.
         kl_weight: What the KL term weighs in the encoder's loss; 1 in the paper.
         loss: The adversarial loss, out of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`: ``minimax`` is the
-            paper's; ``nonsaturating`` goes down -log D in the place of log(1 - D), whose gradient is lost while the
+            paper's; ``nonsaturating`` goes down -log D instead of log(1 - D), whose gradient is lost while the
             discriminator wins. All others are the sum of two games, against reconstructions and against samples.
         encoder_lr: Adam's learning rate for the encoder.
         decoder_lr: Adam's learning rate for the decoder.
         discriminator_lr: Adam's learning rate for the discriminator.
         betas: Adam's decay rates, for all.
         weight_decay: Adam's L2 penalty, for all.
-        **options: See :class:`RegularizedModule` and :class:`GenerativeModule`.
+        penalties: See :class:`AdversarialModule`, also for the arguments from here on.
+        penalty_interval: See there.
+        penalty_end: See there.
+        feature_matching: See there.
+        feature_matching_norm: See there.
+        feature_layer: The layer whose input are the features :math:`f` as well.
+        auxiliary_weight: See there.
+        augment: See there.
+        regularizers: See there.
+        **options: See :class:`GenerativeModule`.
 
     Example:
         >>> VAEGAN(width=4).reconstruct(torch.zeros(2, 1, 28, 28)).shape
@@ -77,25 +96,32 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         discriminator_lr: float = 2e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         weight_decay: float = 0.0,
+        penalties: dict[str, float] | None = None,
+        penalty_interval: int = 1,
+        penalty_end: float = 1.0,
+        feature_matching: float = 0.0,
+        feature_matching_norm: Literal["l1", "l2"] = "l2",
+        feature_layer: str | None = None,
+        auxiliary_weight: float = 1.0,
+        augment: Sequence[str] = (),
+        regularizers: Sequence[Regularizer] = (),
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim, num_classes)
-        encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes)
-        decoder = decoder or DCGANGenerator(image_shape, latent_dim, width, num_classes)
-        super().__init__(
-            image_shape,
-            latent_dim,
-            num_classes,
-            discriminator=discriminator or DCGANDiscriminator(image_shape, width, num_classes),
-            **options,
+        made = (
+            encoder or ConvEncoder(image_shape, latent_dim, width, num_classes),
+            decoder or DCGANGenerator(image_shape, latent_dim, width, num_classes),
+            discriminator or DCGANDiscriminator(image_shape, width, num_classes),
         )
-        find_feature_layer(self.discriminator, self.feature_layer)
+        super().__init__(image_shape, latent_dim, num_classes, **options)
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, discriminator_lr=discriminator_lr)
-        check_not_negative(gamma=gamma, kl_weight=kl_weight)
+        check_not_negative(gamma=gamma, kl_weight=kl_weight, auxiliary_weight=auxiliary_weight)
+        check_not_negative(feature_matching=feature_matching)
         check_adam(betas, weight_decay)
-        self.encoder = encoder
-        self.decoder = decoder
+        augmentation.check_policies(augment, image_shape)
+        self.encoder, self.decoder, self.discriminator = made
+        find_feature_layer(self.discriminator, feature_layer)
         self.gamma = gamma
         self.kl_weight = kl_weight
         self.loss = loss
@@ -104,16 +130,56 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         self.discriminator_lr = discriminator_lr
         self.betas = betas
         self.weight_decay = weight_decay
-        self.batches_per_step = self.accumulate_batches
+        self.feature_layer = feature_layer
+        self.augment = tuple(augment)
+        self.regularizers = [
+            *gradient_penalties(penalties, penalty_interval, penalty_end),
+            AuxiliaryClassifier(auxiliary_weight),
+            FeatureMatching(feature_matching, feature_matching_norm, feature_layer),
+            *regularizers,
+        ]
         self.check_networks()
         self.create_ema()
 
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Update the discriminator, then the encoder and the decoder together.
+
+        One pass through these two serves both updates; with accumulated batches it is made again, as the memory of one
+        batch has to be enough.
+        """
+        optimizers: Any = self.optimizers()
+        encoder_optimizer, decoder_optimizer, discriminator_optimizer = optimizers
+        with self.step(batch) as step:
+            for real, labels in step.batches():
+                made = self.make(real, labels, step)
+                with self.turn("discriminator", step, real, made.fake, labels) as turn:
+                    d_loss = turn.regularized(self.discriminator_loss(turn.real, turn.fake, labels))
+                step.update(d_loss, discriminator_optimizer)
+                step.log(d_loss=d_loss)
+            for real, labels in step.last_batches():
+                if self.accumulate_batches > 1:
+                    made = self.make(real, labels, step)
+                loss, terms = self.autoencoder_loss(real, made, labels, step)
+                step.update(loss, encoder_optimizer, decoder_optimizer, counted=True)
+                step.log(**terms)
+
+    def make(self, images: Tensor, labels: Tensor | None, step: TrainingStep) -> Made:
+        """Encode a batch, and decode its latents and as many latents of the prior."""
+        mean, log_variance = self.encode(images, labels, ema=False)
+        posterior = mean + step.noise(len(images), stream=Stream.POSTERIOR) * (0.5 * log_variance).exp()
+        latents = posterior.detach().requires_grad_()
+        # In one call, so that the statistics of a BatchNorm are those of both kinds of latents.
+        fake = self.decode(torch.cat([latents, step.noise(len(images))]), _twice(labels), ema=False)
+        self.check_made(fake)
+        fake = fake.to(images.dtype)  # also under autocast: a penalty differentiates at them without it
+        return Made(mean, log_variance, posterior, latents, fake)
+
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the scalar that the discriminator's update brings down.
+        """Return the scalar that the discriminator's update minimizes.
 
         Args:
             real: Images, ``(N, C, H, W)``.
-            fake: Their reconstructions, and below them samples of the prior, ``(2 N, C, H, W)``.
+            fake: Their reconstructions, followed by samples of the prior, ``(2 N, C, H, W)``.
             labels: The images', ``(N,)``, or None.
         """
         real_logits, fake_logits = self.logits(real, labels), self.logits(fake, _twice(labels))
@@ -127,119 +193,66 @@ class VAEGAN(AutoencodingModule, RegularizedModule):
         loss = losses.ADVERSARIAL_LOSSES[self.loss]
         return 2 * loss.generator(fake_logits, *([real_logits.repeat(2)] if loss.pairs else []))
 
-    def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Update the discriminator, then the encoder and the decoder together.
+    def autoencoder_loss(
+        self, real: Tensor, made: Made, labels: Tensor | None, step: TrainingStep
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a scalar whose gradient is the encoder's loss's in the encoder and the decoder's in the decoder.
 
-        One pass through these two serves both updates; where batches are accumulated it is made again, as the memory
-        of one batch has to be enough.
+        Also returns what is logged of it.
         """
-        optimizers: Any = self.optimizers()
-        encoder_optimizer, decoder_optimizer, discriminator_optimizer = optimizers
-        (parts,), logging = self.batch_parts(batch), self.will_log
-        kept: list[_Made] = []
-        notes: list[dict[str, Tensor]] = []
-        with self.step_randomness():
-            weights = self.penalty_weights(self.trainer.global_step)
-            d_loss = self.update(self._discriminator_losses(parts, weights, kept, notes), discriminator_optimizer)
-            both = self._autoencoder_losses(parts, kept, notes)
-            self.update(both, encoder_optimizer, decoder_optimizer, counted=True)
-        self.end_of_step(sum(len(images) for images, _ in parts))
-        if logging:
-            names = {name: None for note in notes for name in note}
-            means = {name: torch.stack([note[name] for note in notes if name in note]).mean() for name in names}
-            self.log_scalars(d_loss=d_loss, **means)
+        layer = find_feature_layer(self.discriminator, self.feature_layer)
+        with self.turn("generator", step, real, made.fake, labels, layer) as turn:
+            g_loss = turn.regularized(self.generator_loss(*self._both_logits(real, made.fake, labels)))
+        if self.augment:  # an image and its reconstruction were changed in different ways
+            with take_turn("generator", step, self.discriminator, real, made.fake, labels, feature_layer=layer) as turn:
+                self._both_logits(real, made.fake, labels)
+        wanted, features = (_features(turn, images) for images in (real, made.fake))
+        error = 0.5 * (wanted - features[: len(real)]).square().sum(1)
+        kl = losses.gaussian_kl(made.mean, made.log_variance)
+        # The decoder got a copy of the latents, where its loss ends; the encoder gets the error's gradient at them.
+        (pull,) = torch.autograd.grad(error.sum(), made.latents, retain_graph=True)
+        of_encoder = (self.kl_weight * kl + (pull * made.posterior).sum(1)).mean()
+        of_decoder = (self.gamma * error).mean() + g_loss
+        return of_encoder + of_decoder, {"g_loss": g_loss, "reconstruction": -error.mean(), "kl": kl.mean()}
 
-    def losses_of(self, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """Yield the losses on batches of one update each, with all penalties."""
-        kept: list[_Made] = []
-        weights = {name: weight for name, weight in self.penalties.items() if weight > 0}
-        yield from self._discriminator_losses(parts, weights, kept, [])
-        yield from self._autoencoder_losses(parts, kept, [])
-
-    def _make(self, images: Tensor, labels: Tensor | None) -> _Made:
-        """Encode a batch, and decode its latents and as many of the prior; these numbers are the batch's own."""
-        mean, log_variance = self.encode(images, labels, ema=False)
-        posterior = mean + self.noise(len(images), 0, Stream.POSTERIOR) * (0.5 * log_variance).exp()
-        latents = posterior.detach().requires_grad_()
-        # In one call, so that the statistics of a BatchNorm are those of both kinds of latents.
-        fake = self.decode(torch.cat([latents, self.noise(len(images), 0)]), _twice(labels), ema=False)
-        self.check_made(fake)
-        fake = fake.to(images.dtype)  # also under autocast: a penalty differentiates at them without it
-        return _Made(mean, log_variance, posterior, latents, fake)
-
-    def _discriminator_losses(
-        self, parts: Sequence[Part], weights: Mapping[str, float], kept: list[_Made], notes: list[dict[str, Tensor]]
-    ) -> Iterator[Tensor]:
-        """Yield the discriminator's loss on each batch, and keep what was made where it serves twice."""
-        for real, labels in self.accumulated(parts):
-            if self.accumulate_batches == 1:
-                kept.append(made := self._make(real, labels))
-            else:
-                with torch.no_grad():
-                    made = self._make(real, labels)
-            loss, found = self.regularized_discriminator_loss(real, made.fake, labels, weights)
-            notes.append(found)
-            yield loss
-
-    def _autoencoder_losses(
-        self, parts: Sequence[Part], kept: list[_Made], notes: list[dict[str, Tensor]]
-    ) -> Iterator[Tensor]:
-        """Yield on each batch a scalar that has the gradient of the encoder's loss there, of the decoder's here."""
-        for real, labels in self.accumulated(parts):
-            made = kept.pop() if kept else self._make(real, labels)
-            with self.frozen(self.discriminator):
-                with self.watched(1, features=True, num=len(real)) as judgements:
-                    g_loss = self.generator_loss(*self._judge(real, made.fake, labels))
-                    if labels is not None:
-                        g_loss = g_loss + self.auxiliary_loss(judgements, (made.fake,), labels)
-                    if self.feature_matching > 0:
-                        g_loss = g_loss + self.feature_matching * self.feature_distance(
-                            judgements, real, made.fake, labels
-                        )
-                if self.augment:  # an image and its reconstruction were changed in different ways
-                    layer = find_feature_layer(self.discriminator, self.feature_layer)
-                    with judging.watched(self.discriminator, feature_layer=layer) as judgements:
-                        self._judge(real, made.fake, labels)
-            wanted, features = (_features(judgements, images) for images in (real, made.fake))
-            error = 0.5 * (wanted - features[: len(real)]).square().sum(1)
-            kl = losses.gaussian_kl(made.mean, made.log_variance)
-            # The decoder was given a copy of the latents, where its loss ends; the encoder gets the error's gradient.
-            (pull,) = torch.autograd.grad(error.sum(), made.latents, retain_graph=True)
-            of_encoder = (self.kl_weight * kl + (pull * made.posterior).sum(1)).mean()
-            of_decoder = (self.gamma * error).mean() + g_loss
-            notes.append(
-                {"g_loss": g_loss.detach(), "reconstruction": -error.detach().mean(), "kl": kl.detach().mean()}
-            )
-            yield of_encoder + of_decoder
-
-    def _judge(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _both_logits(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the logits of images, without their graph, and of fakes."""
         with torch.no_grad():
             real_logits = self.logits(real, labels)
         return real_logits, self.logits(fake, _twice(labels))
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing with the batch: the model is judged by its samples and reconstructions, in callbacks."""
+    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the discriminator's logits as float32 or better, of shape ``(N,)``."""
+        return logits_of(call(self.discriminator, images, labels), len(images))
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        """Do nothing with the batch: the model is judged by its samples and reconstructions, in callbacks."""
-
-    def compilable_networks(self) -> tuple[str, ...]:
-        """Leave out the discriminator: compiled code calls no hooks within, and its features are read by one."""
-        return tuple(name for name in self.trained_networks if name != "discriminator")
-
-    def configure_optimizers(self) -> Any:
-        """Return one Adam for each network, and their schedules."""
-        rates = {"encoder": self.encoder_lr, "decoder": self.decoder_lr, "discriminator": self.discriminator_lr}
-        return self.scheduled(
-            *(
-                self.adam(getattr(self, name).parameters(), lr, self.betas, self.weight_decay)
-                for name, lr in rates.items()
-            )
+    def turn(
+        self,
+        player: Player,
+        step: TrainingStep,
+        real: Tensor,
+        fake: Tensor,
+        labels: Tensor | None,
+        feature_layer: nn.Module | None = None,
+    ) -> AbstractContextManager[Turn]:
+        """Return the block in which a player's loss is computed, with its regularizers and with augmentation."""
+        return take_turn(
+            player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment, feature_layer
         )
 
+    def not_compiled(self) -> dict[str, str]:
+        """Leave the discriminator alone: its features are read by a hook, which compiled code does not call."""
+        return {"discriminator": "the features of one of its layers are read."}
 
-class _Made(NamedTuple):
+    def configure_optimizers(self) -> Any:
+        """Return one Adam for each network, in the order encoder, decoder, discriminator."""
+        rates = {"encoder": self.encoder_lr, "decoder": self.decoder_lr, "discriminator": self.discriminator_lr}
+        return [
+            self.make_optimizer(getattr(self, name).parameters(), lr, self.betas, self.weight_decay)
+            for name, lr in rates.items()
+        ]
+
+
+class Made(NamedTuple):
     """What the encoder and the decoder make of a batch.
 
     Attributes:
@@ -247,7 +260,7 @@ class _Made(NamedTuple):
         log_variance: Their log-variances.
         posterior: Latents drawn from them, with their graph back to the encoder.
         latents: The same without it; the decoder's graph begins here.
-        fake: The reconstructions, and below them samples of the prior, ``(2 N, C, H, W)``.
+        fake: The reconstructions, followed by samples of the prior, ``(2 N, C, H, W)``.
     """
 
     mean: Tensor
@@ -261,9 +274,9 @@ def _twice(labels: Tensor | None) -> Tensor | None:
     return None if labels is None else torch.cat([labels, labels])
 
 
-def _features(judgements: Judgements, images: Tensor) -> Tensor:
-    """Return the features that were noted of images, ``(N, F)``."""
-    judgement = judgements.of(images)
-    if judgement is None or judgement.features is None:
-        raise SettingError("the discriminator does not call its feature_layer: name another.")
-    return losses.full_precision(judgement.features.flatten(1))
+def _features(turn: Turn, images: Tensor) -> Tensor:
+    """Return the recorded features of images, ``(N, F)``."""
+    known = turn.calls.on(images)
+    if known is None or known.features is None:
+        raise SettingError("the discriminator does not call its feature_layer: name another.", setting="feature_layer")
+    return losses.full_precision(known.features.flatten(1))

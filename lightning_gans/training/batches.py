@@ -1,4 +1,4 @@
-"""What a batch is: images, with labels in a conditional model. All else is refused in a sentence that helps."""
+"""Unpack and check batches."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from lightning_gans.errors import DataError, SettingError
 
-Part = tuple[Tensor, Tensor | None]
-"""A batch of images, and its labels in a conditional model."""
+Part = tuple[Tensor, Any]
+"""A batch of images, and their labels, their conditions, other images, or None."""
 
 ROUNDING = 0.01
-"""Images may be so far outside of [-1, 1]: resizing and low precision round."""
+"""How far images may lie outside [-1, 1]: resizing and low precision round."""
 
 
 def unpacked(batch: Any, labelled: bool) -> Part:
-    """Return a batch's images, and its labels where they are asked for and there.
+    """Return a batch's images, and its labels if they are wanted and present.
 
     Raises:
         DataError: It is neither a tensor of images nor a tuple of images and labels.
@@ -29,8 +29,45 @@ def unpacked(batch: Any, labelled: bool) -> Part:
     parts = [type(part).__name__ for part in batch] if isinstance(batch, (tuple, list)) else []
     raise DataError(
         f"a batch is a {type(batch).__name__}{' of ' * bool(parts)}{', '.join(parts)}: it must be a tensor of "
-        "images, or a tuple of images and labels."
+        "images, or a tuple of images and labels.",
+        setting="batch",
+        value=type(batch).__name__,
+        allowed="images, or images and labels",
     )
+
+
+def unpacked_pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return the two tensors of a batch, one row of each for every example.
+
+    Raises:
+        DataError: It is not a tuple of two tensors with as many rows.
+    """
+    pair = tuple(batch) if isinstance(batch, (tuple, list)) else ()
+    if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair) or len(pair[0]) != len(pair[1]):
+        raise DataError(
+            f"a batch is a {type(batch).__name__} of {len(pair)}: it must be a tuple of two tensors with as many rows.",
+            setting="batch",
+            value=type(batch).__name__,
+            allowed="two tensors with as many rows",
+        )
+    return pair
+
+
+def checked_vectors(vectors: Tensor, num: int) -> Tensor:
+    """Return the conditions of ``num`` images, floats ``(N, D)``.
+
+    Raises:
+        DataError: They have another shape or are not floats.
+    """
+    if vectors.dim() != 2 or len(vectors) != num or not vectors.is_floating_point():
+        raise DataError(
+            f"the data's conditions are {vectors.dtype} of the shape {list(vectors.shape)}: give floats, "
+            f"[{num}, length].",
+            setting="batch",
+            value=list(vectors.shape),
+            allowed=f"floats, ({num}, length)",
+        )
+    return vectors
 
 
 def check_images(images: Tensor, image_shape: tuple[int, ...]) -> None:
@@ -39,10 +76,14 @@ def check_images(images: Tensor, image_shape: tuple[int, ...]) -> None:
     if found != image_shape:
         raise SettingError(
             f"image_shape is {list(image_shape)}, but the data's images are {list(found)}: "
-            + _remedy(found, image_shape)
+            + _remedy(found, image_shape),
+            setting="image_shape",
+            value=image_shape,
+            allowed=found,
         )
     if not images.is_floating_point():
-        raise SettingError(f"the data's images are {images.dtype}: they must be floats in [-1, 1].")
+        message = f"the data's images are {images.dtype}: they must be floats in [-1, 1]."
+        raise SettingError(message, setting="batch", value=images.dtype, allowed="floats in [-1, 1]")
 
 
 def _remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
@@ -63,9 +104,10 @@ def check_range(images: Tensor) -> None:
     """Raise :class:`DataError` for images outside of [-1, 1], by more than rounding; a GPU has to wait for it."""
     low, high = (bound.item() for bound in images.aminmax())
     if not math.isfinite(low + high):
-        raise DataError("the data's images are not all finite numbers.")
+        raise DataError("the data's images are not all finite numbers.", setting="batch", allowed="[-1, 1]")
     if not -1 - ROUNDING <= low <= high <= 1 + ROUNDING:
-        raise DataError(f"the data's images go from {low:.4g} to {high:.4g}: scale them to -1 to 1.")
+        message = f"the data's images go from {low:.4g} to {high:.4g}: scale them to -1 to 1."
+        raise DataError(message, setting="batch", value=(low, high), allowed="[-1, 1]")
 
 
 def checked_labels(labels: Tensor | None, num: int, num_classes: int, look: bool) -> Tensor:
@@ -82,11 +124,15 @@ def checked_labels(labels: Tensor | None, num: int, num_classes: int, look: bool
         DataError: There is not one for each image.
     """
     if labels is None:
-        raise SettingError(f"num_classes is {num_classes}, but the data has no labels: set it to 0.")
+        message = f"num_classes is {num_classes}, but the data has no labels: set it to 0."
+        raise SettingError(message, setting="num_classes", value=num_classes, allowed=0)
     if labels.shape != (num,):
         raise DataError(
             f"the data's labels have the shape {list(labels.shape)} for {num} images: give one whole number for each, "
-            "as labels.argmax(1) makes of one-hot ones."
+            "as labels.argmax(1) makes of one-hot ones.",
+            setting="batch",
+            value=list(labels.shape),
+            allowed=[num],
         )
     labels = labels.long()  # small unsigned types have no aminmax
     if num > 0 and (look or labels.device.type == "cpu"):
@@ -94,6 +140,9 @@ def checked_labels(labels: Tensor | None, num: int, num_classes: int, look: bool
             if not 0 <= label < num_classes:
                 raise SettingError(
                     f"num_classes is {num_classes}, but the data has the label {label}: labels are 0 to "
-                    f"{num_classes - 1}."
+                    f"{num_classes - 1}.",
+                    setting="num_classes",
+                    value=num_classes,
+                    allowed=f"more than {label}",
                 )
     return labels

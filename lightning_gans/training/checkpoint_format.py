@@ -12,10 +12,11 @@ import enum
 import importlib
 import inspect
 import numbers
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -24,12 +25,12 @@ from lightning_gans._version import __version__
 from lightning_gans.errors import DataError, DivergedError, import_named
 from lightning_gans.io.files import read_tensors
 
-if TYPE_CHECKING:
-    from lightning_gans.models.base import GenerativeModule
-
-Model = TypeVar("Model", bound="GenerativeModule")
+Model = TypeVar("Model")
 
 KEY = "lightning_gans"
+OF_THE_MACHINE = ("compile_mode", "channels_last", "matmul_precision")
+"""Former settings of the models, which checkpoints of 0.1 hold; :class:`Acceleration` has them now."""
+
 _OURS = ("lightning_gans", "torch.nn")
 _NETWORKS = ("torch.nn.modules", "lightning_gans.networks")
 _trusted: set[str] = set()
@@ -65,65 +66,63 @@ def trusted_modules() -> frozenset[str]:
     return frozenset(_trusted)
 
 
-class NotesArguments:
-    """Keeps what the constructor was given.
+def constructor_arguments(model: nn.Module) -> dict[str, Any]:
+    """Return the arguments of the constructor of a model's class, by name; ``**options`` are spread out.
 
-    A class of its own, as jsonargparse takes the signature of a class that defines ``__new__`` itself from
-    there, and would not see the constructor's.
+    To be called from the constructor of a base class: the frames above are those of the subclasses' constructors.
     """
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """Note the arguments of the class that is constructed, before any constructor changes them."""
-        instance = super().__new__(cls)
-        instance.__dict__["_given_arguments"] = given_arguments(cls, args, kwargs)
-        return instance
-
-
-def given_arguments(cls: type, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a constructor was called with, by name; ``**options`` are spread out."""
-    signature = inspect.signature(cls.__init__)  # type: ignore[misc]
-    try:
-        bound = signature.bind_partial(None, *args, **kwargs)
-    except TypeError:  # the constructor itself is about to say so
+    frame = inspect.currentframe()
+    frame = frame.f_back if frame is not None else None
+    outermost = None
+    while frame is not None and frame.f_code.co_name == "__init__" and any(v is model for v in frame.f_locals.values()):
+        outermost, frame = frame, frame.f_back
+    if outermost is None:
         return {}
-    given = dict(bound.arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            given |= given.pop(name, {})
-    given.pop(next(iter(signature.parameters)))  # self
-    return given
+    names, _, keywords, values = inspect.getargvalues(outermost)
+    return {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
 
 
-def resolved_arguments(model: GenerativeModule) -> dict[str, Any]:
-    """Return the full set of arguments that makes the model again, defaults included, in plain types.
+def resolved_arguments(cls: type, given: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
+    """Return the full set of arguments that makes a model again, defaults included, in plain types.
 
-    Left out are networks given as instances, and defaults of a base class that a subclass fixed to another
-    value: it does not take them.
+    Left out are objects (networks, regularizers, functions), settings of the machine, and defaults of a base class that
+    a subclass fixed to another value: it does not take them.
     """
-    given: dict[str, Any] = model.__dict__["_given_arguments"]
-    own = _own_parameters(type(model))
+    own = _own_parameters(cls)
     arguments = {}
-    for name, default in _defaults(type(model)).items():
+    for name, default in _defaults(cls).items():
         if name not in own and name not in given and getattr(model, name, default) != default:
             continue
         arguments[name] = given.get(name, default)
     arguments |= given
-    return {name: plain(value) for name, value in arguments.items() if _is_plain(value)}
+    return {n: plain(value) for n, value in arguments.items() if _is_plain(value) and n not in OF_THE_MACHINE}
 
 
-def describe(model: GenerativeModule, checkpoint: dict[str, Any]) -> None:
+def describe(model: Any, checkpoint: dict[str, Any]) -> None:
     """Write the model's description into a checkpoint; Lightning's own copy of the arguments goes."""
-    given = model.__dict__["_given_arguments"]
+    required = [name for name, p in _own_parameters(type(model)).items() if p.default is p.empty]
+    missing = [
+        name
+        for name, value in model.given_arguments.items()
+        if not _is_plain(value) and (isinstance(value, nn.Module) or name in required)
+    ]
     for key in ("hyper_parameters", "hparams_name", "hparams_type"):
         checkpoint.pop(key, None)
     checkpoint[KEY] = {
         "version": __version__,
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "class": public_name(type(model)),
         "arguments": model.arguments,
-        "missing": sorted(name for name, value in given.items() if not _is_plain(value)),
+        "missing": sorted(missing),
         "run_seed": model.run_seed,
         "images_seen": model.images_seen,
     }
+
+
+def public_name(cls: type) -> str:
+    """Return the name by which a checkpoint names a class: of this package the public one, not the file's."""
+    if cls.__module__.startswith("lightning_gans."):
+        return f"lightning_gans.{cls.__qualname__}"
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check_finite(model: nn.Module) -> None:
@@ -159,20 +158,26 @@ def description(checkpoint: Mapping[str, Any], path: Any = "the checkpoint") -> 
     for name, kind in kinds.items():
         if not isinstance(found, dict) or not isinstance(found.get(name), kind):
             raise DataError(f"{path} is damaged: its {KEY!r} entry has no {name} of the type {kind.__name__}.")
-    return found
+    arguments = {name: value for name, value in found["arguments"].items() if name not in OF_THE_MACHINE}
+    # 0.1 wrote the file that a class was defined in.
+    name = re.sub(r"^lightning_gans\.models\.\w+\.", "lightning_gans.", found["class"])
+    return {**found, "class": name, "arguments": arguments}
 
 
-def find_model(about: Mapping[str, Any], path: Any) -> type[GenerativeModule]:
+def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any]:
     """Return the class of a checkpoint's model, which takes the arguments that are stored with it.
+
+    Args:
+        about: The checkpoint's :func:`description`.
+        path: The checkpoint, for messages.
+        base: A class of which it has to be a subclass.
 
     Raises:
         DataError: The class is not to be had, no model, or another version of the one that was saved.
     """
-    from lightning_gans.models.base import GenerativeModule
-
-    cls = find_class(about["class"])
-    if not issubclass(cls, GenerativeModule):
-        raise DataError(f"{path} holds a {cls.__name__}, not a GenerativeModule.")
+    cls: type[Any] = find_class(about["class"])
+    if not issubclass(cls, base):
+        raise DataError(f"{path} holds a {cls.__name__}, not a {base.__name__}.")
     check_classes(about["arguments"])
     unknown = sorted(set(about["arguments"]) - set(_own_parameters(cls)) - set(_defaults(cls)))
     if unknown:
@@ -198,27 +203,25 @@ def load(
     trust(*imports)
     checkpoint = read(path, map_location)
     about = description(checkpoint, path)
-    if about["class"] == f"{expected.__module__}.{expected.__qualname__}":
-        cls: type[GenerativeModule] = expected
+    if about["class"] == public_name(expected):  # which may be defined in a function, where no name leads to it
+        cls = expected
         check_classes(about["arguments"])
     else:
-        cls = find_model(about, path)
-    if not issubclass(cls, expected):
-        raise DataError(f"{path} holds a {cls.__name__}, not a {expected.__name__}.")
+        cls = find_model(about, path, expected)
     missing = [name for name in about["missing"] if name not in overrides]
     if missing:
         raise DataError(
             f"{path} was made with networks that it does not store: {', '.join(missing)}. Give them, as in "
             f"{cls.__name__}.load_from_checkpoint(path, {missing[0]}=…)."
         )
-    model = build(cls, about["arguments"], **overrides)
-    check_fit(model, checkpoint["state_dict"], path)
-    model.load_state_dict(checkpoint["state_dict"])
+    model: Any = build(cls, about["arguments"], **overrides)
+    _load_state(model, checkpoint["state_dict"], path)
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
     model.weights_step = checkpoint.get("global_step", 0)
     if map_location is not None and not callable(map_location) and not isinstance(map_location, dict):
         model.to(map_location)
-    return model.eval()
+    loaded: Model = model.eval()
+    return loaded
 
 
 def build(cls: type[Model], arguments: Mapping[str, Any], **overrides: Any) -> Model:
@@ -230,39 +233,70 @@ def build(cls: type[Model], arguments: Mapping[str, Any], **overrides: Any) -> M
         **overrides: Arguments that replace the stored ones.
     """
     stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, arguments).items()}
-    model = cls(**stored | overrides)
+    model: Any = cls(**stored | overrides)
     model.note_arguments(**{name: value for name, value in arguments.items() if name not in overrides})
-    return model
+    built: Model = model
+    return built
 
 
-def load_weights(model: GenerativeModule, path: Any) -> None:
+def load_weights(model: Any, path: Any) -> None:
     """Copy a checkpoint's weights into a model; averages that the checkpoint lacks start from the weights.
 
     Raises:
         DataError: A weight is missing, unknown, or of another shape.
     """
-    weights: dict[str, torch.Tensor] = read(path)["state_dict"]
-    averages = tuple(f"{name}_ema." for name in model.averaged_networks)
+    weights = rename_averages(read(path)["state_dict"])
     own = model.state_dict()
     for name in own:
-        if name.startswith(averages) and name not in weights:
-            weights[name] = weights.get(name.replace("_ema.", ".", 1), own[name])
-    weights = {name: value for name, value in weights.items() if name in own or not name.startswith(averages)}
-    check_fit(model, weights, path)
-    model.load_state_dict(weights)
+        if name.startswith("ema.") and name not in weights:
+            weights[name] = weights.get(name.removeprefix("ema."), own[name])
+    _load_state(model, {k: value for k, value in weights.items() if k in own or not k.startswith("ema.")}, path)
 
 
-def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Any) -> None:
+def rename_averages(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return weights by today's names: 0.1 called the moving average of the generator ``generator_ema``.
+
+    Example:
+        >>> list(rename_averages({"generator_ema.output.weight": torch.ones(1)}))
+        ['ema.generator.output.weight']
+    """
+    return {re.sub(r"^(\w+)_ema\.", r"ema.\1.", name): value for name, value in weights.items()}
+
+
+def prepare_state(module: nn.Module, state_dict: Any, prefix: str, metadata: Any, strict: bool, *_: Any) -> None:
+    """Rename and check weights before they are loaded (a ``load_state_dict`` pre-hook).
+
+    Raises:
+        DataError: A weight is missing, unknown, or of another shape.
+    """
+    if prefix:
+        return
+    renamed = rename_averages(state_dict)
+    state_dict.clear()
+    state_dict.update(renamed)
+    if strict:
+        check_fit(module, state_dict)
+
+
+def _load_state(model: nn.Module, weights: Mapping[str, torch.Tensor], path: Any) -> None:
+    try:
+        model.load_state_dict(weights)
+    except DataError as error:
+        raise DataError(f"{path}: {error}", setting=str(path)) from None
+
+
+def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Raise :class:`DataError` for the first weight that is missing, unknown, or of another shape."""
     own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):
         side = "lacks" if name in own else "has, and the model has not,"
-        raise DataError(f"{path} does not fit the model: it {side} the weight {name!r}.")
+        raise DataError(f"the checkpoint does not fit the model: it {side} the weight {name!r}.", setting=name)
     for name, value in own.items():
         if value.shape != weights[name].shape:
             raise DataError(
-                f"{path} does not fit the model: {name!r} is {list(weights[name].shape)} in the checkpoint "
-                f"and {list(value.shape)} in the model."
+                f"the checkpoint does not fit the model: {name!r} is {list(weights[name].shape)} in the checkpoint "
+                f"and {list(value.shape)} in the model.",
+                setting=name,
             )
 
 

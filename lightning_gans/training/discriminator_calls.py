@@ -1,4 +1,8 @@
-"""What a discriminator was shown while a loss was made, and what it answered."""
+"""The calls of a discriminator while a loss is computed: what it was shown, and what it answered.
+
+A loss calls the discriminator as it likes, and penalties and other regularizers use the logits of the same calls. So
+forward hooks record the calls, those of a custom loss included.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,14 @@ from lightning_gans.errors import SettingError
 from lightning_gans.losses import full_precision
 
 
-class Judgement(NamedTuple):
+class DiscriminatorCall(NamedTuple):
     """One call of a discriminator.
 
     Attributes:
-        images: What it was given, before any augmentation.
-        logits: What it answered, shape ``(N,)`` or ``(N, 1)``.
+        images: Its input, before any augmentation.
+        logits: Its output, shape ``(N, ...)``.
         classes: Class logits of its auxiliary classifier, ``(N, num_classes)``, or None.
-        features: What its feature layer was given, or None where that is not watched.
+        features: The input of its feature layer, or None where that is not recorded.
     """
 
     images: Tensor
@@ -28,29 +32,29 @@ class Judgement(NamedTuple):
     features: Tensor | None
 
 
-class Judgements(list[Judgement]):
+class DiscriminatorCalls(list[DiscriminatorCall]):
     """The calls of a discriminator, in their order."""
 
-    def of(self, images: Tensor) -> Judgement | None:
-        """Return the first call on these very images: the same may be judged again with other labels."""
-        return next((judgement for judgement in self if judgement.images is images), None)
+    def on(self, images: Tensor) -> DiscriminatorCall | None:
+        """Return the first call on this very tensor; the same images may be shown again with other labels."""
+        return next((call for call in self if call.images is images), None)
 
 
 @contextmanager
-def watched(
+def record_calls(
     discriminator: nn.Module,
     augment: Callable[[Tensor, int], Tensor] | None = None,
     feature_layer: nn.Module | None = None,
-) -> Iterator[Judgements]:
-    """Note the discriminator's calls inside the block, a loss of the user's own included.
+) -> Iterator[DiscriminatorCalls]:
+    """Record every call of a discriminator inside the block.
 
     Args:
-        discriminator: Its call takes the images as the first argument, or by the name ``images``.
-        augment: Changes what it sees, as a function of the images and of the number of the call; gradients with
-            respect to the images go through it.
-        feature_layer: A layer within it, whose input is noted.
+        discriminator: Takes the images as its first argument, or by the name ``images``.
+        augment: Changes what it is shown, as a function of the images and of the index of the call; gradients with
+            respect to the images pass through it.
+        feature_layer: A layer of it whose input is recorded.
     """
-    judgements = Judgements()
+    calls = DiscriminatorCalls()
     shown: list[Tensor] = []
     features: list[Tensor] = []
 
@@ -59,12 +63,12 @@ def watched(
         shown.append(images)
         if augment is None:
             return None
-        seen = augment(images, len(judgements))
-        return ((seen, *args[1:]), kwargs) if args else (args, kwargs | {"images": seen})
+        augmented = augment(images, len(calls))
+        return ((augmented, *args[1:]), kwargs) if args else (args, kwargs | {"images": augmented})
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         logits, classes = output if isinstance(output, tuple) else (output, None)
-        judgements.append(Judgement(shown.pop(), logits, classes, features.pop() if features else None))
+        calls.append(DiscriminatorCall(shown.pop(), logits, classes, features.pop() if features else None))
 
     handles = [
         discriminator.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
@@ -73,43 +77,54 @@ def watched(
     if feature_layer is not None:
         handles.append(feature_layer.register_forward_pre_hook(lambda module, args: features.append(args[0])))
     try:
-        yield judgements
+        yield calls
     finally:
         for handle in handles:
             handle.remove()
 
 
 def find_feature_layer(discriminator: nn.Module, name: str | None) -> nn.Module:
-    """Return the layer of a discriminator whose input are its features: the last one with a matrix, or the one named.
+    """Return the layer whose input are a discriminator's features: the named one, or the last one with a matrix.
 
     Raises:
         SettingError: There is no such layer.
     """
     layers: dict[str, nn.Module] = dict(discriminator.named_modules())
     if name is not None:
-        # Not the whole network, whose input are the images, and no embedding, whose are labels, nor what makes weights.
+        # Not the whole network, whose input are the images; not an embedding, whose input are labels; not a
+        # parametrization, which makes weights.
         known = {
             place: layer
             for place, layer in layers.items()
             if place and not isinstance(layer, nn.Embedding) and "parametrizations" not in place.split(".")
         }
         if name not in known:
-            raise SettingError(f"feature_layer is {name!r}: choose from {', '.join(known)}.")
+            message = f"feature_layer is {name!r}: choose from {', '.join(known)}."
+            raise SettingError(message, setting="feature_layer", value=name, allowed=list(known))
         return known[name]
     matrices = [layer for layer in layers.values() if isinstance(layer, (nn.Linear, nn.Conv1d, nn.Conv2d))]
     if not matrices:
-        raise SettingError("feature_layer: the discriminator has no linear or convolutional layer; name one.")
+        message = "feature_layer: the discriminator has no linear or convolutional layer; name a layer."
+        raise SettingError(message, setting="feature_layer", allowed=[])
     return matrices[-1]
 
 
-def flat(logits: Tensor, num_images: int) -> Tensor:
-    """Return logits as ``(N,)``.
+def logits_of(output: Tensor | tuple[Tensor, Tensor], num_images: int) -> Tensor:
+    """Return a discriminator's logits as float32 or better: ``(N,)``, or ``(N, 1, h, w)`` of patches.
+
+    Args:
+        output: What the discriminator returned: logits, or logits and the class logits of an auxiliary classifier.
+        num_images: How many images it was shown.
 
     Raises:
-        SettingError: They have another shape than ``(N,)`` or ``(N, 1)``.
+        SettingError: The logits are not one or more numbers for each image.
     """
-    if logits.shape not in ((num_images,), (num_images, 1)):
+    logits = full_precision(output[0] if isinstance(output, tuple) else output)
+    if logits.shape[:1] != (num_images,) or (logits.dim() == 2 and logits.shape[1] != 1):
         raise SettingError(
-            f"the discriminator gave the shape {list(logits.shape)} for {num_images} images: it must be (N,) or (N, 1)."
+            f"the discriminator returned the shape {list(logits.shape)} for {num_images} images: it must be (N,), "
+            "(N, 1), or (N, 1, h, w) for patches.",
+            setting="discriminator",
+            value=list(logits.shape),
         )
-    return full_precision(logits.flatten())
+    return logits.flatten() if logits.dim() == 2 else logits

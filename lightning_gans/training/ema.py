@@ -1,77 +1,83 @@
-"""The moving average of the weights (EMA), with which samples are made."""
+"""The moving average of weights (EMA), with which samples are made."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lightning_gans.training.acceleration import AcceleratedModule
-from lightning_gans.training.update import cosine
+from lightning_gans.training.schedules import cosine
 
 
-class AveragedModule(AcceleratedModule):
-    """Keeps an average of the networks named in ``averaged_networks``, under their names with ``_ema``."""
+class EMA(nn.ModuleDict):
+    """Moving averages of networks, by name; always in evaluation mode.
 
-    ema_half_life: float
-    ema_ramp: float
-    ema_start: float
+    Works in any ``LightningModule``: create it in ``__init__``, call :meth:`average` after each update, and sample with
+    ``self.ema["generator"]``.
 
-    _averaging: Any = None
-    """What an update of the averages touches, once a fit has looked for it."""
+    Args:
+        networks: The networks by name; they are copied.
+        half_life: Half-life of the average, in images.
+        ramp: Upper limit of the half-life as a share of the images seen so far, so that the average forgets the first
+            steps (Karras et al. 2020, arXiv:2006.06676).
+        start: Share of the half-life at the start of the schedule, from where it rises to 1 along a cosine.
 
-    def create_ema(self) -> None:
-        """Copy the networks; to be called once they are all there."""
-        if self.ema_half_life > 0:
-            for name in self.averaged_networks:
-                self.add_module(f"{name}_ema", copy.deepcopy(getattr(self, name)).requires_grad_(False).eval())
+    Example:
+        >>> network = nn.Linear(1, 1, bias=False)
+        >>> ema = EMA({"generator": network}, half_life=100, ramp=1.0)
+        >>> _ = network.weight.data.add_(1.0)
+        >>> ema.average({"generator": network}, batch_images=10, images_seen=10)
+        >>> (network.weight - ema["generator"].weight).item()
+        0.5
+    """
 
-    def averaged(self, name: str, ema: bool = True) -> Any:
-        """Return the moving average of a network, or the network itself where there is none or ``ema`` is off."""
-        return getattr(self, f"{name}_ema" if ema and hasattr(self, f"{name}_ema") else name)
-
-    def start_averaging(self) -> None:
-        """Look for the tensors anew; to be called at the start of a fit."""
-        self._averaging = None
+    def __init__(
+        self, networks: Mapping[str, nn.Module], half_life: float = 10_000, ramp: float = 0.05, start: float = 1.0
+    ) -> None:
+        super().__init__({name: copy.deepcopy(network) for name, network in networks.items()})
+        self.requires_grad_(False).eval()
+        self.half_life, self.ramp, self.start = half_life, ramp, start
+        self._pairs: tuple[Any, ...] = ()
 
     @torch.no_grad()
-    def update_ema(self, batch_images: int) -> None:
-        """Move the averages towards the weights; copy the buffers (BatchNorm's statistics)."""
-        if self.ema_half_life == 0:
-            return
-        half_life = self.ema_half_life
-        if self.ema_start < 1:
-            half_life *= cosine(self.ema_start, 1.0, self.progress())
-        half_life = max(min(half_life, self.ema_ramp * self.images_seen), 1e-8)
-        average = get_ema_multi_avg_fn(0.5 ** (batch_images / half_life))  # type: ignore[no-untyped-call]
-        if self._averaging is None:
-            networks = [getattr(self, name) for name in self.averaged_networks]
-            averages = [self.averaged(name) for name in self.averaged_networks]
-            self._averaging = _tensors_of(averages), _tensors_of(networks)
-        (targets, of_targets), (parameters, modules) = self._averaging
-        average(targets, parameters, None)
-        if modules:
-            # A module may have put other tensors in the place of its buffers since.
-            targets, buffers = (
-                [b for module in side for b in module.buffers(recurse=False)] for side in (of_targets, modules)
-            )
-            torch._foreach_copy_(targets, buffers)
+    def average(
+        self, networks: Mapping[str, nn.Module], batch_images: int, images_seen: int, progress: float = 1.0
+    ) -> None:
+        """Move the averages towards the weights; copy the buffers (BatchNorm's statistics).
+
+        Args:
+            networks: The networks by the same names.
+            batch_images: Images since the last update, on all processes.
+            images_seen: Images since the start of training, on all processes.
+            progress: How far the schedule of the half-life has come, between 0 and 1.
+        """
+        half_life = self.half_life * (cosine(self.start, 1.0, progress) if self.start < 1 else 1.0)
+        half_life = max(min(half_life, self.ramp * images_seen), 1e-8)
+        move = get_ema_multi_avg_fn(0.5 ** (batch_images / half_life))  # type: ignore[no-untyped-call]
+        sources = [networks[name] for name in self]
+        if not self._pairs or any(known is not source for known, source in zip(self._pairs[0], sources, strict=True)):
+            self._pairs = sources, _tensors_of(list(self.values())), _tensors_of(sources)
+        _, (targets, of_targets), (parameters, modules) = self._pairs
+        move(targets, parameters, None)
+        if modules:  # a module may have replaced its buffers since, so they are collected anew
+            pairs = [[b for module in side for b in module.buffers(recurse=False)] for side in (of_targets, modules)]
+            torch._foreach_copy_(pairs[0], pairs[1])
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of the networks; the averages always stay in evaluation mode."""
-        super().train(mode)
-        for name in self.averaged_networks:
-            if hasattr(self, f"{name}_ema"):
-                getattr(self, f"{name}_ema").eval()
-        return self
+        """Stay in evaluation mode."""
+        return super().train(False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the collected tensors, which a copy collects from its own networks."""
+        return {**self.__dict__, "_pairs": ()}
 
 
 def _tensors_of(networks: Sequence[nn.Module]) -> tuple[list[nn.Parameter], list[nn.Module]]:
-    """Return the parameters of networks, and the modules in them that have buffers; looking takes longer than using."""
+    """Return the parameters of networks and their modules with buffers; collecting takes longer than averaging."""
     modules = [module for network in networks for module in network.modules()]
     parameters = [parameter for network in networks for parameter in network.parameters()]
     return parameters, [module for module in modules if any(True for _ in module.buffers(recurse=False))]

@@ -1,9 +1,7 @@
-"""The place in training that a checkpoint names, so that a run goes on from there as if it had never stopped.
+"""Exact resume: a run that is resumed ends with the same bits as one that was never stopped.
 
-Lightning resumes exactly from some of the places where a checkpoint can be written, and not from others: the
-last batch of an epoch, a validation, an epoch's end under ``max_steps``. So each checkpoint is made to name one
-of two places that it does resume from exactly: after an update, with everything that comes after it still to be
-done (a validation that is due, the end of the epoch), or between two epochs.
+The promise holds for the checkpoints of ``Checkpoint`` and ``GracefulStop``: those written after an update, or between
+epochs. A checkpoint written anywhere else loads, and training resumes from the last such place.
 """
 
 from __future__ import annotations
@@ -11,82 +9,102 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from lightning_gans import _lightning
+from lightning_gans._lightning import Callback, TrainerFn, pl, rank_zero_warn
+from lightning_gans.errors import DataError, SettingError
+from lightning_gans.training import checkpoint_format
+from lightning_gans.training.processes import check_strategy
 
-def settle_place(checkpoint: dict[str, Any], trainer: Any, validated: bool) -> None:
-    """Change a checkpoint's loop counters to one of the two places.
 
-    Args:
-        checkpoint: As Lightning has made it, within a fit or after one.
-        trainer: The trainer.
-        validated: Whether the validation that may be due after the last update is done.
+class ExactResume(Callback):
+    """Stores in each checkpoint what makes the model again from the file alone, and what resumes the run exactly.
+
+    :class:`~lightning_gans.GenerativeModule` returns it from ``configure_callbacks``.
     """
-    loops = checkpoint["loops"]["fit_loop"]
-    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
-    validation = loops["epoch_loop.val_loop.batch_progress"]
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
-    if epochs["current"]["started"] < epochs["current"]["ready"]:  # an epoch is about to begin: it has not yet
-        for counts in (epochs["total"], epochs["current"]):
-            counts["ready"] = counts["started"]
-    begun, done = epochs["current"]["ready"], batches["current"]["processed"]
-    if begun == 0:
-        return
-    if batches["current"]["ready"] > done:  # an update is under way, which counts as not begun
-        batches["is_last_batch"] = False
-    # Lightning ends an epoch early at max_steps, or when it is told to stop; a longer run would not have.
-    cut_short = not batches["is_last_batch"] and done < trainer.num_training_batches
-    if epochs["current"]["processed"] == begun and not cut_short:
-        _finish(epochs)
-        batches["current"] = dict.fromkeys(batches["current"], 0)
-        batches["is_last_batch"] = False
-        validation["total"] = dict.fromkeys(validation["total"], 0)
-        return
-    _finish(epochs, but=1)
-    for key in ("total", "current"):
-        batches[key] = dict.fromkeys(batches[key], batches[key]["processed"])
-        validation[key] = dict.fromkeys(validation[key], 0)
-    if not validated and _validation_is_due(trainer, batches, epochs["current"]["ready"]):
-        # To Lightning a validation that was interrupted in its first batch: it begins again, if one is due.
-        validation["total"].update(ready=1, started=1)
+
+    def __init__(self) -> None:
+        self._validated_step = -1
+        self._max_steps: int | None = None
+        self._before_validation: _BeforeValidation | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Raise an error for what this trainer cannot do, and hand the model's arguments to the loggers.
+
+        Raises:
+            SettingError: Names the trainer's setting.
+        """
+        pl_module.forget_batches()
+        pl_module.save_hyperparameters(pl_module.arguments)
+        if stage == "fit" and _lightning.validates_by_time(trainer):
+            raise SettingError(
+                "trainer.val_check_interval is a time, which cannot be resumed exactly: set a number of batches.",
+                setting="trainer.val_check_interval",
+                allowed="a number of batches",
+            )
+        check_strategy(trainer.strategy)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Share the first process's seed, and set networks that ``load`` has put to evaluation to training."""
+        for network in pl_module.networks(pl_module.trained_networks).values():
+            if not network.training:
+                network.train()
+        pl_module.run_seed = trainer.strategy.broadcast(pl_module.run_seed)
+        pl_module.stop_vote.zero_()
+        pl_module.within_step = False
+        self._validated_step, self._before_validation = -1, None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Tell the loader where the checkpoint was within the epoch."""
+        _lightning.restore_loader_place(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Keep what a checkpoint needs that is written before the validation is over."""
+        if _is_fitting(trainer):
+            if self._max_steps is not None:
+                _lightning.set_max_steps(trainer, self._max_steps)
+                self._max_steps = None
+            self._before_validation = _BeforeValidation(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Count the validation as done in what is saved from here on."""
+        if _is_fitting(trainer):
+            self._validated_step, self._before_validation = trainer.global_step, None
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Add the model's description and the place in training.
+
+        Raises:
+            DivergedError: The weights are not finite; nothing is written then.
+        """
+        checkpoint_format.check_finite(pl_module)
+        if pl_module.within_step:
+            rank_zero_warn("This checkpoint is written within an update: a run that is resumed from it is not exact.")
+        before = self._before_validation
+        checkpoint_format.describe(pl_module, checkpoint)
+        checkpoint[checkpoint_format.KEY]["loggers"] = logger_states(trainer) if before is None else before.loggers
+        if before is not None and "callbacks" in checkpoint:
+            checkpoint["callbacks"] = before.callbacks
+        validated = before is None and self._validated_step == trainer.global_step
+        _lightning.settle_place(checkpoint, trainer, validated)
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Take the seed and the counters from the checkpoint, and continue the loggers' runs."""
+        about = checkpoint_format.description(checkpoint)
+        pl_module.run_seed, pl_module.images_seen = about["run_seed"], about["images_seen"]
+        pl_module.weights_step = checkpoint["global_step"]
+        if not _is_fitting(trainer):
+            return
+        if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
+            raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
+        restore_loggers(trainer, about.get("loggers", []), checkpoint["global_step"])
+        steps = trainer.max_steps
+        if _lightning.validation_is_pending(checkpoint) and -1 < steps <= checkpoint["global_step"]:
+            self._max_steps = steps  # until the validation has begun
+            _lightning.set_max_steps(trainer, checkpoint["global_step"] + 1)
 
 
-def _validation_is_due(trainer: Any, batches: dict[str, Any], epoch: int) -> bool:
-    """Whether Lightning validates after this batch."""
-    every = trainer.check_val_every_n_epoch
-    if not trainer.enable_validation or (every is not None and epoch % every):
-        return False
-    if trainer.val_check_batch in (None, float("inf")):
-        return bool(batches["is_last_batch"])
-    done = batches["total" if every is None else "current"]["processed"]
-    return bool(done > 0 and done % trainer.val_check_batch == 0)
-
-
-def allow_validation(trainer: Any, checkpoint: dict[str, Any]) -> int | None:
-    """Let a run that has reached ``max_steps`` begin again for the validation that is still due.
-
-    Returns:
-        What ``max_steps`` has to be again once the validation has begun; None if nothing was changed.
-    """
-    validation = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
-    due = validation["ready"] == 1 and validation["processed"] == 0
-    if not due or trainer.max_steps == -1 or checkpoint["global_step"] < trainer.max_steps:
-        return None
-    steps: int = trainer.max_steps
-    trainer.fit_loop.epoch_loop.max_steps = checkpoint["global_step"] + 1
-    return steps
-
-
-def _finish(progress: dict[str, Any], but: int = 0) -> None:
-    """Call everything that was begun finished, but for the last."""
-    for counts in (progress["total"], progress["current"]):
-        counts.update(processed=counts["ready"] - but, completed=counts["ready"] - but)
-
-
-class BeforeValidation:
-    """What callbacks and loggers held before a validation that a resumed run does again.
-
-    Args:
-        trainer: The trainer.
-    """
+class _BeforeValidation:
+    """What callbacks and loggers held before a validation that a resumed run repeats."""
 
     def __init__(self, trainer: Any) -> None:
         states = {callback.state_key: copy.deepcopy(callback.state_dict()) for callback in trainer.callbacks}
@@ -94,8 +112,12 @@ class BeforeValidation:
         self.loggers = logger_states(trainer)
 
 
+def _is_fitting(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+
+
 def logger_states(trainer: Any) -> list[dict[str, Any]]:
-    """Return what a resumed run needs to go on with each logger: its kind, and its own state or the run's id."""
+    """Return what continues each logger's run: its kind, and its own state or the run's id."""
     states = []
     for logger in trainer.loggers:
         about = {"class": type(logger).__name__}
@@ -107,7 +129,7 @@ def logger_states(trainer: Any) -> list[dict[str, Any]]:
 
 
 def restore_loggers(trainer: Any, states: list[dict[str, Any]], step: int) -> None:
-    """Give each logger that can go on where it was the state that its kind had; else the step, to judge by."""
+    """Give each logger that can continue a run the state of its kind; without one, the step to go by."""
     for logger in trainer.loggers:
         if hasattr(logger, "load_state_dict"):
             state = next((state.get("state") for state in states if state["class"] == type(logger).__name__), None)

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from lightning_gans import _lightning
 from lightning_gans.errors import SettingError
 from lightning_gans.losses import full_precision
 
@@ -31,7 +32,7 @@ def check_strategy_name(name: str) -> None:
             raise SettingError(f"trainer.strategy is {name}, but {_UNFIT[cls]}: use ddp.")
 
 
-def check_strategy(strategy: Any, sync_batchnorm: bool = False) -> None:
+def check_strategy(strategy: Any) -> None:
     """Refuse the strategies under which networks cannot be updated in turn, before anything is done.
 
     Raises:
@@ -40,13 +41,12 @@ def check_strategy(strategy: Any, sync_batchnorm: bool = False) -> None:
     for cls in type(strategy).__mro__:
         if cls.__name__ in _UNFIT:
             raise SettingError(f"trainer.strategy is {cls.__name__}, but {_UNFIT[cls.__name__]}: use ddp.")
-    # Lightning keeps what it will hand to DistributedDataParallel in this place only.
-    if getattr(strategy, "_ddp_kwargs", {}).get("static_graph"):
+    if _lightning.has_static_graph(strategy):
         raise SettingError(
             "trainer.strategy has static_graph=True, but the graph changes with the network whose turn it is: "
             "use ddp without it."
         )
-    if sync_batchnorm and strategy.root_device.type != "cuda":
+    if _lightning.synchronizes_batch_norm(strategy) and strategy.root_device.type != "cuda":
         raise SettingError(
             "trainer.sync_batchnorm is True, but torch has it for GPUs only: leave it out, and each process takes "
             "the statistics of its own batch."

@@ -1,9 +1,13 @@
-"""A model with a discriminator, and what keeps that in check whatever the losses are."""
+"""Regularizers: terms that are added to a player's loss, whatever that loss is.
+
+Each is a small object with one call. It gets the :class:`Turn` of a player, which has the images, the labels, the
+discriminator's calls and random numbers, and returns a scalar. A custom one is a subclass of :class:`Regularizer`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -12,242 +16,417 @@ from torch import Tensor, nn
 
 from lightning_gans import augment as augmentation
 from lightning_gans import losses, penalties
-from lightning_gans._lightning import rank_zero_warn
-from lightning_gans.errors import SettingError, check_choice, check_counts, check_not_negative, check_share
-from lightning_gans.models.base import GenerativeModule, call
+from lightning_gans.errors import (
+    SettingError,
+    check_choice,
+    check_counts,
+    check_not_negative,
+    check_numbers,
+    check_share,
+)
 from lightning_gans.randomness import Stream
-from lightning_gans.training import discriminator_calls as judging
-from lightning_gans.training.discriminator_calls import Judgements, find_feature_layer, flat
-from lightning_gans.training.update import cosine
+from lightning_gans.training.acceleration import frozen
+from lightning_gans.training.discriminator_calls import DiscriminatorCalls, find_feature_layer, logits_of, record_calls
+from lightning_gans.training.schedules import cosine
+from lightning_gans.training.step import TrainingStep
+
+Player = Literal["discriminator", "generator"]
 
 
-class RegularizedModule(GenerativeModule):
-    """Adds gradient penalties, feature matching, an auxiliary classifier and augmentation to any adversarial loss.
+class Turn:
+    """One player's loss on one batch, while it is computed.
 
-    They read what they need off the discriminator's calls, so that they apply to a loss of the user's own as well,
-    and the logits that a loss is made from serve the penalties too.
-
-    Args:
-        image_shape: ``(C, H, W)`` of the images.
-        latent_dim: Length of the latent vectors.
-        num_classes: Number of labels; where it is not 0, the discriminator is called with labels as well.
-        discriminator: ``discriminator(images[, labels])`` gives logits, ``(N,)`` or ``(N, 1)``; with an auxiliary
-            classifier it gives a pair of them and of class logits, ``(N, num_classes)``.
-        penalties: Weights of the discriminator's gradient penalties by their names: ``r1`` and ``r2`` (gamma),
-            ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`. ``r1`` and ``r2`` are of the
-            logits that the loss is made from; under autocast of a pass of their own, for which ``augment`` draws
-            other changes.
-        penalty_interval: Applies them at every so-manieth discriminator update only, the last of each interval, with
-            weights as many times as large (lazy regularization, Karras et al. 2020, arXiv:1912.04958). They are logged
-            where such an update is.
-        penalty_end: Share of their weights that is left at the end of the schedule, along a cosine.
-        feature_matching: Weight of the distance between the mean features of real and of generated images in the
-            generator's loss (Salimans et al. 2016, arXiv:1606.03498).
-        feature_matching_norm: ``l2``, squared as in the paper, or ``l1``.
-        feature_layer: Name of the discriminator's layer whose input the features are; by default its last linear
-            or convolutional one.
-        auxiliary_weight: Weight of the cross-entropy of an auxiliary classifier in both losses (Odena et al. 2017,
-            arXiv:1610.09585), where the discriminator has one.
-        augment: What the discriminator sees of every image, real or not, out of ``color``, ``translation`` and
-            ``cutout`` (DiffAugment, Zhao et al. 2020, arXiv:2006.10738).
-        **options: See :class:`GenerativeModule`.
+    Attributes:
+        player: Whose loss it is.
+        real: Real images, ``(N, C, H, W)``; with a gradient where an active regularizer differentiates at them.
+        fake: Generated images, as many or several sets of as many, one after another.
+        labels: Labels of the real images, ``(N,)``, or None.
+        calls: The discriminator's calls so far.
     """
 
     def __init__(
         self,
-        image_shape: Sequence[int],
-        latent_dim: int,
-        num_classes: int = 0,
-        *,
+        player: Player,
+        step: TrainingStep,
         discriminator: nn.Module,
-        penalties: dict[str, float] | None = None,
-        penalty_interval: int = 1,
-        penalty_end: float = 1.0,
-        feature_matching: float = 0.0,
-        feature_matching_norm: Literal["l1", "l2"] = "l2",
-        feature_layer: str | None = None,
-        auxiliary_weight: float = 1.0,
-        augment: Sequence[str] = (),
-        **options: Any,
-    ) -> None:
-        super().__init__(image_shape, latent_dim, num_classes, **options)
-        check_penalties({} if penalties is None else penalties)
-        augmentation.check_policies(augment)
-        if augment and len(image_shape) != 3:
-            raise SettingError(
-                f"augment is {list(augment)}: it is for images, not for image_shape {list(image_shape)}."
-            )
-        check_not_negative(feature_matching=feature_matching, auxiliary_weight=auxiliary_weight)
-        check_counts(penalty_interval=penalty_interval)
-        check_share(penalty_end=penalty_end)
-        check_choice("feature_matching_norm", feature_matching_norm, ("l1", "l2"))
-        if feature_matching > 0 or feature_layer is not None:
-            find_feature_layer(discriminator, feature_layer)
-        self.discriminator = discriminator
-        self.penalties = dict(penalties or {})
-        self.penalty_interval = penalty_interval
-        self.penalty_end = penalty_end
-        self.feature_matching = feature_matching
-        self.feature_matching_norm = feature_matching_norm
-        self.feature_layer = feature_layer
-        self.auxiliary_weight = auxiliary_weight
-        self.augment = tuple(augment)
-
-    def logits(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the discriminator's logits as float32 or better, of shape ``(N,)``."""
-        judged = call(self.discriminator, images, labels)
-        return flat(judged[0] if isinstance(judged, tuple) else judged, len(images))
-
-    def watched(
-        self, update: int, features: bool = False, num: int | None = None
-    ) -> AbstractContextManager[Judgements]:
-        """Note what the discriminator is shown and answers, and augment it, while a loss of an update is made.
-
-        Args:
-            update: Number of the update within its step.
-            features: Whether to note what the feature layer is given.
-            num: Images of the batch, where the discriminator is shown several sets of so many in one call.
-        """
-
-        def augmented(images: Tensor, call: int) -> Tensor:
-            sets = len(images) // num if num and len(images) % num == 0 else 1
-            uniforms = self._uniform_for(
-                sets, len(images) // sets, augmentation.NUM_UNIFORMS, Stream.AUGMENT, update, call
-            )
-            return augmentation.diff_augment(images, self.augment, uniforms)
-
-        layer = find_feature_layer(self.discriminator, self.feature_layer) if features else None
-        return judging.watched(self.discriminator, augmented if self.augment else None, layer)
-
-    def penalty_weights(self, number: int) -> Mapping[str, float]:
-        """Return the weights of the penalties that a discriminator update has, by how many there were before it."""
-        # The last of each interval, as the updates that are logged are the last of theirs.
-        if not self.penalties or (number + 1) % self.penalty_interval:
-            return {}
-        factor = float(self.penalty_interval)
-        if self.penalty_end < 1:
-            factor *= cosine(1.0, self.penalty_end, self.progress())
-        return {name: weight * factor for name, weight in self.penalties.items() if weight > 0}
-
-    def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the scalar that the discriminator's update brings down; ``fake`` carries no gradient."""
-        raise NotImplementedError
-
-    def regularized_discriminator_loss(
-        self, real: Tensor, fake: Tensor, labels: Tensor | None, weights: Mapping[str, float], update: int = 0
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return :meth:`discriminator_loss` with the penalties and the classifier's loss, and what is logged of it.
-
-        Args:
-            real: Images, ``(N, C, H, W)``.
-            fake: As many, or several sets of as many, one below another.
-            labels: The images', ``(N,)``, or None.
-            weights: Of the penalties that this update has.
-            update: Number of the update within its step.
-        """
-        # Where the gradient is penalized, the logits that the loss is made from serve the penalty too.
-        shown = real.detach().requires_grad_("r1" in weights)
-        judged = fake.detach().requires_grad_("r2" in weights)
-        with self.watched(update, num=len(real)) as judgements:
-            loss = self.discriminator_loss(shown, judged, labels)
-            scores = self.penalty_terms(weights, judgements, shown, judged, labels, update)
-            for name, penalty in scores.items():
-                loss = loss + weights[name] * penalty
-            if labels is not None:
-                loss = loss + self.auxiliary_loss(judgements, (shown, judged), labels)
-        logged = {name: penalty.detach() for name, penalty in scores.items()}
-        for name, images in (("d_real", shown), ("d_fake", judged)):
-            if self.will_log and (judgement := judgements.of(images)) is not None:
-                logged[name] = judgement.logits.detach().float().mean()
-        return loss, logged
-
-    def penalty_terms(
-        self,
-        names: Mapping[str, float],
-        judgements: Judgements,
         real: Tensor,
         fake: Tensor,
         labels: Tensor | None,
-        update: int,
-    ) -> dict[str, Tensor]:
-        """Return the penalties named, unweighted; the fakes may be several sets of as many as the real ones."""
-        exact = not torch.is_autocast_enabled(real.device.type)
+        calls: DiscriminatorCalls,
+        active: Sequence[Regularizer],
+    ) -> None:
+        self.player, self.step, self.discriminator = player, step, discriminator
+        self.real, self.fake, self.labels, self.calls, self.active = real, fake, labels, calls, active
 
-        def discriminator(images: Tensor) -> Tensor:
-            known = judgements.of(images) if exact else None
-            if known is not None and known.logits.requires_grad:
-                return flat(known.logits, len(images))
-            return self.logits(images, None if labels is None else labels.repeat(len(images) // len(labels)))
+    def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Return the discriminator's logits of images, from the first call on them or from a new call.
 
-        found = {}
-        for name in names:
-            if name == "r1":
-                found[name] = penalties.r1(discriminator, real)
-            elif name == "r2":
-                found[name] = penalties.r2(discriminator, fake)
-            elif name == "wgan_gp":
-                sets = len(fake) // len(real)
-                uniform = self._uniform_for(sets, len(real), 1, Stream.PENALTY, update).flatten()
-                each = real.repeat(sets, *[1] * (real.dim() - 1))
-                found[name] = penalties.wgan_gp(discriminator, each, fake, uniform)
-            else:
-                uniform = self.uniform(len(real), 1 + real[0].numel(), Stream.PENALTY, update, 1)
-                found[name] = penalties.dragan(discriminator, real, uniform[:, 1:].view_as(real), uniform[:, 0])
-        return found
-
-    def _uniform_for(self, sets: int, num: int, size: int, *key: int) -> Tensor:
-        """Draw ``(sets * num, size)`` numbers uniform in [0, 1) for sets of as many images as the batch has."""
-        # All of an image's stand in its row, so that they are the same in whatever batches the images come.
-        return self.uniform(num, sets * size, *key).view(num, sets, size).transpose(0, 1).reshape(-1, size)
-
-    def auxiliary_loss(self, judgements: Judgements, shown: Sequence[Tensor], labels: Tensor) -> Tensor | float:
-        """Return the weighted cross-entropy of the auxiliary classifier on images, where there is one.
-
-        Images that the loss has not judged, or not by themselves, are judged here; in vain only where the loss has
-        judged none and there turns out to be no classifier.
+        Args:
+            images: The very tensor that was shown, or new images.
+            labels: Their labels; by default those of the batch, repeated for several sets of images.
         """
-        if self.auxiliary_weight == 0:
-            return 0.0
-        for images in shown:
-            classifies = not judgements or any(judgement.classes is not None for judgement in judgements)
-            if classifies and judgements.of(images) is None:
-                self.logits(images, labels)
-        found = [judgement.classes for images in shown if (judgement := judgements.of(images)) is not None]
-        classes = [losses.full_precision(logits) for logits in found if logits is not None]
-        if not classes:
-            return 0.0
-        return (
-            self.auxiliary_weight
-            * torch.stack(
-                [F.cross_entropy(logits, labels.repeat(len(logits) // len(labels))) for logits in classes]
-            ).sum()
-        )
+        if labels is None and (known := self.calls.on(images)) is not None:
+            return logits_of(known.logits, len(images))
+        return self.call(images, labels)
 
-    def feature_distance(self, judgements: Judgements, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the distance between the mean features of real and of generated images."""
-        if judgements.of(fake) is None:
-            self.logits(fake, labels)
-        if judgements.of(real) is None:
-            with torch.no_grad():
-                self.logits(real, labels)
-        features = [judgement.features for images in (real, fake) if (judgement := judgements.of(images)) is not None]
-        of_real, of_fake = features
-        if of_real is None or of_fake is None:
-            raise SettingError("feature_matching: the discriminator does not call its feature_layer.")
-        return losses.feature_matching_loss(of_real.detach(), of_fake, 1 if self.feature_matching_norm == "l1" else 2)
+    def call(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Show images to the discriminator and return its logits."""
+        if labels is None and self.labels is not None:
+            labels = self.labels.repeat(len(images) // len(self.labels))
+        return logits_of(call(self.discriminator, images, labels), len(images))
 
-    def compilable_networks(self) -> tuple[str, ...]:
-        """Leave the discriminator as it is where its features are watched: compiled code calls no hooks within."""
-        if self.feature_matching == 0:
-            return self.trained_networks
-        rank_zero_warn("The discriminator is not compiled: feature_matching looks into it.")
-        return tuple(name for name in self.trained_networks if name != "discriminator")
+    def uniform(self, size: int, *key: int, sets: int = 1) -> Tensor:
+        """Draw numbers uniform in [0, 1), ``(sets * N, size)``, that belong to the images of the batch.
+
+        Args:
+            size: How many for each image.
+            *key: What they are for: a stream first (custom ones start at 1000), then any integers.
+            sets: For several sets of as many images as the batch has.
+        """
+        return uniform_for(self.step, sets, len(self.real), size, *key)
+
+    def regularized(self, loss: Tensor) -> Tensor:
+        """Return a loss with the terms of this turn's regularizers, and log these and the mean logits."""
+        for regularizer in self.active:
+            term = regularizer(self)
+            if regularizer.logged:
+                self.step.log(**{regularizer.name: term})
+            loss = loss + regularizer.weight_in(self.step) * term
+        if self.player == "discriminator" and self.step.will_log:
+            for name, images in (("d_real", self.real), ("d_fake", self.fake)):
+                if (known := self.calls.on(images)) is not None:
+                    self.step.log(**{name: known.logits.detach().float().mean()})
+        return loss
 
 
-def check_penalties(weights: Any) -> None:
-    """Raise :class:`SettingError` for what is no mapping of the penalties' names to finite weights."""
-    if not isinstance(weights, Mapping):
-        raise SettingError(f"penalties is {weights!r}: give the weight of each by its name, as in {{'r1': 0.5}}.")
+@contextmanager
+def take_turn(
+    player: Player,
+    step: TrainingStep,
+    discriminator: nn.Module,
+    real: Tensor,
+    fake: Tensor,
+    labels: Tensor | None,
+    regularizers: Sequence[Regularizer] = (),
+    augment: Sequence[str] = (),
+    feature_layer: nn.Module | None = None,
+) -> Iterator[Turn]:
+    """Record the discriminator's calls while a player's loss is computed, and augment what it is shown.
+
+    Args:
+        player: Whose loss it is.
+        step: The training step.
+        discriminator: ``discriminator(images[, labels])``.
+        real: Real images.
+        fake: Generated images.
+        labels: Labels of the real images, or None.
+        regularizers: Those of both players; the turn takes what is due.
+        augment: Policies of DiffAugment.
+        feature_layer: A layer of the discriminator whose input is recorded; by default that of a regularizer.
+    """
+    active = [r for r in regularizers if player in r.players and r.is_due(step)]
+    update = step.number if player == "discriminator" else step.updates
+    if player == "discriminator":
+        real = real.detach().requires_grad_(any(r.differentiates == "real" for r in active))
+        fake = fake.detach().requires_grad_(any(r.differentiates == "fake" for r in active))
+
+    def augmented(images: Tensor, index: int) -> Tensor:
+        sets = len(images) // len(real) if len(images) % len(real) == 0 else 1
+        size = augmentation.NUM_UNIFORMS
+        uniforms = uniform_for(step, sets, len(images) // sets, size, Stream.AUGMENT, update, index)
+        return augmentation.diff_augment(images, augment, uniforms)
+
+    for regularizer in active:
+        feature_layer = feature_layer or regularizer.feature_layer_of(discriminator)
+    resting = frozen(discriminator) if player == "generator" else nullcontext()
+    with resting, record_calls(discriminator, augmented if augment else None, feature_layer) as calls:
+        yield Turn(player, step, discriminator, real, fake, labels, calls, active)
+
+
+def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
+    """Call a network with labels if and only if there are any."""
+    return network(inputs) if labels is None else network(inputs, labels)
+
+
+def uniform_for(step: TrainingStep, sets: int, num: int, size: int, *key: int) -> Tensor:
+    """Draw ``(sets * num, size)`` numbers uniform in [0, 1) for sets of as many images as the batch has."""
+    # All numbers of an image are in its row, so that they do not depend on how the batch is divided.
+    return step.uniform(num, sets * size, *key).view(num, sets, size).transpose(0, 1).reshape(-1, size)
+
+
+class Regularizer:
+    """A weighted term of a player's loss.
+
+    A subclass implements :meth:`__call__`.
+
+    Args:
+        weight: Weight of the term.
+        every: Apply the term to every n-th discriminator update only, the last one of each interval, with n times the
+            weight (lazy regularization, Karras et al. 2020, arXiv:1912.04958).
+        end: Share of the weight that is left at the end of the schedule, along a cosine.
+    """
+
+    name = ""
+    """Key in the log, below ``train/``."""
+
+    players: tuple[Player, ...] = ("discriminator",)
+    """Whose losses have the term."""
+
+    differentiates: Literal["real", "fake", ""] = ""
+    """At which images the term takes the gradient of the loss's own logits."""
+
+    logged = True
+    """Whether the unweighted term is logged."""
+
+    def __init__(self, weight: float, *, every: int = 1, end: float = 1.0) -> None:
+        self.name = type(self).name or type(self).__name__.lower()
+        check_not_negative(**{f"{self.name}.weight": weight})
+        check_counts(every=every)
+        check_share(end=end)
+        self.weight, self.every, self.end = weight, every, end
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        raise NotImplementedError
+
+    def is_due(self, step: TrainingStep) -> bool:
+        """Return whether an update has the term."""
+        # The last of each interval, as the updates that are logged are the last of theirs.
+        return self.weight > 0 and (step.global_step * step.updates + step.number + 1) % self.every == 0
+
+    def weight_in(self, step: TrainingStep) -> float:
+        """Return the weight of the term in an update."""
+        end = cosine(1.0, self.end, step.module.progress()) if self.end < 1 else 1.0
+        return self.weight * self.every * end
+
+    def feature_layer_of(self, discriminator: nn.Module) -> nn.Module | None:
+        """Return the layer of the discriminator whose input the term needs, if any."""
+        return None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.weight}, every={self.every}, end={self.end})"
+
+
+class GradientPenalty(Regularizer):
+    """Base of the gradient penalties: the function of images that is differentiated."""
+
+    def discriminator(self, turn: Turn) -> penalties.Discriminator:
+        """Return the discriminator as a function of images, which uses the logits that the loss is computed from.
+
+        Under autocast these do not have full precision, and the discriminator is called anew.
+        """
+        exact = not torch.is_autocast_enabled(turn.real.device.type)
+
+        def logits(images: Tensor) -> Tensor:
+            known = turn.calls.on(images) if exact else None
+            if known is not None and known.logits.requires_grad:
+                return logits_of(known.logits, len(images))
+            return turn.call(images)
+
+        return logits
+
+
+class R1(GradientPenalty):
+    """Zero-centered penalty at real images; the weight is gamma (:func:`lightning_gans.penalties.r1`)."""
+
+    differentiates = "real"
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        return penalties.r1(self.discriminator(turn), turn.real)
+
+
+class R2(GradientPenalty):
+    """Zero-centered penalty at generated images; the weight is gamma (:func:`lightning_gans.penalties.r2`)."""
+
+    differentiates = "fake"
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        return penalties.r2(self.discriminator(turn), turn.fake)
+
+
+class WGANGP(GradientPenalty):
+    """Penalty of WGAN-GP between real and generated images; the weight is lambda, 10 in the paper.
+
+    See :func:`lightning_gans.penalties.wgan_gp`.
+    """
+
+    name = "wgan_gp"
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        sets = len(turn.fake) // len(turn.real)
+        uniform = turn.uniform(1, Stream.PENALTY, turn.step.number, sets=sets).flatten()
+        real = turn.real.repeat(sets, *[1] * (turn.real.dim() - 1))
+        return penalties.wgan_gp(self.discriminator(turn), real, turn.fake, uniform)
+
+
+class Dragan(GradientPenalty):
+    """Penalty of DRAGAN around real images; the weight is lambda (:func:`lightning_gans.penalties.dragan`)."""
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        uniform = turn.uniform(1 + turn.real[0].numel(), Stream.PENALTY, turn.step.number, 1)
+        noise = uniform[:, 1:].view_as(turn.real)
+        return penalties.dragan(self.discriminator(turn), turn.real, noise, uniform[:, 0])
+
+
+class MismatchedLabels(Regularizer):
+    """Real images with wrong labels as fakes (Reed et al. 2016, arXiv:1605.05396, section 4.1).
+
+    The weight is the fraction of the fake half of the discriminator's loss that they get.
+
+    Args:
+        weight: At least 0 and below 1.
+        loss: The discriminator's loss, a function of the logits of real and of fake images.
+        num_classes: Number of labels, at least 2.
+    """
+
+    name = "mismatch"
+    logged = False
+
+    def __init__(self, weight: float, loss: Any, num_classes: int) -> None:
+        super().__init__(weight)
+        self.loss, self.num_classes = loss, num_classes
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return how much the loss changes if the wrong labels replace the fakes."""
+        assert turn.labels is not None
+        if any(known.classes is not None for known in turn.calls):
+            raise SettingError(
+                f"mismatch_weight is {self.weight}: it must be 0 with an auxiliary classifier, as the logit beside it "
+                "does not depend on the label, and real images would train as fakes.",
+                setting="mismatch_weight",
+                value=self.weight,
+                allowed=0,
+            )
+        real = turn.logits(turn.real)
+        wrong = turn.call(turn.real, self.wrong(turn.labels, turn.step))
+        difference: Tensor = self.loss(real, wrong) - self.loss(real, turn.logits(turn.fake))
+        return difference
+
+    def wrong(self, labels: Tensor, step: TrainingStep) -> Tensor:
+        """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
+        first = step.first_row(len(labels)) + step.global_step
+        turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
+        return (labels + 1 + turn) % self.num_classes
+
+
+class AuxiliaryClassifier(Regularizer):
+    """Cross-entropy of the discriminator's auxiliary classifier, in both losses (Odena et al. 2017, arXiv:1610.09585).
+
+    It is 0 for a discriminator without one.
+    """
+
+    name = "auxiliary"
+    players = ("discriminator", "generator")
+    logged = False
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the sum of the cross-entropies on the images of the turn."""
+        images = (turn.real, turn.fake) if turn.player == "discriminator" else (turn.fake,)
+        total = torch.zeros((), device=turn.real.device)
+        if turn.labels is None:
+            return total
+        for shown in images:
+            # A loss may not have shown these images, or not on their own.
+            classifies = not turn.calls or any(call.classes is not None for call in turn.calls)
+            if classifies and turn.calls.on(shown) is None:
+                turn.call(shown)
+            known = turn.calls.on(shown)
+            if known is not None and known.classes is not None:
+                labels = turn.labels.repeat(len(shown) // len(turn.labels))
+                total = total + F.cross_entropy(losses.full_precision(known.classes), labels)
+        return total
+
+
+class FeatureMatching(Regularizer):
+    """Distance between the mean features of real and of generated images, in the generator's loss.
+
+    Salimans et al. 2016, arXiv:1606.03498, section 3.1.
+
+    Args:
+        weight: Weight of the term.
+        norm: ``l2``, squared as in the paper, or ``l1``.
+        layer: Name of the discriminator's layer whose input are the features; by default its last linear or
+            convolutional one.
+    """
+
+    name = "feature_matching"
+    players = ("generator",)
+    logged = False
+
+    def __init__(self, weight: float, norm: Literal["l1", "l2"] = "l2", layer: str | None = None) -> None:
+        super().__init__(weight)
+        check_choice("feature_matching_norm", norm, ("l1", "l2"))
+        self.norm, self.layer = norm, layer
+
+    def feature_layer_of(self, discriminator: nn.Module) -> nn.Module:
+        """Return the layer of the discriminator whose input are the features."""
+        return find_feature_layer(discriminator, self.layer)
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        turn.logits(turn.fake)
+        with torch.no_grad():
+            turn.logits(turn.real)
+        features = [known.features for images in (turn.real, turn.fake) if (known := turn.calls.on(images))]
+        real, fake = features
+        if real is None or fake is None:
+            message = "feature_matching: the discriminator does not call its feature_layer; name another layer."
+            raise SettingError(message, setting="feature_layer", value=self.layer)
+        return losses.feature_matching_loss(real.detach(), fake, 1 if self.norm == "l1" else 2)
+
+
+PENALTIES: dict[str, type[GradientPenalty]] = {"wgan_gp": WGANGP, "r1": R1, "r2": R2, "dragan": Dragan}
+"""The gradient penalties by their short names, as in ``penalties={"r1": 0.5}``."""
+
+
+def gradient_penalties(weights: Any, every: int = 1, end: float = 1.0) -> list[Regularizer]:
+    """Return the gradient penalties of a short mapping of names to weights.
+
+    Raises:
+        SettingError: It is not a mapping, a name is unknown, or a weight is invalid.
+    """
+    check_counts(penalty_interval=every)
+    check_share(penalty_end=end)
+    if weights is None:
+        return []
+    if not isinstance(weights, dict):
+        message = f"penalties is {weights!r}: give the weight of each by its name, as in {{'r1': 0.5}}."
+        raise SettingError(message, setting="penalties", value=weights, allowed=list(PENALTIES))
     for name, weight in weights.items():
-        check_choice("penalties", name, penalties.PENALTIES)
+        check_choice("penalties", name, PENALTIES)
         check_not_negative(**{f"penalties.{name}": weight})
+    return [PENALTIES[name](weight, every=every, end=end) for name, weight in weights.items()]
+
+
+def mismatched_labels(weight: float, loss: str, num_classes: int) -> list[Regularizer]:
+    """Return the regularizer of ``mismatch_weight``, which has no effect without labels.
+
+    Raises:
+        SettingError: The weight is not a fraction below 1, or there is one class only.
+    """
+    check_numbers(mismatch_weight=weight)
+    if not 0 <= weight < 1 or (weight > 0 and num_classes == 1):
+        raise SettingError(
+            f"mismatch_weight is {weight} with num_classes {num_classes}: it must be at least 0 and below 1, and needs "
+            "two classes.",
+            setting="mismatch_weight",
+            value=weight,
+            allowed="at least 0 and below 1",
+        )
+    if weight == 0 or num_classes == 0:
+        return []
+    return [MismatchedLabels(weight, losses.ADVERSARIAL_LOSSES[loss].discriminator, num_classes)]
+
+
+def reasons_not_to_compile(regularizers: Sequence[Regularizer]) -> dict[str, str]:
+    """Return why a discriminator with these regularizers cannot be compiled, under its name; empty if it can."""
+    active = [regularizer for regularizer in regularizers if regularizer.weight > 0]
+    if any(isinstance(regularizer, FeatureMatching) for regularizer in active):
+        return {"discriminator": "feature_matching reads the input of one of its layers."}
+    if any(isinstance(regularizer, GradientPenalty) for regularizer in active):
+        return {"discriminator": "a gradient penalty differentiates it twice, which torch.compile does not support."}
+    return {}
