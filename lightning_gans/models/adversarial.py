@@ -154,7 +154,7 @@ class AdversarialModule(GenerativeModule):
         if adversarial_weight == feature_matching == 0 and not any("generator" in r.players for r in regularizers):
             message = "adversarial_weight and feature_matching are 0: the generator has no loss."
             raise SettingError(message, setting="adversarial_weight", value=0, allowed="more than 0")
-        self.check_networks()
+        self.check_networks("generator", "discriminator")
         self.create_ema()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

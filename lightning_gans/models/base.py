@@ -285,9 +285,9 @@ class GenerativeModule(pl.LightningModule):
         """Return the moving average of a network, or the network itself where there is none or ``ema`` is off."""
         return self.ema[name] if ema and name in self.ema else getattr(self, name)
 
-    def check_networks(self) -> None:
+    def check_networks(self, *names: str) -> None:
         """Raise :class:`SettingError` for a network of this package whose sizes differ from the model's."""
-        for name, network in self.networks(self.trained_networks).items():
+        for name, network in self.networks(names).items():
             if not type(network).__module__.startswith("lightning_gans.networks."):
                 continue  # a custom network may mean something else by these names
             for setting in ("image_shape", "latent_dim", "num_classes"):

@@ -145,7 +145,7 @@ class VAE(AutoencodingModule):
         self.encoder_optimizer = encoder_optimizer
         self.decoder_optimizer = decoder_optimizer
         self.encoder_steps = encoder_steps
-        self.check_networks()
+        self.check_networks("encoder", "decoder")
         self.create_ema()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

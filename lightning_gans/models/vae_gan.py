@@ -138,7 +138,7 @@ class VAEGAN(AutoencodingModule):
             FeatureMatching(feature_matching, feature_matching_norm, feature_layer),
             *regularizers,
         ]
-        self.check_networks()
+        self.check_networks("encoder", "decoder", "discriminator")
         self.create_ema()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:

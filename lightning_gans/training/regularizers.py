@@ -72,7 +72,7 @@ class Turn:
     def call(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Show images to the discriminator and return its logits."""
         if labels is None and self.labels is not None:
-            labels = self.labels.repeat(len(images) // len(self.labels))
+            labels = torch.cat([self.labels] * (len(images) // len(self.labels)))
         return logits_of(call(self.discriminator, images, labels), len(images))
 
     def uniform(self, size: int, *key: int, sets: int = 1) -> Tensor:
