@@ -7,10 +7,16 @@ from lightning_gans.callbacks.nearest_neighbors import NearestNeighbours
 from lightning_gans.callbacks.progress_bar import ProgressBar
 from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.callbacks.watchdog import CollapseWatchdog
+from lightning_gans.training.acceleration import Acceleration
+from lightning_gans.training.clipping import ClipGradients
+from lightning_gans.training.exact_resume import ExactResume
 
 __all__ = [
+    "Acceleration",
     "Checkpoint",
+    "ClipGradients",
     "CollapseWatchdog",
+    "ExactResume",
     "GenerativeMetrics",
     "GracefulStop",
     "NearestNeighbours",
