@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from lightning_gans.errors import check_choice
@@ -85,6 +86,22 @@ TrainerFn = pl.trainer.states.TrainerFn
 rank_zero_info = pl.utilities.rank_zero_info
 rank_zero_only = pl.utilities.rank_zero_only
 rank_zero_warn = pl.utilities.rank_zero_warn
+
+
+def warn_of_both_families() -> None:
+    """Warn if Lightning's other family is imported too: its ``Trainer`` does not accept our models.
+
+    Its error says only that the model is not a ``LightningModule``, before anything of ours is asked.
+    """
+    other = "pytorch_lightning" if NAMESPACE == "lightning.pytorch" else "lightning.pytorch"
+    if other in sys.modules:
+        ours, theirs = NAMESPACE.split(".")[0], other.split(".")[0]
+        warnings.warn(
+            f"lightning_gans uses the classes of `{ours}`, and `{theirs}` is imported too: its Trainer does not accept "
+            f"them. Take the Trainer from `{ours}`, or import `{theirs}` before lightning_gans, or set "
+            f"LIGHTNING_GANS_NAMESPACE={theirs}.",
+            stacklevel=3,
+        )
 
 
 # --- private and undocumented parts of Lightning, each with its reason; tests pin what they do ---------------------

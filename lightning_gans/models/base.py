@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import randomness
-from lightning_gans._lightning import Callback, pl, trainer_of
+from lightning_gans._lightning import Callback, pl, trainer_of, warn_of_both_families
 from lightning_gans.errors import (
     SettingError,
     are_counts,
@@ -82,6 +82,11 @@ class GenerativeModule(pl.LightningModule):
     """What a batch is: images, with int64 labels ``(N,)`` where ``num_classes`` is not 0; images with float vectors
     ``(N, D)``; or pairs of two images ``(source, target)``, paired or not."""
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Show ``help()`` and editors all arguments of a model, those that ``**options`` passes on included."""
+        super().__init_subclass__(**kwargs)
+        cls.__signature__ = checkpoint_format.whole_signature(cls)  # type: ignore[attr-defined]
+
     def __init__(
         self,
         image_shape: Sequence[int],
@@ -101,6 +106,7 @@ class GenerativeModule(pl.LightningModule):
         matmul_precision: MatmulPrecision | None = None,
     ) -> None:
         super().__init__()
+        warn_of_both_families()
         check_sizes(image_shape, latent_dim, num_classes, sequences=True)
         check_choice("lr_schedule", lr_schedule, CURVES)
         check_not_negative(ema_half_life=ema_half_life, ema_ramp=ema_ramp)

@@ -396,6 +396,17 @@ def _defaults(cls: type) -> dict[str, Any]:
     return defaults
 
 
+def whole_signature(cls: type) -> inspect.Signature:
+    """Return the signature of a class with the keyword arguments of its bases that ``**options`` passes on."""
+    parameters: dict[str, inspect.Parameter] = {}
+    for ancestor in _constructors(cls):
+        for name, parameter in _own_parameters(ancestor).items():
+            kind = parameter.KEYWORD_ONLY if ancestor is not cls else parameter.kind
+            parameters.setdefault(name, parameter.replace(kind=kind))
+    ordered = sorted(parameters.values(), key=lambda parameter: parameter.kind)
+    return inspect.Signature(ordered)
+
+
 def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Return the stored arguments that a class takes; a base's argument that is its default still is left out.
 
