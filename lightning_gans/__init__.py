@@ -1,45 +1,52 @@
 """GANs and VAEs for PyTorch Lightning."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lightning_gans._version import __version__
-from lightning_gans.callbacks import (
-    Checkpoint,
-    CollapseWatchdog,
-    GenerativeMetrics,
-    GracefulStop,
-    NearestNeighbours,
-    ProgressBar,
-    Reconstructions,
-    SampleGrid,
-)
-from lightning_gans.datamodules import (
-    CIFAR10DataModule,
-    CIFAR100DataModule,
-    DigitsDataModule,
-    FashionMNISTDataModule,
-    ImageDataModule,
-    ImageFolderDataModule,
-    MNISTDataModule,
-    SequenceDataModule,
-    SinesDataModule,
-    StackedMNISTDataModule,
-)
-from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
-from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
-from lightning_gans.io.csv_logger import RunLogger
-from lightning_gans.io.pictures import grid
-from lightning_gans.models import (
-    DCGAN,
-    GAN,
-    R3GAN,
-    VAE,
-    VAEGAN,
-    AdversarialModule,
-    ConditionalGAN,
-    GenerativeModule,
-    RecurrentGAN,
-    ResNetGAN,
-    load,
-)
+
+if TYPE_CHECKING:
+    from lightning_gans.callbacks import (
+        Checkpoint,
+        CollapseWatchdog,
+        GenerativeMetrics,
+        GracefulStop,
+        NearestNeighbours,
+        ProgressBar,
+        Reconstructions,
+        SampleGrid,
+    )
+    from lightning_gans.datamodules import (
+        CIFAR10DataModule,
+        CIFAR100DataModule,
+        DigitsDataModule,
+        FashionMNISTDataModule,
+        ImageDataModule,
+        ImageFolderDataModule,
+        MNISTDataModule,
+        SequenceDataModule,
+        SinesDataModule,
+        StackedMNISTDataModule,
+    )
+    from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
+    from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+    from lightning_gans.io.csv_logger import RunLogger
+    from lightning_gans.io.pictures import grid
+    from lightning_gans.models import (
+        DCGAN,
+        GAN,
+        R3GAN,
+        VAE,
+        VAEGAN,
+        AdversarialModule,
+        ConditionalGAN,
+        GenerativeModule,
+        RecurrentGAN,
+        ResNetGAN,
+        load,
+    )
 
 __all__ = [
     "DCGAN",
@@ -80,3 +87,52 @@ __all__ = [
     "grid",
     "load",
 ]
+
+_NAMES = {
+    "callbacks": (
+        "Checkpoint CollapseWatchdog GenerativeMetrics GracefulStop NearestNeighbours ProgressBar "
+        "Reconstructions SampleGrid"
+    ),
+    "datamodules": (
+        "CIFAR10DataModule CIFAR100DataModule DigitsDataModule FashionMNISTDataModule ImageDataModule "
+        "ImageFolderDataModule MNISTDataModule SequenceDataModule SinesDataModule StackedMNISTDataModule"
+    ),
+    "errors": "DataError DivergedError LightningGansError SettingError",
+    "io.checkpoint_io": "AtomicCheckpointIO",
+    "io.csv_logger": "RunLogger",
+    "io.pictures": "grid",
+    "models": (
+        "DCGAN GAN R3GAN VAE VAEGAN AdversarialModule ConditionalGAN GenerativeModule RecurrentGAN ResNetGAN load"
+    ),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+_SUBMODULES = frozenset(
+    [
+        "augment",
+        "callbacks",
+        "datamodules",
+        "errors",
+        "io",
+        "losses",
+        "metrics",
+        "models",
+        "networks",
+        "penalties",
+        "randomness",
+        "training",
+    ]
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: ``import lightning_gans`` alone imports neither torch nor Lightning."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"lightning_gans.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"lightning_gans.{_MODULE_OF[name]}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES, *__all__})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_gans.errors import check_choice
 
@@ -31,6 +31,7 @@ __all__ = [
     "StrategyRegistry",
     "TorchCheckpointIO",
     "TrainerFn",
+    "csv_logger_settings",
     "isolate_rng",
     "pl",
     "rank_zero_experiment",
@@ -85,3 +86,17 @@ TrainerFn = pl.trainer.states.TrainerFn
 rank_zero_info = pl.utilities.rank_zero_info
 rank_zero_only = pl.utilities.rank_zero_only
 rank_zero_warn = pl.utilities.rank_zero_warn
+
+
+def csv_logger_settings(logger: Any) -> dict[str, Any]:
+    """Return the arguments that a CSVLogger was made with.
+
+    Its public ``version`` chooses the next free number, and its prefix and flush interval have no public name.
+    """
+    return {
+        "save_dir": logger.save_dir,
+        "name": logger.name,
+        "version": logger._version,
+        "prefix": logger._prefix,
+        "flush_logs_every_n_steps": logger._flush_logs_every_n_steps,
+    }
