@@ -106,21 +106,9 @@ _NAMES = {
     ),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
-_SUBMODULES = frozenset(
-    [
-        "augment",
-        "callbacks",
-        "datamodules",
-        "errors",
-        "io",
-        "losses",
-        "metrics",
-        "models",
-        "networks",
-        "penalties",
-        "randomness",
-        "training",
-    ]
+_SUBMODULES = (
+    *("augment", "callbacks", "datamodules", "errors", "io", "losses"),
+    *("metrics", "models", "networks", "penalties", "randomness", "training"),
 )
 
 

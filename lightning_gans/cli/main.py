@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
-import select
 import sys
 from collections.abc import Sequence
 
@@ -35,9 +33,9 @@ def main(args: Sequence[str] | None = None) -> None:
         _run(words)
         print(end="", flush=True)  # a closed output raises here
     except BrokenPipeError:
-        if not _output_is_closed():
+        if _can_flush():
             raise
-        # As in `lightning-gans recipes | head`. Python flushes the rest to nowhere at exit.
+        # The output is closed, as in `lightning-gans recipes | head`. Python flushes the rest to nowhere at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + 13) from None  # SIGPIPE, which not every system has
     except (KeyboardInterrupt, SystemExit) as stop:
@@ -63,13 +61,13 @@ def _known_error(error: Exception) -> LightningGansError | None:
     return known_error(error)
 
 
-def _output_is_closed() -> bool:
-    """Return whether the reader of standard output is gone."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file, or a system without poll
-        poller = select.poll()
-        poller.register(sys.stdout.fileno(), select.POLLOUT)
-        return any(event & select.POLLERR for _, event in poller.poll(0))
-    return False
+def _can_flush() -> bool:
+    """Return whether standard output still takes what is in its buffer."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return False
+    return True
 
 
 def trusting(words: Sequence[str]) -> list[str]:

@@ -210,14 +210,9 @@ def _folder(output: Path, labels: Tensor | None) -> Iterator[Callable[[Tensor], 
         yield write
 
 
-def progress(starts: Iterable[int], total: int, what: str) -> Iterator[int]:
-    """Iterate over the starts of a job's parts, with a progress bar on a terminal."""
+def progress(starts: Sequence[int], what: str) -> Iterable[int]:
+    """Iterate over the starts of a job's blocks, with a progress bar on a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import track
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        for start in starts:
-            bar.update(task, completed=start)
-            yield start
+    return track(starts, what, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)

@@ -96,37 +96,41 @@ def _readable(message: str) -> SettingError:
         return _unknown_setting(unknown[1])
     missing = re.search(r"arguments are required: (.*)", message)
     if missing:
-        names = [name.rpartition(".")[2] for name in missing[1].split(", ")]
-        return SettingError(
-            f"required settings are missing: {', '.join(sorted(names))}. Name a recipe, as in `{PROGRAM} fit -c "
-            f"quickstart`, or give a class and its settings, as in --data CLASS --data.{names[0]} VALUE.",
-            setting=names[0],
-        )
+        names = sorted(name.rpartition(".")[2] for name in missing[1].split(", "))
+        how = f"name a recipe, as in `{PROGRAM} fit -c quickstart`"
+        if not {"model", "data"} & set(names):
+            how = f"add them to the init_args of their class, or set them as in --data.{names[0]} VALUE"
+        return SettingError(f"required settings are missing: {', '.join(names)}. To fix this, {how}.", setting=names[0])
     key = re.search(r'Parser key "([\w.]+)"', message)
     value = re.search(r"(?:Got|Given) value: (.*)$", message)
     if key is None or value is None:
         return SettingError(" ".join(message.split()))
     class_path = re.search(r"class_path(?:': |=|', val=)'([\w.]+)'", value[1])
     given = class_path[1] if class_path else value[1]
-    lines = re.findall(r"^ +(?:- )?(.+?)(?:\. Got value.*)?$", message.partition("Errors:")[2] or message, re.MULTILINE)
-    reasons = [_readable_reason(line) for line in lines if not line.startswith(("Problem with", "Given value"))]
-    text = f"{key[1]} is {given!r}: {'; '.join(dict.fromkeys(filter(None, reasons)))}."
-    classes = {"model": GenerativeModule, "data": ImageDataModule}
-    if key[1] in classes and "." not in given:
-        choices = _public_classes(classes[key[1]])
-        text = f"{key[1]} is {given!r}: expected {', '.join(choices)}, or a custom class."
+    choices = [choice for literal in re.findall(r"Literal\[(.*?)\]", message) for choice in _choices(literal)]
+    base = {"model": GenerativeModule, "data": ImageDataModule}.get(key[1])
+    if base is not None and "." not in given:
+        choices = [name for name in _public_classes(base) if name != base.__name__]
+        reason = f"expected {', '.join(choices)}, or a custom class"
     else:
-        choices = [choice for literal in re.findall(r"Literal\[(.*?)\]", message) for choice in _choices(literal)]
-    return SettingError(text + nearest(given, choices), setting=key[1], value=given, allowed=choices or None)
+        reason = _readable_reasons(message)
+    text = f"{key[1]} is {given if given[0] in '{[' else repr(given)}: {reason}.{nearest(given, choices)}"
+    return SettingError(text, setting=key[1], value=given, allowed=choices or None)
 
 
-def _readable_reason(line: str) -> str:
-    """Return one of jsonargparse's reasons in the words of a recipe, or an empty string for ``null``."""
-    line = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", line)
-    line = re.sub(r"typing\.Literal\[(.*?)\]", lambda literal: ", ".join(_choices(literal[1])), line)
-    line = re.sub(r"dot import path string: .*", "the path of a class", line)
-    line = re.sub(r"^Expected an? ", "expected ", line)
-    return "" if line == "expected NoneType" else line
+def _readable_reasons(message: str) -> str:
+    """Return what jsonargparse expected, in the words of a recipe, or what failed while it imported a class."""
+    lines = re.findall(r"^ +(?:- )?(.+?)(?:\. Got value.*)?$", message.partition("Errors:")[2] or message, re.MULTILINE)
+    expected, failed = [], []
+    for line in lines:
+        if line.startswith("Expected a"):
+            kind = re.sub(r"Expected an? (?:<class ')?(?:collections\.abc\.)?(.*?)(?:'>)?$", r"\1", line)
+            kind = re.sub(r"^typing\.Literal\[(.*)\]", lambda literal: ", ".join(_choices(literal[1])), kind)
+            kind = re.sub(r"^dot import path string.*", "a class", kind)
+            expected.append({"NoneType": "null"}.get(kind, kind))
+        elif not line.startswith(("Problem with", "Given value")):
+            failed.append(line)
+    return "; ".join(failed) or f"expected {' or '.join(expected)}"
 
 
 def _choices(literal: str) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,25 +38,26 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], RunFolder]:
     if any(word.partition("=")[0] == "--ckpt_path" for word in words):
         return fit, run
     section = settings.get("checkpoint")
-    run = replace(run, dirpath=section.get("dirpath") if isinstance(section, dict) else None)
+    dirpath = section.get("dirpath") if isinstance(section, dict) else None
+    run = RunFolder(run.path, None if dirpath is None else str(dirpath))
     if run.last.is_file():
         return [*fit, "--ckpt_path", str(run.last)], run
-    _check_untrained(run)
+    _check_untrained(run, elsewhere=dirpath is not None)
     if os.environ.get("LOCAL_RANK", "0") == "0":
         print(f"{run.path} has no checkpoint yet: starting from the beginning.")
     return fit, run
 
 
-def _check_untrained(run: RunFolder) -> None:
+def _check_untrained(run: RunFolder, elsewhere: bool) -> None:
     """Raise :class:`DataError` if a run without ``last.ckpt`` holds results, which a new start would overwrite."""
     others = sorted(run.checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     if others:
         message = f"{run.last} does not exist: choose a checkpoint to resume from, as in --ckpt_path {others[-1]}."
         raise DataError(message, setting=str(run.last))
-    # With its checkpoints elsewhere, a run may have logged without having anything here.
-    traces = [run.record, *run.all_scores(), *([run.metrics] if run.dirpath is not None else [])]
+    # A run that was killed before its first checkpoint may have logged.
+    traces = [run.record, *run.all_scores(), *([run.metrics] if elsewhere else [])]
     if any(trace.is_file() for trace in traces):
-        place = " (set by checkpoint.dirpath)" if run.dirpath is not None else ""
+        place = " (set by checkpoint.dirpath)" if elsewhere else ""
         raise DataError(
             f"{run.last}{place} does not exist, but {run.path} has trained before: choose a checkpoint with "
             f"--ckpt_path, or start a new run with `lightning-gans fit -c {run.config}`.",

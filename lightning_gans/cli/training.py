@@ -267,7 +267,7 @@ class TrainingCLI(SafeLightningCLI):
         if not predictions:
             return
         made = torch.cat([batch for batch in predictions if isinstance(batch, torch.Tensor)]).cpu()
-        run = RunFolder(Path(self.trainer.log_dir or "."))
+        run = RunFolder(self.trainer.log_dir or ".")
         path = run.predictions(self.trainer.global_rank if self.trainer.world_size > 1 else None)
         with open_output(path, len(made), tuple(made.shape[1:])) as write:
             write(made)

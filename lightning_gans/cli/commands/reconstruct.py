@@ -58,7 +58,7 @@ def run(
         some = None if chosen is None else chosen[start : start + _BLOCK].to(model.device)
         return images, model.reconstruct(images, some, ema=ema).cpu()
 
-    starts = progress(range(0, len(files), _BLOCK), len(files), "Reconstructions")
+    starts = progress(range(0, len(files), _BLOCK), "Reconstructions")
     if path.suffix == ".png":
         images, made = (torch.cat(part) for part in zip(*map(reconstructed, starts), strict=True))
         pairs = [part[i : i + columns] for i in range(0, len(files), columns) for part in (images, made)]

@@ -30,7 +30,7 @@ figure { margin: 0; } figcaption { color: #666; font-size: 13px; } .pictures img
 
 def run(run: str, output: str | None = None) -> None:
     """Write the page."""
-    folder = RunFolder(Path(run))
+    folder = RunFolder(run)
     folder.check_folder()
     if not folder.metrics.is_file():
         message = f"{run} has no {folder.metrics.name}: it is not the folder of a run, or nothing was logged yet."

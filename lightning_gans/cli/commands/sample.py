@@ -50,7 +50,7 @@ def run(
     # The sample() of a custom model may not have truncation.
     more: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
     with open_output(path, num, tuple(model.image_shape), all_labels, columns) as write:
-        for start in progress(range(0, num, _BLOCK), num, "Samples"):
+        for start in progress(range(0, num, _BLOCK), "Samples"):
             count = min(_BLOCK, num - start)
             some = None if all_labels is None else all_labels[start : start + count]
             write(model.sample(count, some, seed=seed, start=start, ema=ema, **more))
