@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -33,7 +35,7 @@ def main(args: Sequence[str] | None = None) -> None:
         _run(words)
         print(end="", flush=True)  # a closed output raises here
     except BrokenPipeError:
-        if _can_flush():
+        if not _output_is_closed():
             raise
         # The output is closed, as in `lightning-gans recipes | head`. Python flushes the rest to nowhere at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,13 +63,13 @@ def _known_error(error: Exception) -> LightningGansError | None:
     return known_error(error)
 
 
-def _can_flush() -> bool:
-    """Return whether standard output still takes what is in its buffer."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return False
-    return True
+def _output_is_closed() -> bool:
+    """Return whether the reader of standard output is gone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file, or a system without poll
+        poller = select.poll()
+        poller.register(sys.stdout.fileno(), select.POLLOUT)
+        return any(event & select.POLLERR for _, event in poller.poll(0))
+    return False
 
 
 def trusting(words: Sequence[str]) -> list[str]:
