@@ -18,6 +18,7 @@ from lightning_gans.cli import parsing
 from lightning_gans.cli.arguments import COMMANDS
 from lightning_gans.cli.commands import recipes
 from lightning_gans.cli.main import main
+from lightning_gans.cli.training import TrainingCLI
 from lightning_gans.models import load
 from tests.fake_sets import write_mnist
 
@@ -791,3 +792,39 @@ def test_help_lists_the_commands_and_version_says_which(capsys):
     out = capsys.readouterr().out
     assert all(out.count(f"\n  {name} ") == 2 for name in COMMANDS)
     assert out.endswith(f"lightning_gans {lightning_gans.__version__}\n")
+
+
+def test_configured_callbacks_replace_those_of_the_package(workplace):
+    (workplace / "own.yaml").write_text("""
+trainer:
+  callbacks:
+    - class_path: pytorch_lightning.callbacks.ModelCheckpoint
+      init_args: {filename: mine, save_last: true}
+    - class_path: pytorch_lightning.callbacks.TQDMProgressBar
+    - class_path: lightning_gans.SampleGrid
+      init_args: {num_samples: 4}
+stop:
+  enabled: false
+""")
+    cli = TrainingCLI([*BRIEF[:5], "-c", "own.yaml", *BRIEF[5:], "--trainer.enable_progress_bar", "true"])
+    names = [type(callback).__name__ for callback in cli.trainer.callbacks]
+    for name in ("ModelCheckpoint", "TQDMProgressBar", "SampleGrid"):
+        assert names.count(name) == 1
+    assert not {"Checkpoint", "ProgressBar", "GracefulStop", "NearestNeighbours"} & set(names)
+    assert {path.name for path in (RUN / "checkpoints").iterdir()} == {"mine.ckpt", "last.ckpt"}
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["recipes"], *([name, "--help"] for name in ("sample", "report", "resume"))]
+)
+def test_light_commands_import_neither_torch_nor_lightning(words):
+    script = f"""
+import sys
+from lightning_gans.cli.main import main
+try:
+    main({words})
+except SystemExit as stop:
+    assert stop.code == 0
+assert not {{"torch", "pytorch_lightning", "lightning", "numpy"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
