@@ -1,52 +1,64 @@
 """GANs and VAEs for PyTorch Lightning."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lightning_gans._version import __version__
-from lightning_gans.callbacks import (
-    Checkpoint,
-    CollapseWatchdog,
-    GenerativeMetrics,
-    GracefulStop,
-    NearestNeighbours,
-    ProgressBar,
-    Reconstructions,
-    SampleGrid,
-)
-from lightning_gans.datamodules import (
-    CIFAR10DataModule,
-    CIFAR100DataModule,
-    DigitsDataModule,
-    FashionMNISTDataModule,
-    ImageDataModule,
-    ImageFolderDataModule,
-    MNISTDataModule,
-    SequenceDataModule,
-    SinesDataModule,
-    StackedMNISTDataModule,
-)
-from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
-from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
-from lightning_gans.io.csv_logger import RunLogger
-from lightning_gans.io.pictures import grid
-from lightning_gans.models import (
-    DCGAN,
-    GAN,
-    R3GAN,
-    VAE,
-    VAEGAN,
-    AdversarialModule,
-    ConditionalGAN,
-    GenerativeModule,
-    RecurrentGAN,
-    ResNetGAN,
-    load,
-)
+
+if TYPE_CHECKING:
+    from lightning_gans.callbacks import (
+        Acceleration,
+        Checkpoint,
+        CollapseWatchdog,
+        GenerativeMetrics,
+        GracefulStop,
+        NearestNeighbours,
+        ProgressBar,
+        Reconstructions,
+        SampleGrid,
+    )
+    from lightning_gans.datamodules import (
+        CIFAR10DataModule,
+        CIFAR100DataModule,
+        DigitsDataModule,
+        FashionMNISTDataModule,
+        ImageDataModule,
+        ImageFolderDataModule,
+        MNISTDataModule,
+        SequenceDataModule,
+        SinesDataModule,
+        StackedMNISTDataModule,
+    )
+    from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
+    from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+    from lightning_gans.io.csv_logger import RunLogger
+    from lightning_gans.io.pictures import grid
+    from lightning_gans.models import (
+        DCGAN,
+        GAN,
+        R3GAN,
+        VAE,
+        VAEGAN,
+        AdversarialModule,
+        ConditionalGAN,
+        GenerativeModule,
+        RecurrentGAN,
+        ResNetGAN,
+        load,
+    )
+    from lightning_gans.training.ema import EMA
+    from lightning_gans.training.regularizers import Regularizer
 
 __all__ = [
     "DCGAN",
+    "EMA",
     "GAN",
     "R3GAN",
     "VAE",
     "VAEGAN",
+    "Acceleration",
     "AdversarialModule",
     "AtomicCheckpointIO",
     "CIFAR10DataModule",
@@ -69,6 +81,7 @@ __all__ = [
     "ProgressBar",
     "Reconstructions",
     "RecurrentGAN",
+    "Regularizer",
     "ResNetGAN",
     "RunLogger",
     "SampleGrid",
@@ -80,3 +93,42 @@ __all__ = [
     "grid",
     "load",
 ]
+
+_NAMES = {
+    "callbacks": (
+        "Acceleration Checkpoint CollapseWatchdog GenerativeMetrics GracefulStop NearestNeighbours ProgressBar "
+        "Reconstructions SampleGrid"
+    ),
+    "datamodules": (
+        "CIFAR10DataModule CIFAR100DataModule DigitsDataModule FashionMNISTDataModule ImageDataModule "
+        "ImageFolderDataModule MNISTDataModule SequenceDataModule SinesDataModule StackedMNISTDataModule"
+    ),
+    "errors": "DataError DivergedError LightningGansError SettingError",
+    "io.checkpoint_io": "AtomicCheckpointIO",
+    "io.csv_logger": "RunLogger",
+    "io.pictures": "grid",
+    "models": (
+        "DCGAN GAN R3GAN VAE VAEGAN AdversarialModule ConditionalGAN GenerativeModule RecurrentGAN ResNetGAN load"
+    ),
+    "training.ema": "EMA",
+    "training.regularizers": "Regularizer",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+_SUBMODULES = (
+    *("augment", "callbacks", "datamodules", "errors", "io", "losses"),
+    *("metrics", "models", "networks", "penalties", "randomness", "training"),
+)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use: ``import lightning_gans`` alone imports neither torch nor Lightning."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"lightning_gans.{name}")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"lightning_gans.{_MODULE_OF[name]}"), name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SUBMODULES, *__all__})

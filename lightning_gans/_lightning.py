@@ -32,6 +32,7 @@ __all__ = [
     "StrategyRegistry",
     "TorchCheckpointIO",
     "TrainerFn",
+    "csv_logger_settings",
     "isolate_rng",
     "pl",
     "rank_zero_experiment",
@@ -214,3 +215,17 @@ def _finish(progress: dict[str, Any], but: int = 0) -> None:
     """Call everything that was begun finished, but for the last."""
     for counts in (progress["total"], progress["current"]):
         counts.update(processed=counts["ready"] - but, completed=counts["ready"] - but)
+
+
+def csv_logger_settings(logger: Any) -> dict[str, Any]:
+    """Return the arguments that a CSVLogger was made with.
+
+    Its public ``version`` chooses the next free number, and its prefix and flush interval have no public name.
+    """
+    return {
+        "save_dir": logger.save_dir,
+        "name": logger.name,
+        "version": logger._version,
+        "prefix": logger._prefix,
+        "flush_logs_every_n_steps": logger._flush_logs_every_n_steps,
+    }

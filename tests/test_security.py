@@ -147,7 +147,7 @@ def own(tmp_path, monkeypatch, mark):
 )
 def test_a_run_that_names_other_code_is_not_resumed(tmp_path, own, mark, config):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(DataError, match=r"which is not run on the word of a file: add `--import "):
+    with pytest.raises(DataError, match=r"add `--import "):
         resume.words_to_fit([str(tmp_path)])
     assert not mark.exists()
 

@@ -1,4 +1,4 @@
-"""What is in the wheel, and that it works without anything else of the project."""
+"""The content of the wheel, which works without the rest of the project."""
 
 import importlib.util
 import json
@@ -81,7 +81,7 @@ CHECKPOINT = str(RUN / "checkpoints" / "last.ckpt")
 
 
 def commands_on(name):
-    """Return what is run, one after the other: a short training, and all that is done with what it leaves."""
+    """Yield commands to run in order: a short training, and every command on its results."""
     short = ["--data.batch_size", "64", "--trainer.limit_val_batches", "2", "--trainer.enable_progress_bar", "false"]
     short += ["--trainer.log_every_n_steps", "1", "--trainer.val_check_interval", "3"]
     metrics = ["--metrics.metrics", "[]"] if name == "RecurrentGAN" else ["--metrics.num_samples", "100"]
@@ -95,7 +95,7 @@ def commands_on(name):
     for suffix in ("onnx", "pt2", "safetensors"):
         yield ["export", CHECKPOINT, "--output", f"model.{suffix}"]
     yield ["report", str(RUN)]
-    if name == "RecurrentGAN":  # its samples are no pictures
+    if name == "RecurrentGAN":  # its samples are sequences
         return
     yield [*sample, "--output", "samples.png"]
     yield [*sample, "--output", "folder"]

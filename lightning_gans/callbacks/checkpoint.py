@@ -21,7 +21,6 @@ class Checkpoint(ModelCheckpoint):
     """Save ``last.ckpt`` as training goes on, and ``best.ckpt`` whenever the score improves.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         monitor: Key of the score, such as ``val/fid``; None saves the last checkpoint only, as does a score
             of samples where these are not scored.
         mode: ``min`` if lower is better, ``max`` if higher is.
@@ -32,7 +31,6 @@ class Checkpoint(ModelCheckpoint):
 
     def __init__(
         self,
-        enabled: bool = True,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
         every_n_epochs: int = 1,
@@ -51,7 +49,6 @@ class Checkpoint(ModelCheckpoint):
             every_n_epochs=every_n_epochs,
             enable_version_counter=False,
         )
-        self.enabled = enabled
         self.every_n_steps = every_n_steps
         self._scorer: GenerativeMetrics | None = None
 

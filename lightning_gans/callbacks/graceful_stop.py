@@ -37,13 +37,9 @@ class GracefulStop(Callback):
     validates again. The exit code is 128 + the signal's number, 130 for Ctrl-C. A second Ctrl-C stops at once and
     saves nothing. Under SLURM the requeue signal puts the job back into the queue after the save; Lightning's own
     handler, which may save between the two updates of a step, is replaced.
-
-    Args:
-        enabled: The command line leaves the callback out where this is False.
     """
 
-    def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
+    def __init__(self) -> None:
         self._trainer: Any = None
         self._signal: int | None = None
         self._requeue_signal: int | None = None

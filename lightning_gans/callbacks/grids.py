@@ -22,7 +22,6 @@ class Pictures(Callback):
     """Write a picture into a folder of the run and to its loggers, on the axis of the scalars.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         every_n_epochs: How often to make the picture; one is always made at the end.
 
     Raises:
@@ -31,9 +30,8 @@ class Pictures(Callback):
 
     folder_name = ""
 
-    def __init__(self, enabled: bool = True, every_n_epochs: int = 1) -> None:
+    def __init__(self, every_n_epochs: int = 1) -> None:
         check_positive(every_n_epochs=every_n_epochs)
-        self.enabled = enabled
         self.every_n_epochs = every_n_epochs
         self.last_path: Path | None = None
         self._folder: Path | None = None
@@ -83,7 +81,6 @@ class SampleGrid(Pictures):
     Conditional models get a row for each class, with the same noise along each column.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         every_n_epochs: How often to make the grid; one is always made at the start and at the end.
         num_samples: Samples in the grid of an unconditional model.
         seed: Seed of the noise.
@@ -91,8 +88,8 @@ class SampleGrid(Pictures):
 
     folder_name = "samples"
 
-    def __init__(self, enabled: bool = True, every_n_epochs: int = 1, num_samples: int = 64, seed: int = 0) -> None:
-        super().__init__(enabled, every_n_epochs)
+    def __init__(self, every_n_epochs: int = 1, num_samples: int = 64, seed: int = 0) -> None:
+        super().__init__(every_n_epochs)
         check_positive(num_samples=num_samples)
         self.num_samples = num_samples
         self.seed = seed
@@ -139,15 +136,14 @@ class Reconstructions(Pictures):
     For models that can reconstruct (VAEs); it leaves others alone.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         every_n_epochs: How often to make the picture.
         num_images: Images shown, always the first of the validation data.
     """
 
     folder_name = "reconstructions"
 
-    def __init__(self, enabled: bool = True, every_n_epochs: int = 1, num_images: int = 32) -> None:
-        super().__init__(enabled, every_n_epochs)
+    def __init__(self, every_n_epochs: int = 1, num_images: int = 32) -> None:
+        super().__init__(every_n_epochs)
         check_positive(num_images=num_images)
         self.num_images = num_images
         self._batch: tuple[Tensor, Tensor | None] | None = None

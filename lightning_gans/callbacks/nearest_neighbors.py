@@ -43,7 +43,6 @@ class NearestNeighbours(Pictures):
     their order, with one draw of the random changes that the data set makes to them.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         every_n_epochs: How often to look, in a fit; ``validate`` and ``test`` always do.
         num_samples: Samples that are looked at, and as many real images at most.
         num_shown: How many of them the picture has.
@@ -60,7 +59,6 @@ class NearestNeighbours(Pictures):
 
     def __init__(
         self,
-        enabled: bool = False,
         every_n_epochs: int = 1,
         num_samples: int = 1000,
         num_shown: int = 16,
@@ -68,7 +66,7 @@ class NearestNeighbours(Pictures):
         extractor: str | nn.Module = "auto",
         weights_path: str | None = None,
     ) -> None:
-        super().__init__(enabled, every_n_epochs)
+        super().__init__(every_n_epochs)
         check_positive(num_samples=num_samples, num_shown=num_shown)
         self.num_samples = num_samples
         self.num_shown = num_shown

@@ -64,7 +64,6 @@ class GenerativeMetrics(Callback):
     of the images and by the extractor, and not computed again.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         metrics: Which of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
             ``coverage``, ``label_accuracy``, ``fid_class``, ``modes`` (how many of the extractor's classes the
             samples have) and ``mode_kl`` (how far their shares are from even ones, in nats). None is all but the
@@ -103,7 +102,6 @@ class GenerativeMetrics(Callback):
 
     def __init__(
         self,
-        enabled: bool = True,
         metrics: Sequence[str] | None = None,
         num_samples: int = 10_000,
         extractor: str | nn.Module = "auto",
@@ -147,7 +145,6 @@ class GenerativeMetrics(Callback):
             if pairs <= k and any(wanted in (METRICS if metrics is None else metrics) for wanted in family):
                 raise SettingError(f"metrics.{name} is {k}, which needs more than {k} images: there are {pairs}.")
         check_not_negative(**{"metrics.iw_samples": iw_samples})
-        self.enabled = enabled
         self.metrics = list(METRICS if metrics is None else metrics)
         self.num_samples = num_samples
         self.extractor = extractor

@@ -50,7 +50,6 @@ class CollapseWatchdog(Callback):
     and shuffling are functions of the update and the epoch, the run does not meet again what it failed on.
 
     Args:
-        enabled: The command line leaves the callback out where this is False.
         action: What follows when a signal fires: ``warn`` (once, until it has recovered), ``stop`` (the run ends as
             if it had come to its end), or ``rollback``, which needs ``checkpoint.monitor``.
         every_n_steps: Updates of the generator between two checks. A check takes about as long as one update of
@@ -75,7 +74,6 @@ class CollapseWatchdog(Callback):
 
     def __init__(
         self,
-        enabled: bool = True,
         action: Literal["warn", "stop", "rollback"] = "warn",
         every_n_steps: int = 250,
         num_samples: int = 100,
@@ -117,7 +115,6 @@ class CollapseWatchdog(Callback):
                 raise SettingError(f"watchdog.{name} is {value!r}: it is a share, between 0 and 1, or null.")
         if max_fid_ratio is not None and not (is_number(max_fid_ratio) and max_fid_ratio > 1):
             raise SettingError(f"watchdog.max_fid_ratio is {max_fid_ratio!r}: it must be greater than 1, or null.")
-        self.enabled = enabled
         self.action = action
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples

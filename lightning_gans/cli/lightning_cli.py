@@ -1,4 +1,4 @@
-"""Lightning's command line, from the same package as everything else of Lightning's."""
+"""Lightning's command line, from the package that ``lightning_gans._lightning`` chose."""
 
 from __future__ import annotations
 
@@ -15,4 +15,14 @@ else:
     LightningCLI = _cli.LightningCLI
     SaveConfigCallback = _cli.SaveConfigCallback
 
-__all__ = ["LightningArgumentParser", "LightningCLI", "SaveConfigCallback"]
+__all__ = ["LightningArgumentParser", "SafeLightningCLI", "SaveConfigCallback"]
+
+
+class SafeLightningCLI(LightningCLI):
+    """LightningCLI that imports nothing named in a checkpoint.
+
+    Lightning 2.6 reads ``ckpt_path`` in ``_parse_ckpt_path`` and imports the class that its ``hyper_parameters`` name.
+    """
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the checkpoint alone."""

@@ -1,4 +1,4 @@
-"""The command line: the commands of Lightning's that train and evaluate, our own, and one-line errors."""
+"""The command line: run a command, and turn errors into short messages and exit codes."""
 
 from __future__ import annotations
 
@@ -9,75 +9,63 @@ import select
 import sys
 from collections.abc import Sequence
 
-import lightning_gans
-from lightning_gans.cli import resume
-from lightning_gans.cli.parsing import PROGRAM, CommandParser, our_error
-from lightning_gans.cli.trainer_settings import refusal
-from lightning_gans.cli.training import TrainingCLI
-from lightning_gans.errors import SettingError, nearest
-from lightning_gans.training import checkpoint_format as checkpoints
-
-COMMANDS = {
-    "fit": "train a model by a recipe",
-    "resume": "go on with a run that was stopped, in its folder",
-    "validate": "evaluate a checkpoint on the validation split",
-    "test": "evaluate a checkpoint on the test split",
-    "predict": "reconstruct the test split (VAE), or sample its labels (conditional models)",
-    "sample": "write pictures from a checkpoint",
-    "interpolate": "write the pictures on the way between seeds, labels or pictures",
-    "reconstruct": "write what a VAE makes of pictures",
-    "export": "write a model as ONNX, as .pt2 or as safetensors",
-    "report": "write a run as one page of HTML",
-    "compare": "lay scores of one protocol side by side",
-    "recipes": "list the recipes, or print one",
-}
-_OURS = ("sample", "interpolate", "reconstruct", "export", "report", "compare", "recipes")
+from lightning_gans._version import __version__
+from lightning_gans.cli.arguments import COMMANDS, LIGHTNING, PROGRAM, parse
+from lightning_gans.errors import LightningGansError, SettingError, nearest
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run one command.
 
     Args:
-        args: The words after the program's name; by default those that the process was started with.
+        args: The words after the program's name; by default those of this process.
 
     Raises:
-        SystemExit: With code 2 for a wrong command line and 1 for wrong data or files, after at most three
-            lines on standard error; ``--traceback`` shows where the error comes from instead. With 128 + the
-            number of the signal that stopped it.
+        SystemExit: With code 2 for an invalid command line and 1 for invalid data or files, after a message of at
+            most three lines on standard error. ``--traceback`` raises the error itself instead. A run that a signal
+            stops exits with 128 + its number.
     """
     words = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
-    # Modules of yours can be imported from the working folder, after everything that is installed: a stray file in
-    # it must not stand in for a library. `python -m` puts it first.
+    # Search the working folder for custom modules last, so that no file in it shadows a library.
     here = os.getcwd()
     sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
     try:
         _run(words)
-        print(end="", flush=True)  # here, where an error can be dealt with
+        print(end="", flush=True)  # a closed output raises here
     except BrokenPipeError:
         if not _output_is_closed():
             raise
-        # `lightning-gans recipes | head` has seen enough. What Python flushes as it ends goes nowhere.
+        # The output is closed, as in `lightning-gans recipes | head`. Python flushes the rest to nowhere at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(128 + 13) from None  # SIGPIPE, which not every system has
     except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning leaves with 1 after a Ctrl-C that came before the training had begun.
+        # Lightning exits with 1 after a Ctrl-C before the training starts.
         if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
             raise SystemExit(130) from None
         raise
     except Exception as error:
-        ours = our_error(error) or refusal(error)
-        if ours is None or traceback:
+        known = _known_error(error)
+        if known is None or traceback:
             raise
-        lines = [line for line in str(ours).splitlines() if line.strip()][:3]
+        lines = [line for line in str(known).splitlines() if line.strip()][:3]
         print(f"{PROGRAM}: " + "\n".join(lines), file=sys.stderr)
-        raise SystemExit(ours.exit_code) from None
+        raise SystemExit(known.exit_code) from None
+
+
+def _known_error(error: Exception) -> LightningGansError | None:
+    """Return the error to print in place of a traceback."""
+    if isinstance(error, LightningGansError):
+        return error
+    from lightning_gans.cli.parsing import known_error
+
+    return known_error(error)
 
 
 def _output_is_closed() -> bool:
-    """Whether nobody reads any more what is printed."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # no file, or a system without poll
+    """Return whether the reader of standard output is gone."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file, or a system without poll
         poller = select.poll()
         poller.register(sys.stdout.fileno(), select.POLLOUT)
         return any(event & select.POLLERR for _, event in poller.poll(0))
@@ -86,44 +74,42 @@ def _output_is_closed() -> bool:
 
 def trusting(words: Sequence[str]) -> list[str]:
     """Trust the modules that ``--import MODULE`` names, and return the other words."""
+    from lightning_gans.training.checkpoint_format import trust
+
     left: list[str] = []
     remaining = iter(words)
     for word in remaining:
-        option, given, module = word.partition("=")
+        option, assigned, module = word.partition("=")
         if option != "--import":
             left.append(word)
-        elif module := module if given else next(remaining, ""):
-            checkpoints.trust(module)
+        elif module := module if assigned else next(remaining, ""):
+            trust(module)
         else:
-            raise SettingError("--import needs the name of a module, as in --import my_networks.")
+            raise SettingError("--import needs the name of a module, as in --import my_networks.", setting="--import")
     return left
 
 
 def _run(words: list[str]) -> None:
     """Find the command and run it."""
-    if not words or words[0] in ("-h", "--help"):
-        print(f"usage: {PROGRAM} COMMAND [options]        ({PROGRAM} COMMAND --help tells them)\n")
+    command, *rest = words or ["--help"]
+    if command in ("-h", "--help"):
+        print(f"usage: {PROGRAM} COMMAND [options]        ({PROGRAM} COMMAND --help lists them)\n")
         for name, what in COMMANDS.items():
             print(f"  {name:12} {what}")
-        print(f"\nBegin with:  {PROGRAM} fit -c quickstart")
-        return
-    command = words[0]
-    if command == "--version":
-        print(f"lightning_gans {lightning_gans.__version__}")
-    elif command in _OURS:
-        module = importlib.import_module(f"lightning_gans.cli.commands.{command}")
-        parser = CommandParser(prog=f"{PROGRAM} {command}", description=COMMANDS[command], allow_abbrev=False)
-        module.add_arguments(parser)
-        module.run(parser.parse_args(words[1:]))
-    elif command == "resume" and not {"-h", "--help"} & set(words):
-        TrainingCLI(*resume.words_to_fit(trusting(words[1:])))
-    elif command == "resume":
-        print(
-            f"usage: {PROGRAM} resume RUN [--import MODULE] [options of fit]\n"
-            "  RUN     a run's folder, runs/<recipe>/version_N\n"
-            "  MODULE  a module of yours whose classes the run's configuration and checkpoint may name"
-        )
-    elif command in COMMANDS:
+        print(f"\nStart with:  {PROGRAM} fit -c quickstart")
+    elif command == "--version":
+        print(f"lightning_gans {__version__}")
+    elif command not in COMMANDS:
+        message = f"{command!r} is not a command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}."
+        raise SettingError(message, setting="COMMAND", value=command, allowed=list(COMMANDS))
+    elif command in LIGHTNING:
+        from lightning_gans.cli.training import TrainingCLI
+
         TrainingCLI(trusting(words))
+    elif command == "resume" and not {"-h", "--help"} & set(rest):
+        from lightning_gans.cli import resume, training
+
+        training.TrainingCLI(*resume.words_to_fit(trusting(rest)))
     else:
-        raise SettingError(f"{command!r} is no command.{nearest(command, COMMANDS)}\nCommands: {', '.join(COMMANDS)}.")
+        options = parse(command, rest)
+        importlib.import_module(f"lightning_gans.cli.commands.{command}").run(**options)

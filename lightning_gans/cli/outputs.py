@@ -1,21 +1,19 @@
-"""Where a command's pictures go: a grid, an archive, or a folder of PNG files; whole or not at all."""
+"""Outputs of commands: a grid, an archive or a folder of PNG files, written whole or not at all."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import DataError, SettingError
+from lightning_gans.errors import DataError, SettingError, invalid
 from lightning_gans.io.files import check_free_folder, check_writable, replacing, replacing_folder
 from lightning_gans.io.pictures import (
     EXTENSIONS,
@@ -30,122 +28,109 @@ from lightning_gans.io.pictures import (
 )
 from lightning_gans.models import GenerativeModule, load
 
-_MOST_PIXELS = 89_478_485  # from there on PIL warns of a decompression bomb, and from twice as many it opens none
+_MOST_PIXELS = 89_478_485  # PIL warns of a decompression bomb above this
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, device: bool = True) -> None:
-    """Define how a model is read from a checkpoint."""
-    parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint")
-    parser.add_argument("--no_ema", action="store_true", help="use the weights, not their moving average")
-    if device:
-        parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, … (default: cuda where there is one)")
-    else:
-        parser.set_defaults(device="cpu")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module of yours whose networks the checkpoint may name",
-    )
-
-
-def load_model(args: argparse.Namespace) -> GenerativeModule:
-    """Read the model that the arguments name."""
-    return load(args.checkpoint, _device(args.device), imports=args.imports)
+def load_model(checkpoint: str, device: str, imports: Sequence[str]) -> GenerativeModule:
+    """Read the model of a checkpoint onto a device; ``auto`` is CUDA if available."""
+    return load(checkpoint, _device(device), imports=imports)
 
 
 def _device(name: str) -> torch.device:
-    """Return the device asked for."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device).cpu()  # "meta" has tensors, and nothing in them
+        torch.empty(0, device=device).cpu()  # fails for "meta", whose tensors have no data
     except (RuntimeError, AssertionError) as error:
-        raise SettingError(f"--device is {name!r}: {str(error).splitlines()[0]}") from None
+        message = f"--device is {name!r}: {str(error).splitlines()[0]}"
+        raise SettingError(message, setting="--device", value=name) from None
     return device
 
 
-def whole_numbers(option: str, text: str | None) -> list[int]:
-    """Read ``3,1,4``; nothing gives nothing."""
+def parse_integers(option: str, text: str | None) -> list[int]:
+    """Parse ``3,1,4``; None gives an empty list."""
     if text is None:
         return []
     try:
         numbers = [int(number) for number in text.split(",")]
-        torch.tensor(numbers)  # may be too many digits for one
+        torch.tensor(numbers)  # fails for numbers that do not fit
         return numbers
     except (ValueError, RuntimeError):
-        raise SettingError(f"--{option} is {text!r}: give whole numbers with commas between, as in 3,1,4.") from None
+        raise invalid(f"--{option}", text.strip(), "integers separated by commas, as in 3,1,4") from None
 
 
-def require_pictures(model: GenerativeModule) -> None:
-    """Raise :class:`SettingError` for a model of sequences, where a command shows pictures."""
+def check_pictures(model: GenerativeModule) -> None:
+    """Raise :class:`SettingError` if the samples of a model are sequences."""
     if not model.makes_pictures:
-        raise SettingError(f"a {type(model).__name__} of sequences has no pictures: use `sample` with an npz file.")
+        message = f"the samples of this {type(model).__name__} are sequences: use `sample` with an npz file."
+        raise SettingError(message, setting="checkpoint")
 
 
 def picture_files(paths: Sequence[Path]) -> list[Path]:
-    """Return files as they are, and in a folder's place the pictures in it, by name.
+    """Return the files, with each folder replaced by the pictures in it, by name.
 
     Raises:
-        DataError: There is no such file, or no picture in a folder.
+        DataError: A file does not exist, or a folder has no pictures.
     """
     files: list[Path] = []
     for path in paths:
         if not path.exists():
-            raise DataError(f"{path} does not exist.")
+            raise DataError(f"{path} does not exist.", setting=str(path))
         found = [path]
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if file.suffix.lower() in EXTENSIONS)
             if not found:
-                raise DataError(f"{path} holds no pictures. Files count that end in {', '.join(EXTENSIONS)}.")
+                raise DataError(f"{path} has no pictures ({', '.join(EXTENSIONS)}).", setting=str(path))
         files += found
     return files
 
 
 def read_pictures(files: Sequence[Path], model: GenerativeModule) -> Tensor:
-    """Return the middles of pictures in the model's size, float32 ``(N, C, H, W)`` in [-1, 1].
+    """Return pictures, cropped and resized to the model's size, float32 ``(N, C, H, W)`` in [-1, 1].
 
     Raises:
-        DataError: One cannot be read.
+        SettingError: The model's images have a number of channels that files of pictures do not have.
+        DataError: A picture cannot be read.
     """
     channels, height, width = model.image_shape
     if channels not in (1, 3):
-        raise SettingError(f"the model's images have {channels} channels, and files of pictures have 1 or 3.")
+        message = f"the model's images have {channels} channels, but pictures in files have 1 or 3."
+        raise SettingError(message, setting="checkpoint", value=channels, allowed=(1, 3))
     pictures = []
     for file in files:
         try:
             pictures.append(torch.from_numpy(read_picture(file, (channels, height, width)).copy()))
         except UNREADABLE as error:
-            raise DataError(f"{file} cannot be read as a picture: {error}.") from None
+            raise DataError(f"{file} cannot be read as a picture: {error}.", setting=str(file)) from None
     return torch.stack(pictures).float() / 127.5 - 1
 
 
 def check_picture(name: str) -> Path:
-    """Return the path of a PNG file after making sure, before any work, that it can be written."""
+    """Return the path of a PNG file; raise before any work if it cannot be written."""
     if Path(name).suffix != ".png":
-        raise SettingError(f"--output is {name!r}: give a name that ends in .png.")
+        raise invalid("--output", name, "a name that ends in .png")
     return check_writable(name)
 
 
 def check_output(name: str) -> Path:
-    """Return the output's path after making sure, before any work, that it can be written."""
+    """Return the output's path; raise before any work if it cannot be written."""
     output = Path(name)
     if output.suffix in (".png", ".npz"):
         return check_writable(output)
     if output.suffix and not output.is_dir():
-        raise SettingError(f"--output is {name!r}: give a name that ends in .png or .npz, or a folder.")
+        raise invalid("--output", name, "a folder or a name that ends in .png or .npz")
     return check_free_folder(output)
 
 
-def check_sheet(setting: str, num: int, columns: int | None, shape: Sequence[int]) -> None:
-    """Raise :class:`SettingError`, which begins with the setting, where a grid of images is too large a picture."""
+def check_sheet(setting: str, value: int, num: int, columns: int | None, shape: Sequence[int]) -> None:
+    """Raise :class:`SettingError` if a grid of ``num`` images, which a setting's value asks for, is too large."""
     if math.prod(sheet_size(num, columns or square(num), *shape[1:])) > _MOST_PIXELS:
         raise SettingError(
-            f"{setting}: {num:,} pictures fill more than {_MOST_PIXELS:,} pixels, which programs refuse to open; "
-            "take fewer."
+            f"{setting} is {value}: a grid of {num:,} pictures has more than {_MOST_PIXELS:,} pixels, which many "
+            "programs cannot open; use fewer.",
+            setting=setting,
+            value=value,
         )
 
 
@@ -153,20 +138,23 @@ def check_sheet(setting: str, num: int, columns: int | None, shape: Sequence[int
 def open_output(
     output: Path, num: int, shape: tuple[int, ...], labels: Tensor | None = None, columns: int | None = None
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Open the output that a name asks for; what is yielded takes the samples, some at a time, in their order.
+    """Open an output and yield a function that writes the next samples, ``(n, *shape)`` in [-1, 1].
 
-    An archive and a folder hold no more in memory than what they are given at once.
+    An archive and a folder keep nothing in memory between two calls.
 
     Args:
         output: ``.png`` for a grid, ``.npz`` for an archive (``images`` uint8 ``(N, H, W, C)``, or ``sequences``
             float32 ``(N, C, T)``, and ``labels``), else a folder of PNG files.
-        num: How many samples there will be.
-        shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences, for which there is only the archive.
-        labels: Their labels, in a conditional model.
-        columns: Of the grid; by default as many as rows.
+        num: The total number of samples.
+        shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences, which need an archive.
+        labels: The labels ``(num,)`` of a conditional model's samples.
+        columns: The columns of the grid; by default it is square.
+
+    Raises:
+        SettingError: The samples are sequences and the output is not an archive.
     """
     if len(shape) != 3 and output.suffix != ".npz":
-        raise SettingError(f"--output is {str(output)!r}: sequences have no picture, so give a name that ends in .npz.")
+        raise invalid("--output", str(output), "a name that ends in .npz, as the samples are sequences")
     if output.suffix == ".npz":
         with _archive(output, num, shape, labels) as write:
             yield write
@@ -183,7 +171,7 @@ def open_output(
 def _archive(
     output: Path, num: int, shape: tuple[int, ...], labels: Tensor | None
 ) -> Iterator[Callable[[Tensor], None]]:
-    """Write an npz file as it comes: numpy's own function wants all of an array at once."""
+    """Write an npz file in parts; ``numpy.savez`` needs the whole array at once."""
     pictures = len(shape) == 3
     name, dtype = ("images", np.uint8) if pictures else ("sequences", np.float32)
     header = {
@@ -207,7 +195,7 @@ def _archive(
 
 @contextmanager
 def _folder(output: Path, labels: Tensor | None) -> Iterator[Callable[[Tensor], None]]:
-    """Write a PNG file for each sample: its number and, where it has one, its label."""
+    """Write each sample as a PNG file, named by its number and its label, if any."""
     written = 0
     with replacing_folder(output) as folder:
 
@@ -221,14 +209,9 @@ def _folder(output: Path, labels: Tensor | None) -> Iterator[Callable[[Tensor], 
         yield write
 
 
-def progress(starts: Iterable[int], total: int, what: str) -> Iterator[int]:
-    """Go through the places at which parts of a long job start, with a bar where someone is looking."""
+def progress(starts: Sequence[int], what: str) -> Iterable[int]:
+    """Iterate over the starts of a job's blocks, with a progress bar on a terminal."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import track
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        for start in starts:
-            bar.update(task, completed=start)
-            yield start
+    return track(starts, what, console=Console(stderr=True), disable=not sys.stderr.isatty(), transient=True)

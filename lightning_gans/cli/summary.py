@@ -1,4 +1,4 @@
-"""What a fit leaves behind when it ends: how it was made, in ``run.json``, and where everything is, in a few lines."""
+"""What a fit leaves behind: how it was made, in ``run.json``, and a summary of where everything is."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ import json
 import platform
 import shlex
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import lightning_gans
-from lightning_gans._lightning import pl
-from lightning_gans.cli.parsing import PROGRAM
+from lightning_gans._lightning import ModelCheckpoint, pl
+from lightning_gans._version import __version__
+from lightning_gans.cli.arguments import PROGRAM
+from lightning_gans.cli.run_folder import RunFolder, read_json
 from lightning_gans.io.files import replacing
-
-NAME = "run.json"
 
 
 def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int, commit: str | None) -> None:
-    """Append how a run was made to its folder's ``run.json``: one entry for the fit, and one each time it went on.
+    """Append an entry for a fit to ``run.json`` in the run's folder.
 
     Args:
-        trainer: Of the fit that has just ended.
-        words: Its command line.
-        seconds: How long it took.
-        from_step: Where it went on from: a fit that was killed leaves no entry, and is to be missed. From 0 the file
-            is begun anew, as one that is damaged is.
-        commit: What :func:`find_commit` said when it began: the repository may have moved since.
+        trainer: The trainer, after the fit.
+        words: The command line.
+        seconds: How long the fit took.
+        from_step: The update it started from. From 0 the file is started anew, as is a damaged one. A fit that was
+            killed leaves no entry, which shows as a gap.
+        commit: What :func:`find_commit` returned at the start; the repository may have changed since.
     """
     model: Any = trainer.lightning_module
     fit = {
@@ -43,24 +42,22 @@ def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from
         "hardware": hardware(trainer.strategy.root_device),
         "processes": trainer.world_size,
         "commit": commit,
-        "version": lightning_gans.__version__,
+        "version": __version__,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    path = folder_of(trainer) / NAME
-    before = []
-    if from_step > 0 and path.is_file():
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            before = list(json.loads(path.read_text(encoding="utf-8"))["fits"])
+    path = RunFolder.of_trainer(trainer).record
+    before = read_json(path).get("fits") if from_step > 0 else None
+    fits = [*(before if isinstance(before, list) else []), fit]
     with replacing(path) as file:
-        file.write((json.dumps({"format": 1, "fits": [*before, fit]}, indent=2) + "\n").encode())
+        file.write((json.dumps({"format": 1, "fits": fits}, indent=2) + "\n").encode())
 
 
 def hardware(device: torch.device) -> str:
-    """Name what computes: the GPU, or the processor with the number of threads."""
+    """Return the name of the GPU, or of the processor with the number of threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError, StopIteration):  # Linux says more there
+    with contextlib.suppress(OSError, StopIteration):  # more detailed on Linux
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     threads = torch.get_num_threads()
@@ -68,7 +65,7 @@ def hardware(device: torch.device) -> str:
 
 
 def find_commit() -> str | None:
-    """Return the commit of a package that is run from its repository, with ``-dirty`` after it where it is changed."""
+    """Return the commit of a package that runs from its repository, with ``-dirty`` if it has changes."""
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
@@ -79,58 +76,54 @@ def find_commit() -> str | None:
         return None
 
 
-def print_summary(trainer: pl.Trainer, callbacks: Mapping[str, Any], seconds: float, finished: bool) -> None:
-    """Say where everything is, and what to do next.
+def print_summary(trainer: pl.Trainer, seconds: float, finished: bool) -> None:
+    """Print where everything is, and what to do next.
 
     Args:
-        trainer: Of the fit that has just ended.
-        callbacks: Ours, by their keys in recipes.
-        seconds: How long it took.
-        finished: Whether it came to its end, so that it needs more room to go on.
+        trainer: The trainer, after the fit.
+        seconds: How long the fit took.
+        finished: Whether the fit reached its end, so that resuming needs a larger limit.
     """
     model: Any = trainer.lightning_module
     print(f"\n{trainer.global_step:,} updates, {model.images_seen:,} images, {seconds / 60:.1f} minutes")
-    checkpoint = callbacks["checkpoint"]
-    folder = Path(checkpoint.dirpath or ".")
+    checkpoint: Any = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
+    run = RunFolder.of_trainer(trainer, getattr(checkpoint, "dirpath", None))
     places = {
-        "last checkpoint": folder / "last.ckpt",
-        "best checkpoint": folder / "best.ckpt",
-        "samples": callbacks["samples"].last_path,
-        "reconstructions": callbacks["reconstructions"].last_path,
-        "scores": callbacks["metrics"].last_path,
-        "losses": folder_of(trainer) / "metrics.csv",
+        "last checkpoint": run.last,
+        "best checkpoint": run.best,
+        "samples": _latest(run.pictures("samples")),
+        "reconstructions": _latest(run.pictures("reconstructions")),
+        "scores": _latest(run.all_scores()),
+        "losses": run.metrics,
     }
-    monitored = {
-        "last checkpoint": trainer.callback_metrics.get(checkpoint.monitor or ""),
-        "best checkpoint": checkpoint.best_model_score,
-    }
-    found = {what: shown(path) for what, path in places.items() if path is not None and path.is_file()}
-    for what, path in found.items():
-        value = monitored.get(what)
-        score = "" if value is None else f"   {checkpoint.monitor} {float(value):.4g}"
-        print(f"  {what:16} {path}{score}")
-    last = found.get("last checkpoint")
-    if last is None:
+    monitored = {}
+    if checkpoint is not None and checkpoint.monitor:
+        monitored["last checkpoint"] = trainer.callback_metrics.get(checkpoint.monitor)
+        monitored["best checkpoint"] = checkpoint.best_model_score
+    for what, path in places.items():
+        if path is not None and path.is_file():
+            value = monitored.get(what)
+            score = "" if value is None else f"   {checkpoint.monitor} {float(value):.4g}"
+            print(f"  {what:16} {_shown(path)}{score}")
+    if not run.last.is_file():
         return
     output = "samples.png" if model.makes_pictures else "samples.npz"
-    more = _more(trainer) if finished else ""
-    print(f"Sample:  {PROGRAM} sample {shlex.quote(last)} --num_samples 64 --output {output}")
-    print(f"Go on:   {PROGRAM} resume {shlex.quote(shown(folder_of(trainer)))} {more}".rstrip())
+    more = f" {_larger_limit(trainer)}" if finished else ""
+    print(f"Sample:  {PROGRAM} sample {shlex.quote(_shown(run.last))} --num_samples 64 --output {output}")
+    print(f"Resume:  {PROGRAM} resume {shlex.quote(_shown(run.path))}{more}")
 
 
-def _more(trainer: pl.Trainer) -> str:
-    """Return the flag that gives a finished run room to go on."""
+def _latest(paths: Sequence[Path]) -> Path | None:
+    return paths[-1] if paths else None
+
+
+def _larger_limit(trainer: pl.Trainer) -> str:
+    """Return the option that lets a finished run continue."""
     if trainer.max_steps != -1:
         return f"--trainer.max_steps {2 * trainer.max_steps}"
     return f"--trainer.max_epochs {2 * (trainer.max_epochs or 1)}"
 
 
-def folder_of(trainer: pl.Trainer) -> Path:
-    """Return the run's folder, which Lightning's ``trainer.log_dir`` gives only to all processes together."""
-    return Path((trainer.loggers[0].log_dir if trainer.loggers else None) or trainer.default_root_dir)
-
-
-def shown(path: str | Path) -> str:
-    """Return a path as short as it can be written."""
-    path = Path(path)
+def _shown(path: Path) -> str:
+    """Return a path relative to the working folder where it is inside."""
     return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)

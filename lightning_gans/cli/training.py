@@ -1,4 +1,4 @@
-"""LightningCLI with recipes by name, our callbacks as top-level keys, and a folder for each run."""
+"""LightningCLI with recipes by name, the package's callbacks as top-level keys, and a folder for each run."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from typing import Any
 
 import torch
 
-from lightning_gans._lightning import CheckpointIO, CSVLogger, LambdaCallback, SLURMEnvironment, pl
+from lightning_gans._lightning import (
+    NAMESPACE,
+    CheckpointIO,
+    CSVLogger,
+    LambdaCallback,
+    SLURMEnvironment,
+    csv_logger_settings,
+    pl,
+)
 from lightning_gans.callbacks import ProgressBar
 from lightning_gans.callbacks.graceful_stop import slurm_job
 from lightning_gans.cli import resume
-from lightning_gans.cli.lightning_cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning_gans.cli.lightning_cli import LightningArgumentParser, SafeLightningCLI, SaveConfigCallback
 from lightning_gans.cli.outputs import open_output
-from lightning_gans.cli.parsing import CALLBACKS, RecipeAction, TrainingParser
-from lightning_gans.cli.summary import find_commit, folder_of, print_summary, write_record
-from lightning_gans.cli.trainer_settings import check_seed, check_trainer
+from lightning_gans.cli.parsing import CALLBACKS, OFF, RecipeAction, TrainingParser, check_settings
+from lightning_gans.cli.run_folder import RunFolder
+from lightning_gans.cli.summary import find_commit, print_summary, write_record
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.io.csv_logger import RunLogger
@@ -29,32 +37,32 @@ from lightning_gans.models import GenerativeModule
 
 
 def _quiet() -> None:
-    """Silence what Lightning says of every run of ours, and what has no meaning for it."""
+    """Silence messages of Lightning that every run would print."""
     for message in (
         ".*does not have many workers.*",  # the images are in memory
         ".*args parameter is intended to run from within Python.*",
         ".*in eval mode at the start of training.*",  # the moving averages
-        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # Lightning's own, with torch from 2.13 on
+        ".*`isinstance\\(treespec, LeafSpec\\)` is deprecated.*",  # within Lightning, with torch 2.13
     ):
         warnings.filterwarnings("ignore", message)
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(
-        lambda record: "Tip:" not in record.getMessage()
-    )
+    logging.getLogger(f"{NAMESPACE}.utilities.rank_zero").addFilter(lambda record: "Tip:" not in record.getMessage())
 
 
-class TrainingCLI(LightningCLI):
-    """LightningCLI with recipes by name, our callbacks as top-level keys, and a run's folder.
+class TrainingCLI(SafeLightningCLI):
+    """LightningCLI with recipes by name, the package's callbacks as top-level keys, and a folder for each run.
 
-    The folder is ``runs/<recipe>/version_N``, unless the recipe's first logger is a CSVLogger with a place
-    of its own; a run that is resumed goes on in its own. Under SLURM it is ``slurm_<job>``, which every process
-    knows without asking, and the job again after it was put back into the queue.
+    The folder is ``runs/<recipe>/version_N``, or that of a configured CSVLogger. A resumed run keeps its folder. Under
+    SLURM it is ``slurm_<job>``, which all processes agree on, also after the job was requeued.
+
+    Callbacks, progress bar and checkpoints of the package are defaults: one of the same kind in ``trainer.callbacks``
+    replaces them.
 
     Args:
         words: The command line.
-        run: The folder of the run that is resumed; by default what ``--ckpt_path`` lies in.
+        run: The run to resume; by default that of ``--ckpt_path``.
     """
 
-    def __init__(self, words: list[str], run: Path | None = None) -> None:
+    def __init__(self, words: list[str], run: RunFolder | None = None) -> None:
         _quiet()
         self.words = words
         self.run = run
@@ -67,165 +75,158 @@ class TrainingCLI(LightningCLI):
             subclass_mode_data=True,
             seed_everything_default=42,
             parser_class=TrainingParser,
-            auto_configure_optimizers=False,  # with manual optimization `--optimizer` would only break things
+            auto_configure_optimizers=False,  # `--optimizer` does not work with manual optimization
             load_from_checkpoint_support=False,  # checkpoints describe their model themselves
             save_config_callback=_SaveConfig,
             save_config_kwargs={"save_to_log_dir": False},
             args=words,
         )
 
-    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's knows no command line
-        """Return the command that was given: each parser takes a fifth of a second to make."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning
+        """Return only the command that was given: each one's parser takes 0.2 s to make."""
         return {self.words[0]: super().subcommands()[self.words[0]]}
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """Make a parser that knows recipes by name."""
-        parser = self.parser_class(allow_abbrev=False, **kwargs)  # an abbreviation is a typo until proven otherwise
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=RecipeAction,
-            help="a recipe, by name or path; later ones override earlier ones",
-        )
+        """Make a parser that finds recipes by name."""
+        parser = self.parser_class(allow_abbrev=False, **kwargs)
+        help = "a recipe, by name or path; later ones override earlier ones"
+        parser.add_argument("-c", "--config", action=RecipeAction, help=help)
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the callbacks that recipes and overlays set, and the warm start."""
+        """Add the callbacks and the warm start."""
         for key, callback in CALLBACKS.items():
-            parser.add_class_arguments(callback, key)
+            parser.add_class_arguments(callback, key, instantiate=False)
+            parser.add_argument(f"--{key}.enabled", type=bool, default=key not in OFF, help="use this callback")
         parser.add_argument("--init_from", type=str | None, help="start from the weights of this checkpoint")
 
+    @property
+    def settings(self) -> Any:
+        """The parsed settings of the command."""
+        return self.config[self.config.subcommand]
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the command line, and refuse a seed that there is not before it is used."""
+        """Parse the command line, and check what Lightning would use before it checks it."""
         super().parse_arguments(parser, args)
-        check_seed(self.config[self.config.subcommand].seed_everything)
+        check_settings(self.settings)
 
     def instantiate_classes(self) -> None:
-        """Build everything, with a checkpoint's model where one is named, and note how its networks were named."""
-        check_trainer(self._get(self.config, "trainer"))
+        """Make everything, with the model of a checkpoint if there is one."""
         self._find_checkpoint()
         super().instantiate_classes()
-        init_args = self._get(self.config, "model").get("init_args")
-        self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))
-
-    def _parse_ckpt_path(self) -> None:
-        """Do not let Lightning read the checkpoint: it imports the class that stands in there, before any check."""
+        init_args = self.settings.model.get("init_args")
+        self.model.note_arguments(**(init_args.as_dict() if init_args is not None else {}))  # networks by class path
 
     def _find_checkpoint(self) -> None:
-        """Find what is resumed or evaluated, take over its model, and in a fit its folder and its loggers' runs."""
-        config, fitting = self.config[self.subcommand], self.subcommand == "fit"
+        """Find the checkpoint to resume or evaluate, and adopt its model; in a fit also its folder and loggers."""
+        config, fitting = self.settings, self.subcommand == "fit"
         if fitting and config.ckpt_path is None and SLURMEnvironment.detect():
-            # This job, put back into the queue: it is started with the same words.
-            run = Path("runs") / self._recipe() / str(_slurm_version())
-            last = resume.last_checkpoint(run, config.checkpoint.dirpath)
-            if last.is_file() and (run / resume.CONFIG).is_file():
-                config.ckpt_path, self.run = str(last), run
-        if config.ckpt_path is None:
-            if not fitting:
-                raise SettingError(f"{self.subcommand} needs a trained model: name its checkpoint by --ckpt_path.")
-            return
+            # A requeued job runs the same command again.
+            run = RunFolder(Path("runs", self._recipe(), str(_slurm_version())), config.checkpoint.dirpath)
+            if run.last.is_file() and run.config.is_file():
+                config.ckpt_path, self.run = str(run.last), run
         path = config.ckpt_path
+        if path is None:
+            if not fitting:
+                message = f"{self.subcommand} needs a trained model: give its checkpoint with --ckpt_path."
+                raise SettingError(message, setting="ckpt_path")
+            return
         if not Path(path).exists():
-            raise DataError(f"ckpt_path is {path}, which does not exist.")
+            raise DataError(f"ckpt_path is {path}, which does not exist.", setting="ckpt_path", value=path)
         about = resume.adopt_model(config, path, self.words)
         if fitting:
-            self.run = self.run or resume.run_of(path)
+            self.run = self.run or RunFolder.of_checkpoint(path)
             if self.run is not None:
                 resume.continue_loggers(config, about)
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """Build the trainer with our callbacks, our checkpoints, and with a CSV logger before all others."""
-        config = self._get(self.config_init, "trainer")
-        self.callbacks = {key: self._get(self.config_init, key) for key in CALLBACKS}
-        # Ours saves last of all: what it writes then holds what the others have just done.
-        checkpoint = self.callbacks["checkpoint"]
-        callbacks = [callback for callback in self.callbacks.values() if callback.enabled and callback != checkpoint]
-        own = config.callbacks or []
-        callbacks += own if isinstance(own, list) else [own]
-        if config.enable_progress_bar is not False:
-            callbacks.append(ProgressBar())
-        callbacks.append(LambdaCallback(on_train_start=self._note_start))
-        if checkpoint.enabled:
-            callbacks.append(checkpoint)
-        else:
-            kwargs["enable_checkpointing"] = False
-        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
-        plugins = [plugin for plugin in plugins if plugin is not None]
+        """Make the trainer with the package's callbacks and checkpoint I/O, and with a CSV logger first."""
+        made = self.config_init[self.subcommand]
+        plugins = [plugin for plugin in _listed(made.trainer.plugins) if plugin is not None]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        return super().instantiate_trainer(callbacks=callbacks, logger=self._loggers(config.logger), **kwargs)
+        self.callbacks = self._callbacks(made)
+        if not any(isinstance(callback, pl.callbacks.Checkpoint) for callback in self.callbacks):
+            kwargs["enable_checkpointing"] = False
+        return super().instantiate_trainer(
+            callbacks=self.callbacks, logger=self._loggers(made.trainer.logger), **kwargs
+        )
+
+    def _callbacks(self, made: Any) -> list[pl.Callback]:
+        """Return the configured callbacks, and the package's where none of the same kind is configured."""
+        own = _listed(made.trainer.callbacks or [])
+        defaults: list[tuple[type, pl.Callback]] = []
+        for key, callback in CALLBACKS.items():
+            options = made[key].as_dict()
+            if options.pop("enabled"):
+                kind = pl.callbacks.Checkpoint if issubclass(callback, pl.callbacks.Checkpoint) else callback
+                defaults.append((kind, callback(**options)))
+        if made.trainer.enable_progress_bar is not False:
+            defaults.append((pl.callbacks.ProgressBar, ProgressBar()))
+        ours = [default for kind, default in defaults if not any(isinstance(callback, kind) for callback in own)]
+        note_start = LambdaCallback(on_train_start=self._note_start)
+        # Lightning runs checkpoints last, after what the other callbacks have changed.
+        return [*ours, *own, note_start]
 
     def _loggers(self, configured: Any) -> Any:
-        """Put a CSV logger first, which gives the run its folder; ``logger: false`` means none at all."""
+        """Put the CSV logger of the run's folder first; ``logger: false`` disables all."""
         if configured is False:
             return False
-        loggers = [] if configured in (None, True) else configured
-        loggers = loggers if isinstance(loggers, list) else [loggers]
+        loggers = [] if configured in (None, True) else _listed(configured)
         own = next((logger for logger in loggers if isinstance(logger, CSVLogger)), None)
         if self.run is not None:
-            first = RunLogger(self.run.parent.parent, self.run.parent.name, self.run.name)
+            path = self.run.path
+            first = RunLogger(path.parent.parent, path.parent.name, path.name)
         elif own is not None:
-            first = RunLogger(own.save_dir, own.name, own._version, own._prefix)
+            first = RunLogger(**csv_logger_settings(own))
         else:
             first = RunLogger("runs", self._recipe(), _slurm_version())
         return [first, *(logger for logger in loggers if logger is not own)]
 
     def _recipe(self) -> str:
-        """Return the name that a run of this configuration goes by."""
-        given = self._get(self.config, "config") or []
-        return Path(str(given[0])).stem if given else str(self._get(self.config, "model").class_path).lower()
+        """Return the name for runs of this configuration."""
+        given = self.settings.get("config") or []
+        return Path(str(given[0])).stem if given else str(self.settings.model.class_path).lower()
 
     def before_fit(self) -> None:
-        """Start from another checkpoint's weights where asked to; clear away what a killed run has left."""
+        """Check what can be checked before training, and load the weights of ``init_from``."""
         self._check_shapes()
         if self.run is not None and self.trainer.is_global_zero:
-            for left in self.run.rglob(".*.tmp"):
-                left.unlink(missing_ok=True)
-        if self._get(self.config, "ckpt_path") is not None:
+            self.run.remove_temporary_files()
+        if self.settings.ckpt_path is not None:
             return
-        self._check_place()
-        init_from = self._get(self.config, "init_from")
-        if init_from is not None:
-            self.model.load_weights(init_from)
+        self._check_overwrite()
+        if self.settings.init_from is not None:
+            self.model.load_weights(self.settings.init_from)
 
     def before_validate(self) -> None:
-        """Refuse what cannot work before anything is loaded."""
+        """Check what can be checked before anything is loaded."""
         self._check_shapes()
 
     before_test = before_predict = before_validate
 
-    def _check_place(self) -> None:
-        """Do not let a new run write over another's checkpoint, where it has no folder of its own for them."""
-        checkpoint = self.callbacks["checkpoint"]
-        last = resume.last_checkpoint(folder_of(self.trainer), checkpoint.dirpath)
-        if checkpoint.enabled and last.is_file() and not self._get(self.config, "trainer").fast_dev_run:
+    def _check_overwrite(self) -> None:
+        """Raise :class:`DataError` if a new run would overwrite the checkpoint of another."""
+        last = RunFolder.of_trainer(self.trainer, self.settings.checkpoint.dirpath).last
+        if self.settings.checkpoint.enabled and last.is_file() and not self.settings.trainer.fast_dev_run:
             raise DataError(
-                f"{last} is there already: go on from it with --ckpt_path, or give the new run a folder of its own "
-                "(checkpoint.dirpath, or its logger's name and version)."
+                f"{last} already exists: resume it with --ckpt_path, or use another folder for the new run "
+                "(checkpoint.dirpath, or the name and version of its logger).",
+                setting=str(last),
             )
 
     def _check_shapes(self) -> None:
-        """Compare the images of the model and of the data, where the data says what they are."""
-        ours, theirs = self.model.image_shape, getattr(self.datamodule, "image_shape", None)
-        if theirs is not None and tuple(theirs) != tuple(ours):
-            raise SettingError(
-                f"model.image_shape is {list(ours)}, but the images of {type(self.datamodule).__name__} are "
-                f"{list(theirs)}: set --model.image_shape '{list(theirs)}', or other data."
-            )
+        """Compare the images and classes of the model with those that the data module states."""
+        data, model = type(self.datamodule).__name__, self.model
+        shape = getattr(self.datamodule, "image_shape", None)
+        if shape is not None and tuple(shape) != tuple(model.image_shape):
+            raise _mismatch("image_shape", list(model.image_shape), f"the images of {data} are", list(shape))
         classes = getattr(self.datamodule, "num_classes", None)
-        if classes == 0 < self.model.num_classes:
-            raise SettingError(
-                f"model.num_classes is {self.model.num_classes}, but {type(self.datamodule).__name__} has no labels "
-                "here: set --model.num_classes 0, or other data."
-            )
-        if classes is not None and 0 < self.model.num_classes < classes:
-            raise SettingError(
-                f"model.num_classes is {self.model.num_classes}, but {type(self.datamodule).__name__} has "
-                f"{classes} classes: set --model.num_classes {classes}."
-            )
+        if classes == 0 < model.num_classes or (classes is not None and 0 < model.num_classes < classes):
+            raise _mismatch("num_classes", model.num_classes, f"the number of classes of {data} is", classes)
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; a run that is told to stop leaves by ``SystemExit``, and then too the user learns what there is."""
+        """Train, and write the record and the summary, also of a run that a signal stops by ``SystemExit``."""
         started = time.monotonic()
         try:
             self.trainer.fit(**kwargs)
@@ -233,33 +234,31 @@ class TrainingCLI(LightningCLI):
             self._end(started, finished=False)
             raise
         except Exception:
-            with contextlib.suppress(Exception):  # what the user has to learn is why the fit failed
+            with contextlib.suppress(Exception):  # do not hide why the fit failed
                 self._record(time.monotonic() - started)
             raise
-        if self.from_step is None:  # it had no room to go on
+        if self.from_step is None:  # the run had already reached its limit
             self._note_start(self.trainer)
         self._end(started, finished=True)
 
     def _note_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Note where the training starts, once a checkpoint is read, and of which commit."""
+        """Note the first update, once a checkpoint is loaded, and the commit of the code."""
         self.from_step = trainer.global_step
         if trainer.is_global_zero:
             self.commit = find_commit()
 
     def _end(self, started: float, finished: bool) -> None:
-        """Write down how the run was made, and say what there is."""
+        """Write the record and print the summary."""
         seconds = time.monotonic() - started
         self._record(seconds)
-        if self.trainer.is_global_zero and not self._get(self.config, "trainer").fast_dev_run:
-            print_summary(self.trainer, self.callbacks, seconds, finished)
+        if self.trainer.is_global_zero and not self.settings.trainer.fast_dev_run:
+            print_summary(self.trainer, seconds, finished)
 
     def _record(self, seconds: float) -> None:
-        """Write down how the run was made; what ended before its first batch has made nothing of it."""
-        if self.from_step is None or not self.trainer.loggers or self._get(self.config, "trainer").fast_dev_run:
+        """Write the record, unless the fit ended before its first update or has no folder."""
+        if self.from_step is None or not self.trainer.loggers or self.settings.trainer.fast_dev_run:
             return
-        if self.trainer.global_step == 0:  # it failed in its first update
-            return
-        if self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and self.trainer.global_step > 0:
             write_record(self.trainer, self.words, seconds, self.from_step, self.commit)
 
     def predict(self, **kwargs: Any) -> None:
@@ -268,8 +267,8 @@ class TrainingCLI(LightningCLI):
         if not predictions:
             return
         made = torch.cat([batch for batch in predictions if isinstance(batch, torch.Tensor)]).cpu()
-        rank = f"_rank{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
-        path = Path(self.trainer.log_dir or ".") / f"predictions{rank}.npz"
+        run = RunFolder(self.trainer.log_dir or ".")
+        path = run.predictions(self.trainer.global_rank if self.trainer.world_size > 1 else None)
         with open_output(path, len(made), tuple(made.shape[1:])) as write:
             write(made)
         if made.dim() != 4:
@@ -280,9 +279,9 @@ class TrainingCLI(LightningCLI):
 
 
 class _SaveConfig(SaveConfigCallback):
-    """Writes ``config.yaml`` whole; that of a fit without the checkpoint that it goes on from.
+    """Write ``config.yaml`` whole, and that of a fit without the checkpoint that it resumes.
 
-    That of a run that goes on is replaced after the first update: until then the new one may be refused.
+    The file of a resumed run is replaced after the first update, as the new settings may still be rejected before.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -293,7 +292,7 @@ class _SaveConfig(SaveConfigCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Write the file of a run that goes on."""
+        """Write the file of a resumed run."""
         if not self.already_saved and trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
         self.already_saved = True
@@ -303,13 +302,20 @@ class _SaveConfig(SaveConfigCallback):
         config = self.config.clone()
         if stage == "fit":
             config.ckpt_path = None
-        with replacing(folder_of(trainer) / resume.CONFIG) as file:
-            file.write(self.parser.dump(config, skip_none=False).encode())
+        with replacing(RunFolder.of_trainer(trainer).config) as file:
+            file.write(self.parser.dump(config, skip_unset=False).encode())
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _mismatch(name: str, ours: Any, what: str, theirs: Any) -> SettingError:
+    message = f"model.{name} is {ours}, but {what} {theirs}: set --model.{name} '{theirs}', or use other data."
+    return SettingError(message, setting=f"model.{name}", value=ours, allowed=theirs)
 
 
 def _slurm_version() -> str | None:
-    """Return the name of this SLURM job's run; None outside of SLURM, where runs are numbered."""
-    if not SLURMEnvironment.detect():
-        return None
-    job = slurm_job()
+    """Return the name of this SLURM job's run; None outside SLURM, where runs are numbered."""
+    job = slurm_job() if SLURMEnvironment.detect() else None
     return None if job is None else f"slurm_{job}"

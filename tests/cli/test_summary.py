@@ -13,18 +13,8 @@ from lightning_gans.cli import summary
 from lightning_gans.cli.commands import recipes
 from lightning_gans.cli.main import main
 
-TINY = [
-    "-c",
-    "quickstart",
-    "-c",
-    "fast",
-    "--model.width",
-    "4",
-    "--samples.enabled",
-    "false",
-    "--metrics.enabled",
-    "false",
-]
+TINY = ["-c", "quickstart", "-c", "fast", "--model.width", "4"]
+TINY += ["--samples.enabled", "false", "--metrics.enabled", "false"]
 
 
 def fits(run):
@@ -86,10 +76,10 @@ def test_what_to_do_next_can_be_pasted_into_a_shell(tmp_path, monkeypatch, capsy
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my recipe.yaml").write_text((recipes.folder() / "quickstart.yaml").read_text())
     main(["fit", "-c", "my recipe.yaml", *TINY[2:]])
-    sample, go_on = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    sample, resume = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
     run = "runs/my recipe/version_0"
     assert sample[:4] == ["Sample:", "lightning-gans", "sample", f"{run}/checkpoints/last.ckpt"]
-    assert go_on[:4] == ["Go", "on:", "lightning-gans", "resume"] and go_on[4] == run
+    assert resume[:4] == ["Resume:", "lightning-gans", "resume", run]
 
 
 def test_a_run_without_a_folder_leaves_no_record(tmp_path, monkeypatch):

@@ -1,1 +1,1 @@
-"""Commands on a checkpoint or a recipe; each file has ``add_arguments(parser)`` and ``run(args)``."""
+"""Our own commands: each module has a function ``run`` that takes the options of the command."""

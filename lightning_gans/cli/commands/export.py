@@ -1,15 +1,14 @@
-"""``lightning-gans export``: a model as a file that needs nothing of ours: ONNX, ``torch.export`` or safetensors."""
+"""``lightning-gans export``: a model as ONNX, ``torch.export`` or safetensors, to use without this package."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import hashlib
 import io
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,69 +16,65 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import lightning_gans
-from lightning_gans.cli.outputs import add_model_arguments, load_model
-from lightning_gans.errors import DataError, SettingError
+from lightning_gans._version import __version__
+from lightning_gans.cli.outputs import load_model
+from lightning_gans.cli.run_folder import RunFolder, read_json
+from lightning_gans.errors import DataError, SettingError, invalid
 from lightning_gans.io.files import check_writable, replacing
 from lightning_gans.models import GenerativeModule
+from lightning_gans.training.checkpoint_format import public_name
 
 _EXAMPLE, _CHECKED = 2, (1, 3, 8)
-"""Rows of the batch that the model is traced with, and of those that the export is compared on."""
+"""Batch sizes that the model is traced and compared with."""
 
 _TOLERANCE = 1e-4
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Define the command line."""
-    add_model_arguments(parser, device=False)
-    parser.add_argument(
-        "--output", required=True, help="FILE.onnx, FILE.pt2 or FILE.safetensors; beside it a card, FILE.onnx.json …"
-    )
-    parser.add_argument("--encoder", action="store_true", help="write a VAE's encoder, not what makes images")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Write the model and its card, after it was read back and compared."""
-    output = Path(args.output)
-    if output.suffix not in _FORMATS:
-        raise SettingError(f"--output is {args.output!r}: give a name that ends in {', '.join(_FORMATS)}.")
-    check_writable(output)
-    card_file = check_writable(output.with_name(f"{output.name}.json"))
-    model = load_model(args).float()
-    if args.encoder and not hasattr(model, "encode"):
-        raise SettingError(f"--encoder: a {type(model).__name__} has none.")
+def run(checkpoint: str, output: str, encoder: bool = False, ema: bool = True, imports: Sequence[str] = ()) -> None:
+    """Write the model and its card, after reading it back and comparing the outputs."""
+    path = Path(output)
+    if path.suffix not in _FORMATS:
+        raise invalid("--output", output, f"a name that ends in {', '.join(_FORMATS)}")
+    check_writable(path)
+    card_file = check_writable(path.with_name(f"{path.name}.json"))
+    model = load_model(checkpoint, "cpu", imports).float()
+    if encoder and not hasattr(model, "encode"):
+        raise SettingError(f"--encoder: a {type(model).__name__} has no encoder.", setting="--encoder")
     with torch.no_grad(), model.evaluating():
-        exported = Exported(model, encoder=args.encoder, ema=not args.no_ema).eval()
-        content, run_again = _written(exported, output.suffix)
+        exported = Exported(model, encoder=encoder, ema=ema).eval()
+        content, run_again = _export(exported, path.suffix)
         difference = _largest_difference(exported, run_again)
     if not difference <= _TOLERANCE:
-        raise DataError(f"{output} was not written: what was exported differs from the model by {difference:.2g}.")
-    with replacing(output) as file:
+        message = f"{path} was not written: the outputs of the export differ from the model's by {difference:.2g}."
+        raise DataError(message, setting=str(path), value=difference, allowed=_TOLERANCE)
+    with replacing(path) as file:
         file.write(content)
-    card = _card(args, model, exported, output, content, difference)
+    file_facts = {"format": 1, "file": path.name, "sha256": hashlib.sha256(content).hexdigest()}
+    card = file_facts | _card(model, exported, checkpoint) | {"largest_difference": difference}
     with replacing(card_file) as file:
         file.write(json.dumps(card, indent=2).encode())
-    print(f"{output}, which differs from the model by {difference:.1g} at most; {card_file}")
+    print(f"{path}, which differs from the model by at most {difference:.1g}; {card_file}")
 
 
 class Exported(nn.Module):
-    """What maps latents to images, or images to latents, with the networks that this takes and no others.
+    """The map from latents to images, or from images to latents, with only the networks that it needs.
 
     Args:
         model: The model, whose networks are shared.
-        encoder: Whether it is the way from images to the means and log-variances of their latents.
-        ema: Whether to take the moving averages of the weights.
+        encoder: Whether to map images to the means and log-variances of their latents.
+        ema: Whether to use the moving averages of the weights.
     """
 
     def __init__(self, model: Any, *, encoder: bool, ema: bool) -> None:
         super().__init__()
         self.call = model.encode if encoder else model.decode
         self.ema = ema
+        self.averaged = ema and model.ema_half_life > 0
         self.input_name = "images" if encoder else "latents"
         self.output_names = ["mean", "log_variance"] if encoder else ["images"]
         self.input_shape = tuple(model.image_shape) if encoder else (model.latent_dim,)
         self.num_classes = model.num_classes
-        # Which of the networks are called is seen by calling them.
+        # Call the networks to find out which ones are needed.
         called: list[str] = []
         networks = {name: model.averaged(name, ema) for name in model.averaged_networks}
         hooks = [
@@ -93,7 +88,7 @@ class Exported(nn.Module):
             self.add_module(name, networks[name])
 
     def example(self, num: int) -> tuple[Tensor, ...]:
-        """Return inputs for ``num`` rows."""
+        """Return a batch of ``num`` inputs."""
         inputs = torch.randn(num, *self.input_shape, generator=torch.Generator().manual_seed(num))
         if self.input_name == "images":
             inputs = inputs.tanh()
@@ -104,12 +99,12 @@ class Exported(nn.Module):
         return self.call(inputs, labels, ema=self.ema)
 
 
-_Written = tuple[bytes, Callable[[tuple[Tensor, ...]], Any]]
-"""What is written, and a function that reads it and calls what it holds."""
+_Export = tuple[bytes, Callable[[tuple[Tensor, ...]], Any]]
+"""The content of the file, and a function that calls the exported model."""
 
 
-def _onnx(exported: Exported) -> _Written:
-    """Trace to ONNX, and run it with onnxruntime."""
+def _onnx(exported: Exported) -> _Export:
+    """Export to ONNX; run with onnxruntime."""
     import onnxruntime
 
     names = [exported.input_name, "labels"][: 1 + (exported.num_classes > 0)]
@@ -134,8 +129,8 @@ def _onnx(exported: Exported) -> _Written:
     return content, run
 
 
-def _pt2(exported: Exported) -> _Written:
-    """Trace with ``torch.export``, and read it back."""
+def _pt2(exported: Exported) -> _Export:
+    """Export with ``torch.export``; run what is read back."""
     with _quiet():
         program = torch.export.export(
             exported, exported.example(_EXAMPLE), dynamic_shapes=_dynamic(exported), strict=False
@@ -151,8 +146,8 @@ def _pt2(exported: Exported) -> _Written:
     return buffer.getvalue(), run
 
 
-def _safetensors(exported: Exported) -> _Written:
-    """Write the weights, and call the networks with what is read back."""
+def _safetensors(exported: Exported) -> _Export:
+    """Export the weights; call the networks with what is read back."""
     from safetensors.torch import load, save
 
     content = save({name: tensor.contiguous() for name, tensor in exported.state_dict().items()})
@@ -162,27 +157,28 @@ def _safetensors(exported: Exported) -> _Written:
 _FORMATS = {".onnx": _onnx, ".pt2": _pt2, ".safetensors": _safetensors}
 
 
-def _written(exported: Exported, suffix: str) -> _Written:
-    """Return what is to be written; a model that runs and cannot be traced is no mistake, and is told so."""
+def _export(exported: Exported, suffix: str) -> _Export:
+    """Export a model; raise :class:`DataError` if it cannot be traced."""
     try:
         return _FORMATS[suffix](exported)
     except Exception as error:
         if suffix == ".safetensors":
             raise
-        why = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]  # of ONNX: torch.export's
+        why = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]  # torch.export's for ONNX
         kind = "ONNX" if suffix == ".onnx" else suffix
-        raise DataError(f"the model cannot be exported as {kind}: {why[0]}; try .safetensors.") from error
+        message = f"the model cannot be exported as {kind}: {why[0]}; try .safetensors."
+        raise DataError(message, setting="--output", value=suffix) from error
 
 
 def _dynamic(exported: Exported) -> Any:
-    """Say that batches may have any size."""
+    """Declare that batches may have any size."""
     batch = torch.export.Dim("batch", min=1)
     return ({0: batch}, {0: batch} if exported.num_classes > 0 else None)[: 1 + (exported.num_classes > 0)]
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what torch says of its own insides while it traces."""
+    """Silence torch's messages about tracing."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -198,7 +194,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _largest_difference(exported: Exported, run: Callable[[tuple[Tensor, ...]], Any]) -> float:
-    """Compare what was exported with the model, on batches of several sizes."""
+    """Compare the export with the model on batches of several sizes."""
     differences = []
     for num in _CHECKED:
         inputs = exported.example(num)
@@ -207,56 +203,44 @@ def _largest_difference(exported: Exported, run: Callable[[tuple[Tensor, ...]], 
     return max(differences)
 
 
-def _card(
-    args: argparse.Namespace,
-    model: GenerativeModule,
-    exported: Exported,
-    output: Path,
-    content: bytes,
-    difference: float,
-) -> dict[str, Any]:
-    """Return what a user of the file has to know of it."""
+def _card(model: GenerativeModule, exported: Exported, checkpoint: str) -> dict[str, Any]:
+    """Return the model card."""
     inputs = {exported.input_name: {"dtype": "float32", "shape": ["batch", *exported.input_shape]}}
     if exported.num_classes > 0:
         inputs["labels"] = {"dtype": "int64", "shape": ["batch"], "range": [0, exported.num_classes - 1]}
     pictures = {"dtype": "float32", "shape": ["batch", *model.image_shape], "range": [-1, 1]}
     codes = {"dtype": "float32", "shape": ["batch", model.latent_dim]}
-    averaged = not args.no_ema and model.ema_half_life > 0
+    encoder = exported.input_name == "images"
     return {
-        "format": 1,
-        "file": output.name,
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "class": f"{type(model).__module__}.{type(model).__qualname__}",
+        "class": public_name(type(model)),
         "hyperparameters": model.arguments,
         "networks": sorted(name for name, _ in exported.named_children()),
-        "averaged_weights": averaged,
-        "inputs": inputs if args.encoder else inputs | {"latents": codes | {"distribution": "standard normal"}},
-        "outputs": {"mean": codes, "log_variance": codes} if args.encoder else {"images": pictures},
-        "largest_difference": difference,
+        "averaged_weights": exported.averaged,
+        "inputs": inputs if encoder else inputs | {"latents": codes | {"distribution": "standard normal"}},
+        "outputs": {"mean": codes, "log_variance": codes} if encoder else {"images": pictures},
         "step": model.weights_step,
         "images_seen": model.images_seen,
         "evaluation": _evaluation(
-            Path(args.checkpoint), model.weights_step, averaged if model.ema_half_life > 0 else None
+            checkpoint, model.weights_step, exported.averaged if model.ema_half_life > 0 else None
         ),
-        "lightning_gans": lightning_gans.__version__,
+        "lightning_gans": __version__,
         "torch": str(torch.__version__),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
-def _evaluation(checkpoint: Path, step: int, ema: bool | None) -> Mapping[str, Any] | None:
-    """Return the scores that a run's folder holds for a checkpoint's weights, with the protocol they were made under.
+def _evaluation(checkpoint: str, step: int, ema: bool | None) -> dict[str, Any] | None:
+    """Return the scores, with their protocol, that a run's folder has for a checkpoint.
 
     Args:
         checkpoint: The checkpoint.
-        step: Of its weights.
-        ema: Whether they are the moving average; None where there is no difference.
+        step: The update of its weights.
+        ema: Whether the exported weights are the moving average; None if there is no difference.
     """
-    path = checkpoint.absolute().parent.parent / "metrics" / f"step={step:07d}.json"
+    found = read_json(RunFolder(Path(checkpoint).absolute().parent.parent).scores(step))
     try:
-        found = json.loads(path.read_bytes())
         scored = {found["protocol"][name] for name in ("ema", "likelihood_ema") if name in found["protocol"]} or {True}
-        told = {name: found[name] for name in ("stage", "scores", "protocol")}
-        return told if ema is None or scored == {ema} else None
-    except (OSError, ValueError, KeyError, TypeError):
+        evaluation = {name: found[name] for name in ("stage", "scores", "protocol")}
+    except (KeyError, TypeError):
         return None
+    return evaluation if ema is None or scored == {ema} else None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
@@ -12,7 +11,7 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def folder() -> Path:
-    """Return the folder of the recipes: in the wheel, or beside the package in a source checkout."""
+    """Return the folder of the recipes: inside the installed package, or beside it in a source checkout."""
     inside = _PACKAGE / "recipes"
     return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
 
@@ -26,7 +25,7 @@ def find(name: str) -> Path:
     """Return the file of a recipe, given as a path or as a bare name.
 
     Raises:
-        SettingError: There is neither such a file nor such a recipe.
+        SettingError: There is no such file and no such recipe.
     """
     path = Path(name)
     if path.is_file():
@@ -35,11 +34,12 @@ def find(name: str) -> Path:
     if packaged.is_file():
         return packaged
     known = names()
-    raise SettingError(f"{name!r} is neither a file nor a recipe.{nearest(name, known)}\nRecipes: {', '.join(known)}.")
+    message = f"{name!r} is not a file or a recipe.{nearest(name, known)}\nRecipes: {', '.join(known)}."
+    raise SettingError(message, setting="config", value=name, allowed=known)
 
 
 def header(path: Path) -> dict[str, str]:
-    """Read the comment at the head of a recipe: its ``title``, and what stands behind ``key:`` in it."""
+    """Read the comment at the top of a recipe: its ``title``, and the text after each ``key:``."""
     fields: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -53,15 +53,10 @@ def header(path: Path) -> dict[str, str]:
     return fields
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Define the command line."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="print this recipe")
-
-
-def run(args: argparse.Namespace) -> None:
-    """Print one recipe, or the table of all."""
-    if args.name is not None:
-        print(find(args.name).read_text(encoding="utf-8"), end="")
+def run(name: str | None = None) -> None:
+    """Print one recipe, or a table of all."""
+    if name is not None:
+        print(find(name).read_text(encoding="utf-8"), end="")
         return
     from rich.console import Console
     from rich.table import Table
@@ -69,12 +64,12 @@ def run(args: argparse.Namespace) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("recipe", "what it trains", "minutes", "memory", "score"):
         table.add_column(column, no_wrap=column == "recipe")
-    for name in names():
-        fields = header(folder() / f"{name}.yaml")
-        # "measured:  1.2 min; 0.9 GB; what was scored, and how"
+    for recipe in names():
+        fields = header(folder() / f"{recipe}.yaml")
+        # "measured:  1.2 min; 0.9 GB; the score and its protocol"
         measured = [part.strip() for part in fields.get("measured", "").split(";", 2)]
         minutes, memory, score = [*measured, "", "", ""][:3]
         title = fields.get("title", "")
-        table.add_row(name, title, minutes.removesuffix(" min"), memory, score)
+        table.add_row(recipe, title, minutes.removesuffix(" min"), memory, score)
     Console().print(table)
     print("\nTrain one:  lightning-gans fit -c quickstart      Read one:  lightning-gans recipes quickstart")

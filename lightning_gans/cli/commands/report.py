@@ -1,24 +1,21 @@
-"""``lightning-gans report``: a run as one page of HTML that needs no network and no other file."""
+"""``lightning-gans report``: a run as one HTML page that needs no network and no other file."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import csv
 import html
 import io
-import json
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_gans.cli.run_folder import RunFolder, read_json, step_of
 from lightning_gans.errors import DataError
 from lightning_gans.io.files import check_writable, replacing
 
 _MOST_PICTURES = 12
-_STEP = re.compile(r"step=[0-9]+")
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1100px; margin: 2em auto;
        padding: 0 1em; }
@@ -31,42 +28,35 @@ figure { margin: 0; } figcaption { color: #666; font-size: 13px; } .pictures img
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Define the command line."""
-    parser.add_argument("run", metavar="RUN", type=Path, help="a run's folder, runs/<recipe>/version_N")
-    parser.add_argument("--output", metavar="FILE.html", help="default: report.html in the run's folder")
-
-
-def run(args: argparse.Namespace) -> None:
+def run(run: str, output: str | None = None) -> None:
     """Write the page."""
-    folder: Path = args.run
-    if not folder.is_dir():
-        raise DataError(f"{folder} is no folder: name that of a run, as runs/quickstart/version_0.")
-    if not (folder / "metrics.csv").is_file():
-        raise DataError(f"{folder} holds no metrics.csv: it is no run's folder, or nothing was logged yet.")
-    output = check_writable(args.output or folder / "report.html")
+    folder = RunFolder(run)
+    folder.check_folder()
+    if not folder.metrics.is_file():
+        message = f"{run} has no {folder.metrics.name}: it is not the folder of a run, or nothing was logged yet."
+        raise DataError(message, setting=run)
+    path = check_writable(output or folder.report)
     page = make_page(folder)
-    with replacing(output) as file:
+    with replacing(path) as file:
         file.write(page.encode())
-    print(output)
+    print(path)
 
 
-def make_page(folder: Path) -> str:
+def make_page(run: RunFolder) -> str:
     """Return the page of a run."""
-    series = read_series(folder / "metrics.csv")
-    evaluations = [_read_json(path) for path in _of_steps(folder / "metrics", "json")]
-    evaluations = [found for found in evaluations if _mapping(found, "scores")]
+    series = read_series(run.metrics)
+    evaluations = [found for found in map(read_json, run.all_scores()) if _mapping(found, "scores")]
     latest = evaluations[-1] if evaluations else {}
-    config = folder / "config.yaml"
-    name = "/".join(folder.absolute().parts[-2:])
+    name = "/".join(run.path.absolute().parts[-2:])
+    config = f"<pre>{html.escape(_read_text(run.config))}</pre>" if run.config.is_file() else ""
     parts = [
         f"<h1>{html.escape(name)}</h1>",
-        _table(_about(folder, latest)),
+        _table(_about(run, latest)),
         _section("Losses", _charts(series, "train/", {})),
         _section("Scores", _score_table(latest) + _charts(series, "val/", _floor(latest))),
         *(
-            _section(title, _pictures(_of_steps(folder / of, "png")))
-            for of, title in (
+            _section(title, _pictures(run.pictures(kind)))
+            for kind, title in (
                 ("samples", "Samples"),
                 ("reconstructions", "Reconstructions"),
                 ("neighbours", "Nearest training images"),
@@ -74,7 +64,7 @@ def make_page(folder: Path) -> str:
         ),
         _section("Watchdog", _charts(series, "watchdog/", {})),
         _section("Protocol of the scores", _table(_flat(_mapping(latest, "protocol")))),
-        _section("Configuration", f"<pre>{html.escape(_read_text(config))}</pre>" if config.is_file() else ""),
+        _section("Configuration", config),
     ]
     head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><link rel="icon" href="data:,">'
     head += f"<style>{_STYLE}</style>"
@@ -83,7 +73,7 @@ def make_page(folder: Path) -> str:
 
 
 def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return each column of a run's ``metrics.csv`` as pairs of step and finite value."""
+    """Return the columns of a run's metrics as pairs of step and finite value."""
     series: dict[str, list[tuple[int, float]]] = {}
     for row in csv.DictReader(io.StringIO(_read_text(path), newline="")):
         for name, text in row.items():
@@ -92,34 +82,21 @@ def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
             try:
                 step, value = int(row["step"]), float(text)
             except (KeyError, TypeError, ValueError):
-                raise DataError(f"{path} is damaged: {name} is {text!r}.") from None
+                raise DataError(f"{path} is damaged: {name} is {text!r}.", setting=str(path)) from None
             if math.isfinite(value):
                 series.setdefault(name, []).append((step, value))
     return series
-
-
-def _of_steps(folder: Path, suffix: str) -> list[Path]:
-    """Return what a run has written of its steps, in their order, and nothing that was put beside it."""
-    return sorted(path for path in folder.glob(f"step=*.{suffix}") if _STEP.fullmatch(path.stem) and path.is_file())
 
 
 def _read_text(path: Path) -> str:
     try:
         return path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.") from None
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+        raise DataError(f"{path} cannot be read: {error}.", setting=str(path)) from None
 
 
 def _mapping(found: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return a part of a file that may have been edited by hand, and nothing where it is no mapping."""
+    """Return a part of a file that may have been edited by hand; an empty dict unless it is a mapping."""
     part = found.get(name)
     return part if isinstance(part, dict) else {}
 
@@ -132,10 +109,10 @@ def _grouped(value: Any) -> str:
     return f"{value:,}" if isinstance(value, (int, float)) else str(value)
 
 
-def _about(folder: Path, latest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _about(run: RunFolder, latest: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return how the run was made."""
     rows = [("model", str(latest.get("model", ""))), ("data", str(_mapping(latest, "protocol").get("data", "")))]
-    fits = _read_json(folder / "run.json").get("fits")
+    fits = read_json(run.record).get("fits")
     for fit in fits if isinstance(fits, list) else []:
         if not isinstance(fit, dict):
             continue
@@ -152,7 +129,7 @@ def _about(folder: Path, latest: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _floor(latest: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of real images in the samples' place."""
+    """Return the scores of real images instead of samples."""
     scores = _numbers(_mapping(_mapping(latest, "floor"), "scores"))
     return {f"val/{name}": value for name, value in scores.items()}
 
@@ -167,7 +144,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def _score_table(latest: Mapping[str, Any]) -> str:
-    """Return the last scores beside those of real images."""
+    """Return a table of the last scores and those of real images."""
     floor = _floor(latest)
     rows = []
     for name, value in _numbers(_mapping(latest, "scores")).items():
@@ -197,7 +174,7 @@ def _charts(series: Mapping[str, Sequence[tuple[int, float]]], prefix: str, floo
 
 
 def _chart(name: str, points: Sequence[tuple[int, float]], floor: float | None) -> str:
-    """Draw one series, and the real images' score as a line; return the picture as a URI."""
+    """Draw one series, with the score of real images as a line; return a data URI."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -219,13 +196,13 @@ def _chart(name: str, points: Sequence[tuple[int, float]], floor: float | None) 
 
 
 def _pictures(paths: Sequence[Path]) -> str:
-    """Return pictures, evenly chosen where there are many, with the first and the last."""
+    """Return pictures; of many, an even selection with the first and the last."""
     if len(paths) > _MOST_PICTURES:
         places = [round(k * (len(paths) - 1) / (_MOST_PICTURES - 1)) for k in range(_MOST_PICTURES)]
         paths = [paths[place] for place in places]
     figures = [
         f'<figure><img alt="{path.stem}" src="{_uri("png", path.read_bytes())}">'
-        f"<figcaption>step {int(path.stem.removeprefix('step=')):,}</figcaption></figure>"
+        f"<figcaption>step {step_of(path):,}</figcaption></figure>"
         for path in paths
     ]
     return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""

@@ -1,4 +1,4 @@
-"""Files that need nothing of ours."""
+"""Exported models, which work without this package."""
 
 import json
 import subprocess
@@ -133,12 +133,12 @@ def test_an_export_that_differs_is_not_written(checkpoints, suffix, monkeypatch,
     monkeypatch.setattr(export.Exported, "forward", drifting)
     with pytest.raises(SystemExit):
         main(["export", checkpoints["gan"], "--output", f"m.{suffix}"])
-    assert "differs from the model by" in capsys.readouterr().err
+    assert "differ from the model's by" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("suffix", ["onnx", "pt2"])
-def test_a_model_that_cannot_be_traced_is_told_so(checkpoints, suffix, monkeypatch, capsys, tmp_path):
+def test_a_model_that_cannot_be_traced_is_an_error(checkpoints, suffix, monkeypatch, capsys, tmp_path):
     honest = GAN.decode
 
     def choosy(self, *args, **options):
@@ -155,7 +155,7 @@ def test_a_model_that_cannot_be_traced_is_told_so(checkpoints, suffix, monkeypat
     assert not list(tmp_path.iterdir())
 
 
-def test_a_card_that_cannot_be_written_is_told_before_any_work(tmp_path, capsys):
+def test_a_card_that_cannot_be_written_is_an_error_before_any_work(tmp_path, capsys):
     (tmp_path / "m.pt2.json").mkdir()
     with pytest.raises(SystemExit):
         main(["export", "nosuch.ckpt", "--output", "m.pt2"])
@@ -164,9 +164,9 @@ def test_a_card_that_cannot_be_written_is_told_before_any_work(tmp_path, capsys)
 
 @pytest.mark.parametrize(
     ("args", "message"),
-    [(["--output", "m.onxx"], "'m.onxx'"), (["--output", "m.pt2", "--encoder"], "--encoder: a GAN has none")],
+    [(["--output", "m.onxx"], "'m.onxx'"), (["--output", "m.pt2", "--encoder"], "--encoder: a GAN has no encoder")],
 )
-def test_what_cannot_be_exported_is_one_sentence(checkpoints, args, message, capsys):
+def test_what_cannot_be_exported_is_an_error(checkpoints, args, message, capsys):
     with pytest.raises(SystemExit):
         main(["export", checkpoints["gan"], *args])
     assert message in capsys.readouterr().err

@@ -12,6 +12,7 @@ from PIL import Image
 
 from lightning_gans.cli.commands import report
 from lightning_gans.cli.main import main
+from lightning_gans.cli.run_folder import RunFolder
 
 SCORES = {
     "stage": "val",
@@ -86,7 +87,7 @@ def test_the_page_needs_no_other_file(run, capsys):
 
 
 def test_the_pictures_are_those_of_the_run_from_first_to_last(run):
-    found = Reader(report.make_page(run))
+    found = Reader(report.make_page(RunFolder(run)))
     shown = [image for image in found.images if image["alt"].startswith("step=")]
     assert len(shown) == 12 and (shown[0]["alt"], shown[-1]["alt"]) == ("step=0000000", "step=0000020")
     for image in shown:
@@ -99,37 +100,37 @@ def test_the_charts_show_the_numbers_and_the_floor(run, monkeypatch):
     monkeypatch.setattr(
         report, "_chart", lambda name, points, floor: drawn.setdefault(name, (points, floor)) and "data:"
     )
-    report.make_page(run)
+    report.make_page(RunFolder(run))
     assert drawn == {
-        "train/d_loss": ([(10, 1.5)], None),  # what is no number is left out
+        "train/d_loss": ([(10, 1.5)], None),  # without the NaN
         "val/fid": ([(10, 4.0), (20, 2.5)], 0.5),
         "watchdog/spread": ([(10, 0.9), (20, 0.8)], None),
     }
 
 
 def test_the_same_run_gives_the_same_page(run):
-    assert report.make_page(run) == report.make_page(run)
+    assert report.make_page(RunFolder(run)) == report.make_page(RunFolder(run))
 
 
-def test_a_run_that_has_only_begun_has_a_page(run):
+def test_a_run_that_has_just_started_has_a_page(run):
     for name in ("samples", "metrics"):
         shutil.rmtree(run / name)
     for name in ("run.json", "config.yaml"):
         (run / name).unlink()
-    found = Reader(report.make_page(run))
+    found = Reader(report.make_page(RunFolder(run)))
     assert "Losses" in found.text and "Samples" not in found.text
 
 
-def test_what_is_no_run_is_one_sentence(run, workplace, capsys):
+def test_a_folder_that_is_not_a_run_is_an_error(run, workplace, capsys):
     def says(folder):
         with pytest.raises(SystemExit) as stopped:
             main(["report", str(folder)])
         assert stopped.value.code == 1
         return capsys.readouterr().err
 
-    assert "nowhere is no folder" in says("nowhere")
+    assert "nowhere is not a folder" in says("nowhere")
     (workplace / "empty").mkdir()
-    assert "holds no metrics.csv" in says("empty")
+    assert "empty has no metrics.csv" in says("empty")
     (run / "metrics.csv").write_text("step,val/fid\nx,1\n")
     assert "metrics.csv is damaged" in says(run)
     for name in ("metrics.csv", "config.yaml"):
@@ -138,12 +139,12 @@ def test_what_is_no_run_is_one_sentence(run, workplace, capsys):
         assert f"{name} cannot be read: 'utf-8' codec" in says(run)
 
 
-def test_what_is_not_the_runs_own_is_left_out(run):
-    page = report.make_page(run)
+def test_files_that_the_run_did_not_write_are_ignored(run):
+    page = report.make_page(RunFolder(run))
     for name in ("step=0000020 (1).png", "step=best.png", "step=best.json"):
         (run / ("metrics" if name.endswith("json") else "samples") / name).write_text('{"scores": {"fid": 7777.0}}')
     (run / "samples" / "step=0000021.png").mkdir()
-    assert report.make_page(run) == page
+    assert report.make_page(RunFolder(run)) == page
 
 
 @pytest.mark.parametrize(
@@ -158,9 +159,9 @@ def test_what_is_not_the_runs_own_is_left_out(run):
     ],
 )
 def test_an_evaluation_that_was_edited_is_shown_without_what_is_lost(run, change, lost):
-    assert lost in report.make_page(run)
+    assert lost in report.make_page(RunFolder(run))
     (run / "metrics" / "step=0000020.json").write_text(json.dumps(SCORES | change))
-    page = report.make_page(run)
+    page = report.make_page(RunFolder(run))
     Reader(page)
     assert lost not in page
 
@@ -168,7 +169,7 @@ def test_an_evaluation_that_was_edited_is_shown_without_what_is_lost(run, change
 @pytest.mark.parametrize("record", [{"fits": [1]}, {"fits": None}, {"fits": 3}, {"fits": [{"step": "x"}]}, [1]])
 def test_a_record_that_was_edited_is_shown_without_what_is_lost(run, record):
     (run / "run.json").write_text(json.dumps(record))
-    assert "Losses" in Reader(report.make_page(run)).text
+    assert "Losses" in Reader(report.make_page(RunFolder(run))).text
 
 
 @pytest.mark.slow

@@ -1,0 +1,70 @@
+"""Check the settings of a run for code before they are parsed.
+
+Parsing a configuration imports what it names and calls it, and a run's folder may come from somebody else.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import pydoc
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_gans.errors import DataError
+from lightning_gans.training import checkpoint_format as checkpoints
+
+_LIGHTNING = ("callbacks", "loggers", "strategies", "profilers", "plugins", "accelerators")
+_ALLOWED = (
+    "lightning_gans",
+    "torch.nn",
+    "torch.optim",
+    *(f"{package}.{part}" for package in ("pytorch_lightning", "lightning.pytorch") for part in _LIGHTNING),
+)
+"""What a configuration may name without ``--import``: nothing here loads a pickle or takes a function."""
+
+
+def check_config(path: Path, settings: Mapping[str, Any]) -> None:
+    """Raise :class:`DataError` if settings name code that is neither allowed nor trusted by ``--import``.
+
+    Every string that could be the dotted name of something importable is checked, under whatever key.
+
+    Args:
+        path: The file that the settings come from.
+        settings: Its content.
+    """
+    for name in _dotted_names(settings):
+        if not _is_allowed(name):
+            module = name.rpartition(".")[0]
+            raise DataError(
+                f"{path} names {name}, which is not allowed in the configuration of a run: "
+                f"add `--import {module}` if you trust it.",
+                setting=str(path),
+                value=name,
+            )
+
+
+def _is_allowed(name: str) -> bool:
+    """Return whether a name is trusted, a class of the allow-list, or not an object at all."""
+    if checkpoints.is_below(name, checkpoints.trusted_modules()):
+        return True
+    if not checkpoints.is_below(name, _ALLOWED):
+        return False
+    # locate() also finds what a module has merely imported, such as lightning_gans.cli.main.os.system.
+    found: Any = pydoc.locate(name)
+    return found is None or (isinstance(found, type) and checkpoints.is_below(found.__module__, _ALLOWED))
+
+
+def _dotted_names(value: Any) -> Iterator[str]:
+    """Yield each string that begins with the name of a module that can be imported."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _dotted_names(item)
+    elif isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
+        root = value.partition(".")[0]
+        if root in sys.modules or importlib.util.find_spec(root) is not None:
+            yield value
