@@ -1,12 +1,13 @@
 """GANs and VAEs for PyTorch Lightning."""
 
+from lightning_gans import callbacks
 from lightning_gans._version import __version__
 from lightning_gans.callbacks import (
     Checkpoint,
     CollapseWatchdog,
     GenerativeMetrics,
     GracefulStop,
-    NearestNeighbours,
+    NearestNeighbors,
     ProgressBar,
     Reconstructions,
     SampleGrid,
@@ -65,7 +66,7 @@ __all__ = [
     "ImageFolderDataModule",
     "LightningGansError",
     "MNISTDataModule",
-    "NearestNeighbours",
+    "NearestNeighbors",
     "ProgressBar",
     "Reconstructions",
     "RecurrentGAN",
@@ -80,3 +81,10 @@ __all__ = [
     "grid",
     "load",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a class under its deprecated name."""
+    if name == "NearestNeighbours":
+        return getattr(callbacks, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_gans.errors import check_choice
 
@@ -38,6 +38,7 @@ __all__ = [
     "rank_zero_only",
     "rank_zero_warn",
     "save_hparams_to_yaml",
+    "state_key",
 ]
 
 
@@ -85,3 +86,13 @@ TrainerFn = pl.trainer.states.TrainerFn
 rank_zero_info = pl.utilities.rank_zero_info
 rank_zero_only = pl.utilities.rank_zero_only
 rank_zero_warn = pl.utilities.rank_zero_warn
+
+
+def state_key(callback: Callback, **options: Any) -> str:
+    """Return the key of a callback's state in a checkpoint; Lightning has no public function for it.
+
+    ``Callback._generate_state_key`` makes the key of ``ModelCheckpoint`` from all its settings
+    (pytorch_lightning/callbacks/model_checkpoint.py, ``state_key``).
+    """
+    key: str = callback._generate_state_key(**options)
+    return key

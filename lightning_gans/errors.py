@@ -157,7 +157,9 @@ def check_widths(*, empty: bool = False, **settings: Sequence[int]) -> None:
     """Raise :class:`SettingError` for the first setting that is not a list of layer widths."""
     for name, widths in settings.items():
         if not are_counts(widths) or (len(widths) == 0 and not empty):
-            raise invalid(name, widths, f"a list of {'' if empty else 'at least one '}layer width{'s' * empty}, each 1 or more")
+            raise invalid(
+                name, widths, f"a list of {'' if empty else 'at least one '}layer width{'s' * empty}, each 1 or more"
+            )
 
 
 def check_adam(betas: Sequence[float], weight_decay: float, beta2_end: float | None = None) -> None:

@@ -17,7 +17,7 @@ from lightning_gans.callbacks import (
     CollapseWatchdog,
     GenerativeMetrics,
     GracefulStop,
-    NearestNeighbours,
+    NearestNeighbors,
     Reconstructions,
     SampleGrid,
 )
@@ -32,7 +32,7 @@ CALLBACKS = {
     "metrics": GenerativeMetrics,
     "samples": SampleGrid,
     "reconstructions": Reconstructions,
-    "neighbours": NearestNeighbours,
+    "neighbours": NearestNeighbors,
     "watchdog": CollapseWatchdog,
     "checkpoint": Checkpoint,
     "stop": GracefulStop,
