@@ -38,7 +38,7 @@ class Checkpoint(ModelCheckpoint):
         dirpath: str | None = None,
     ) -> None:
         check_choice("checkpoint.mode", mode, ("min", "max"))
-        check_counts(**{"checkpoint.every_n_epochs": every_n_epochs})
+        check_counts(**{"checkpoint.every_n_epochs": every_n_epochs})  # type: ignore[arg-type]
         check_counts(zero=True, **{"checkpoint.every_n_steps": every_n_steps})
         super().__init__(
             dirpath=dirpath,

@@ -117,7 +117,7 @@ class GenerativeMetrics(Callback):
             check_choice("metrics.metrics", name, (*METRICS, *ON_REQUEST))
         if split is not None:
             check_choice("metrics.split", split, ("train", "val", "test"))
-        counts = {
+        counts: dict[str, Any] = {
             "every_n_epochs": every_n_epochs,
             "num_repeats": num_repeats,
             "precision_recall_k": precision_recall_k,
@@ -233,8 +233,10 @@ class GenerativeMetrics(Callback):
         record: dict[str, Any] = {"scores": {}, "protocol": {}}
         if self._evaluator is not None:
             reference, floor = self._reference(trainer, module, stage)
-            options = {"seed": self.seed, "num_repeats": self.num_repeats, "ema": self.ema}
-            record = self._evaluator.evaluate(module, reference, self.num_samples, **options) | {"floor": floor}
+            record = self._evaluator.evaluate(
+                module, reference, self.num_samples, seed=self.seed, num_repeats=self.num_repeats, ema=self.ema
+            )
+            record["floor"] = floor
         if self.iw_samples and hasattr(module, "bound"):
             record["scores"]["iw_bound"] = float(self._bound.compute())
         scores = record["scores"]
@@ -278,10 +280,11 @@ class GenerativeMetrics(Callback):
                 floor = self._evaluator.floor(reference, trainer.datamodule, self.num_samples)
         else:
             if loader is None:
-                raise DataError("there are no real images to compare with: give the trainer a data module or a loader.")
+                message = "there are no real images to compare with: give the trainer a data module or a loader."
+                raise DataError(message, setting="loader")
             endless = length(loader) is None
             if endless and num_batches == float("inf"):
-                raise DataError("the loader of the real images has no end: set limit_val_batches.")
+                raise DataError("the loader of the real images has no end: set limit_val_batches.", setting="loader")
 
             def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
                 return images_and_labels(module, trainer.strategy.batch_to_device(batch))

@@ -102,7 +102,7 @@ class CollapseWatchdog(Callback):
         max_rollbacks: int = 2,
         seed: int = 0,
     ) -> None:
-        counts = {
+        counts: dict[str, Any] = {
             "every_n_steps": every_n_steps,
             "num_samples": num_samples,
             "patience": patience,

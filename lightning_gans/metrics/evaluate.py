@@ -189,7 +189,7 @@ class Evaluator:
                 for batch in itertools.islice(loader, limit):
                     images, labels = unpack(batch)
                     if not images.isfinite().all():
-                        raise DataError("the real images of the loader are not all finite numbers.")
+                        raise DataError("the real images of the loader are not all finite numbers.", setting="loader")
                     pieces.append(to_bytes(images).cpu())
                     if labelled and labels is not None:
                         kinds.append(labels.cpu())
@@ -308,7 +308,7 @@ class Evaluator:
             wanted = None if labels is None else labels[start:stop]
             images = draw(module, stop - start, seed=seed, start=start, labels=wanted, ema=ema)
             if not images.isfinite().all():
-                raise DataError(f"the samples are not all finite numbers. {DIVERGED}")
+                raise DataError(f"the samples are not all finite numbers. {DIVERGED}", setting="samples")
             return to_bytes(images)
 
         fake, seconds = self.features(num, samples)
@@ -357,7 +357,8 @@ def _dataset_order(loader: Any, num_rows: int, world_size: int) -> Tensor:
     if not dealt or num_rows != each * world_size:
         raise DataError(
             f"with {world_size} processes, the real images that this loader repeats are unknown: use a DataLoader "
-            "without shuffle, drop_last or a custom sampler, or an ImageDataModule, or set metrics.enabled: false."
+            "without shuffle, drop_last or a custom sampler, or an ImageDataModule, or set metrics.enabled: false.",
+            setting="loader",
         )
     index = torch.arange(num)
     order: Tensor = index % world_size * each + index // world_size

@@ -91,7 +91,7 @@ class PrecisionRecall(ManifoldMetrics):
         Raises:
             SettingError: A set has k images or fewer.
         """
-        return tuple(super().compute().values())  # type: ignore[return-value]
+        return tuple(super().compute().values())
 
 
 class DensityCoverage(ManifoldMetrics):
@@ -116,7 +116,7 @@ class DensityCoverage(ManifoldMetrics):
         Raises:
             SettingError: There are k real images or fewer, or no generated image.
         """
-        return tuple(super().compute().values())  # type: ignore[return-value]
+        return tuple(super().compute().values())
 
 
 class Inside(NamedTuple):
