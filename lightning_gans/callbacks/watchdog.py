@@ -230,8 +230,7 @@ class CollapseWatchdog(Callback):
         num, classes = len(images), samples.num_classes(module)
         if num < _FEWEST:
             return values, self._real_classes
-        labels = torch.arange(num, device=module.device) % classes if classes else None
-        fakes = samples.draw(module, num, seed=self.seed, labels=labels, ema=False)
+        fakes = samples.draw(module, num, seed=self.seed, ema=False)
         real, fake = nearness(images), nearness(fakes)
         values["spread"] = fake.spread / max(real.spread, 1e-12)
         near = fake.nearest <= self.duplicate_distance * real.nearest.median()
@@ -239,8 +238,9 @@ class CollapseWatchdog(Callback):
         # A Wasserstein critic is trained to be ahead.
         judged = hasattr(module, "discriminator") and getattr(module, "loss", None) != "wasserstein"
         if self._most["d_accuracy"] is not None and judged:
-            real_labels = None
+            real_labels, labels = None, None
             if classes:
+                labels = torch.arange(num, device=module.device) % classes  # of the samples
                 real_labels = torch.cat([kept.to(module.device) for _, kept in self._real if kept is not None])[-num:]
             values["d_accuracy"] = d_accuracy(module, (images, real_labels), (fakes, labels))
         extractor = None if self._scorer is None or self._least["classes"] is None else self._scorer.network

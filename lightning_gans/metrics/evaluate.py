@@ -302,17 +302,15 @@ class Evaluator:
     ) -> tuple[dict[str, float], dict[str, float]]:
         """Return the scores and the seconds of one set of samples, on every process."""
         classes, metrics, device = num_classes(module), list(self.metrics), self.strategy.root_device
-        labels = torch.arange(num) % classes if classes else None
 
         def samples(start: int, stop: int) -> Tensor:
-            wanted = None if labels is None else labels[start:stop]
-            images = draw(module, stop - start, seed=seed, start=start, labels=wanted, ema=ema)
+            images = draw(module, stop - start, seed=seed, start=start, ema=ema)
             if not images.isfinite().all():
                 raise DataError(f"the samples are not all finite numbers. {DIVERGED}", setting="samples")
             return to_bytes(images)
 
         fake, seconds = self.features(num, samples)
-        fake.labels = labels
+        fake.labels = torch.arange(num) % classes if classes else None
         names = reference.class_names
         if not names or names != self.extractor.class_names or len(names) != classes:
             metrics = [name for name in metrics if name != "label_accuracy"]  # the extractor has other classes

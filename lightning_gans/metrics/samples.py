@@ -53,7 +53,7 @@ def draw(module: Any, num: int, *, seed: int, start: int = 0, labels: Tensor | N
         num: How many.
         seed: Seed of the images.
         start: Global index of the first image.
-        labels: Labels of a conditional model, int64 ``(num,)``.
+        labels: Labels of a conditional module, int64 ``(num,)``; by default the classes in turn.
         ema: Whether to use the moving average of the weights.
 
     Returns:
@@ -62,7 +62,9 @@ def draw(module: Any, num: int, *, seed: int, start: int = 0, labels: Tensor | N
     Raises:
         SettingError: ``sample`` returns something else.
     """
-    accepted = _accepted(module)
+    accepted, classes = _accepted(module), num_classes(module)
+    if labels is None and classes:
+        labels = torch.arange(start, start + num) % classes
     options: dict[str, Any] = {"seed": seed, "start": start, "ema": ema, "labels": labels}
     options = {name: value for name, value in options.items() if name in accepted and value is not None}
     if {"seed", "start"} <= options.keys():

@@ -180,7 +180,7 @@ def test_a_damaged_file_where_torch_hub_keeps_them_is_named():
     path.write_bytes(b"half a downl")
     with pytest.raises(DataError) as caught:
         InceptionExtractor()
-    assert str(caught.value).startswith(f"{path} does not hold the Inception weights")
+    assert str(caught.value).startswith(f"{path} does not contain the Inception weights")
 
 
 class Harmful:
