@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans._lightning import TrainerFn
+from lightning_gans.errors import SettingError
 
 
 def is_due(trainer: Any, every_n_epochs: int) -> bool:
@@ -29,6 +31,14 @@ def is_due(trainer: Any, every_n_epochs: int) -> bool:
 def run_folder(trainer: Any) -> Path:
     """Return the folder of the run; all processes have to call this together."""
     return Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def check_is_image(shape: Sequence[int], user: str, section: str) -> None:
+    """Raise :class:`SettingError` for the shape of sequences; ``section`` is the callback's key in a recipe."""
+    if len(shape) != 3:
+        found = list(shape)
+        message = f"{user} shows images, but image_shape {found} is that of sequences: set {section}.enabled: false."
+        raise SettingError(message, setting="image_shape", value=found, allowed="(C, H, W)")
 
 
 def evaluated(trainer: Any) -> tuple[Any, float]:

@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans._lightning import Callback, TrainerFn, pl
-from lightning_gans.callbacks.base import images_and_labels, is_due, log_picture, run_folder
-from lightning_gans.errors import check_counts, invalid
+from lightning_gans.callbacks.base import check_is_image, images_and_labels, is_due, log_picture, run_folder
+from lightning_gans.errors import check_counts
 from lightning_gans.io.pictures import grid, save_png
 from lightning_gans.metrics.samples import check_sampler, draw, num_classes
 
@@ -43,9 +43,8 @@ class Pictures(Callback):
         """Check the module, and find the run's folder."""
         self._folder = run_folder(trainer) / self.folder_name
         shape = getattr(pl_module, "image_shape", None)
-        if self.shows(pl_module) and shape is not None and len(shape) != 3:
-            allowed, hint = f"(C, H, W) for {type(self).__name__}", f" Set {self.folder_name}.enabled: false."
-            raise invalid("image_shape", shape, allowed, hint)
+        if self.shows(pl_module) and shape is not None:
+            check_is_image(shape, type(self).__name__, self.folder_name)
 
     def shows(self, module: Any) -> bool:
         """Return whether there is something to show; raise :class:`SettingError` if the module has no ``sample``."""
@@ -115,17 +114,15 @@ class SampleGrid(Pictures):
             self.draw(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the final result."""
+        """Show the final result, or the samples of a checkpoint that is tested."""
         self.draw(trainer, pl_module)
+
+    on_test_end = on_train_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the samples of a checkpoint that is validated."""
         if trainer.state.fn != TrainerFn.FITTING:
             self.draw(trainer, pl_module)
-
-    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show the samples of a checkpoint that is tested."""
-        self.draw(trainer, pl_module)
 
 
 class Reconstructions(Pictures):

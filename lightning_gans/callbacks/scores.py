@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric, Metric
 
 from lightning_gans._lightning import Callback, TrainerFn, pl
 from lightning_gans.callbacks.base import (
+    check_is_image,
     evaluated,
     images_and_labels,
     is_due,
@@ -182,8 +183,7 @@ class GenerativeMetrics(Callback):
             return
         check_sampler(pl_module, type(self).__name__)
         shape = image_shape(pl_module)
-        if len(shape) != 3:
-            raise invalid("image_shape", shape, "(C, H, W) for GenerativeMetrics", " Set metrics.enabled: false.")
+        check_is_image(shape, type(self).__name__, "metrics")
         strategy = trainer.strategy
         extractor = find_extractor(strategy, self.extractor, shape, self.weights_path, "Samples will not be scored")
         if extractor is not None:
@@ -211,15 +211,8 @@ class GenerativeMetrics(Callback):
         if is_due(trainer, self.every_n_epochs):
             self._evaluate(trainer, pl_module, "val")
 
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reset the mean of the bound."""
-        self.on_validation_epoch_start(trainer, pl_module)
-
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Add a batch to the mean of the importance-weighted bound."""
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the samples."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -75,6 +75,16 @@ class Cache:
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the file of a key."""
         return self.folder / f"{kind}-{fingerprint(dict(key))[:40]}.npz"
+
+    def get(
+        self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Return the arrays stored under a key, or compute and store them."""
+        arrays = self.load(kind, key)
+        if arrays is None:
+            arrays = compute()
+            self.save(kind, key, arrays)
+        return arrays
 
     def load(self, kind: str, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
         """Return the arrays stored under a key, or None; reading checks the file's own checksums."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,15 +47,6 @@ class FrechetDistance(FrechetInceptionDistance):
         check_rows(self, features, len(self.real_features_sum))
         for part in torch.split(features, 1000):  # its float64 copy stays small
             super().update(part, real)
-
-    def real_sums(self) -> dict[str, Tensor]:
-        """Return the sums over the real images; see :meth:`set_real_sums`."""
-        return {f"real_{name}": getattr(self, f"real_{name}") for name in _SUMS}
-
-    def set_real_sums(self, sums: Mapping[str, Tensor]) -> None:
-        """Replace all real images by the sums over them."""
-        for name, value in sums.items():
-            setattr(self, name, value.clone().to(self.device))
 
     def compute(self) -> Tensor:
         """Return the distance, float64.

@@ -6,7 +6,7 @@ itself, so that every count is that of a direct computation.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class ManifoldMetrics(TwoSetsMetric):
             "neighbours", {"k": most}, lambda: {"squared_distances": nearest_squared_distances(real, most)}
         )
         radii = nearest["squared_distances"].to(real.device)
-        inside = count_inside(
+        fake_in_real, real_in_fake, num_fake_within = count_inside(
             real,
             fake,
             real.new_zeros(len(real)) if closed is None else radii[:, closed - 1],
@@ -61,11 +61,11 @@ class ManifoldMetrics(TwoSetsMetric):
         )
         scores = {}
         if closed is not None:
-            scores["precision"] = inside.fake_in_real.double().mean()
-            scores["recall"] = inside.real_in_fake.double().mean()
+            scores["precision"] = fake_in_real.double().mean()
+            scores["recall"] = real_in_fake.double().mean()
         if opened is not None:
-            scores["density"] = inside.num_fake_within.sum().double() / (opened * len(fake))
-            scores["coverage"] = (inside.num_fake_within > 0).double().mean()
+            scores["density"] = num_fake_within.sum().double() / (opened * len(fake))
+            scores["coverage"] = (num_fake_within > 0).double().mean()
         return scores
 
 
@@ -119,20 +119,6 @@ class DensityCoverage(ManifoldMetrics):
         return tuple(super().compute().values())
 
 
-class Inside(NamedTuple):
-    """Which points of two sets lie in the balls around the points of the other set.
-
-    Attributes:
-        fake_in_real: Whether each fake point lies in any closed real ball, bool ``(M,)``.
-        real_in_fake: Whether each real point lies in any closed fake ball, bool ``(N,)``.
-        num_fake_within: Number of fake points in each open real ball, int64 ``(N,)``.
-    """
-
-    fake_in_real: Tensor
-    real_in_fake: Tensor
-    num_fake_within: Tensor
-
-
 def nearest_squared_distances(points: Tensor, k: int) -> Tensor:
     """Return each point's squared distances to its k nearest neighbors, ascending, float64 ``(N, k)``.
 
@@ -163,7 +149,9 @@ def nearest_squared_distances(points: Tensor, k: int) -> Tensor:
     return nearest
 
 
-def count_inside(real: Tensor, fake: Tensor, closed_radii: Tensor, open_radii: Tensor, fake_radii: Tensor) -> Inside:
+def count_inside(
+    real: Tensor, fake: Tensor, closed_radii: Tensor, open_radii: Tensor, fake_radii: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Find which points lie in which balls, in one pass over the distances between the sets.
 
     Args:
@@ -172,6 +160,10 @@ def count_inside(real: Tensor, fake: Tensor, closed_radii: Tensor, open_radii: T
         closed_radii: Squared radii of the closed real balls, ``(N,)``.
         open_radii: Squared radii of the open real balls, ``(N,)``.
         fake_radii: Squared radii of the closed fake balls, ``(M,)``.
+
+    Returns:
+        Whether each fake point lies in any closed real ball, bool ``(M,)``; whether each real point lies in any closed
+        fake ball, bool ``(N,)``; and the number of fake points in each open real ball, int64 ``(N,)``.
     """
     real_norms, fake_norms = real.square().sum(1), fake.square().sum(1)
     fake_in_real = torch.zeros(len(fake), dtype=torch.bool, device=real.device)
@@ -191,7 +183,7 @@ def count_inside(real: Tensor, fake: Tensor, closed_radii: Tensor, open_radii: T
         fake_in_real |= _any(distances <= closed, 0)
         real_in_fake[start:stop] = _any(distances <= fake_radii, 1)
         num_fake_within[start:stop] = (distances < opened).sum(1, dtype=torch.int32)  # faster than in int64
-    return Inside(fake_in_real, real_in_fake, num_fake_within)
+    return fake_in_real, real_in_fake, num_fake_within
 
 
 def _any(flags: Tensor, dim: int) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MeanMetric, Metric
@@ -114,12 +115,11 @@ class Reference:
         """Return statistics of the real images, on the CPU: from memory, from the cache, or computed and stored."""
         place = kind, repr(key)
         if place not in self._memory:
-            whole = self._key | dict(key)
-            stored = None if self._cache is None else self._cache.load(kind, whole)
-            if stored is None:
-                stored = {name: value.cpu().numpy() for name, value in compute().items()}
-                if self._cache is not None:
-                    self._cache.save(kind, whole, stored)
+
+            def arrays() -> dict[str, np.ndarray]:
+                return {name: value.cpu().numpy() for name, value in compute().items()}
+
+            stored = arrays() if self._cache is None else self._cache.get(kind, self._key | dict(key), arrays)
             self._memory[place] = {name: torch.from_numpy(value) for name, value in stored.items()}
         return self._memory[place]
 
@@ -155,9 +155,11 @@ def _fid(fake: FeatureSet, reference: Reference, device: torch.device, names: Co
 
     def sums() -> Statistics:
         metric.update(reference.images.features.to(device), real=True)
-        return metric.real_sums()
+        states: dict[str, Any] = metric.metric_state
+        return {name: value for name, value in states.items() if name.startswith("real_")}
 
-    metric.set_real_sums(reference.remember("sums", {}, sums))
+    for name, value in reference.remember("sums", {}, sums).items():
+        setattr(metric, name, value.clone().to(device))
     metric.update(fake.features.to(device), real=False)
     return {"fid": float(metric.compute())}
 
