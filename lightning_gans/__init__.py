@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         CollapseWatchdog,
         GenerativeMetrics,
         GracefulStop,
-        NearestNeighbours,
+        NearestNeighbors,
         ProgressBar,
         Reconstructions,
         SampleGrid,
@@ -77,7 +77,7 @@ __all__ = [
     "ImageFolderDataModule",
     "LightningGansError",
     "MNISTDataModule",
-    "NearestNeighbours",
+    "NearestNeighbors",
     "ProgressBar",
     "Reconstructions",
     "RecurrentGAN",
@@ -96,7 +96,7 @@ __all__ = [
 
 _NAMES = {
     "callbacks": (
-        "Acceleration Checkpoint CollapseWatchdog GenerativeMetrics GracefulStop NearestNeighbours ProgressBar "
+        "Acceleration Checkpoint CollapseWatchdog GenerativeMetrics GracefulStop NearestNeighbors ProgressBar "
         "Reconstructions SampleGrid"
     ),
     "datamodules": (
@@ -124,6 +124,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: ``import lightning_gans`` alone imports neither torch nor Lightning."""
     if name in _SUBMODULES:
         return importlib.import_module(f"lightning_gans.{name}")
+    if name == "NearestNeighbours":  # deprecated
+        return getattr(importlib.import_module("lightning_gans.callbacks"), name)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = getattr(importlib.import_module(f"lightning_gans.{_MODULE_OF[name]}"), name)

@@ -40,6 +40,7 @@ __all__ = [
     "rank_zero_only",
     "rank_zero_warn",
     "save_hparams_to_yaml",
+    "state_key",
 ]
 
 
@@ -229,3 +230,13 @@ def csv_logger_settings(logger: Any) -> dict[str, Any]:
         "prefix": logger._prefix,
         "flush_logs_every_n_steps": logger._flush_logs_every_n_steps,
     }
+
+
+def state_key(callback: Callback, **options: Any) -> str:
+    """Return the key of a callback's state in a checkpoint; Lightning has no public function for it.
+
+    ``Callback._generate_state_key`` makes the key of ``ModelCheckpoint`` from all its settings
+    (pytorch_lightning/callbacks/model_checkpoint.py, ``state_key``).
+    """
+    key: str = callback._generate_state_key(**options)
+    return key

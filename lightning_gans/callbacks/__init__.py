@@ -1,9 +1,14 @@
 """Callbacks: scores and pictures of a run, its checkpoints, its progress, and how it stops."""
 
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
 from lightning_gans.callbacks.checkpoint import Checkpoint
 from lightning_gans.callbacks.graceful_stop import GracefulStop
 from lightning_gans.callbacks.grids import Reconstructions, SampleGrid
-from lightning_gans.callbacks.nearest_neighbors import NearestNeighbours
+from lightning_gans.callbacks.nearest_neighbors import NearestNeighbors
 from lightning_gans.callbacks.progress_bar import ProgressBar
 from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.callbacks.watchdog import CollapseWatchdog
@@ -19,8 +24,16 @@ __all__ = [
     "ExactResume",
     "GenerativeMetrics",
     "GracefulStop",
-    "NearestNeighbours",
+    "NearestNeighbors",
     "ProgressBar",
     "Reconstructions",
     "SampleGrid",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return a class under its deprecated name."""
+    if name == "NearestNeighbours":
+        warnings.warn("NearestNeighbours is deprecated: use NearestNeighbors.", FutureWarning, stacklevel=2)
+        return NearestNeighbors
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

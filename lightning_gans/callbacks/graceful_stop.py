@@ -128,7 +128,7 @@ class GracefulStop(Callback):
                 f"\nStopped by {name} after update {trainer.global_step:,}. {_how_to_go_on(trainer, path)}", flush=True
             )
         if self._signal == self._requeue_signal:
-            on_first_process(trainer, _requeue)
+            on_first_process(trainer.strategy, _requeue)
         environment = getattr(trainer.strategy, "cluster_environment", None)
         if isinstance(environment, LightningEnvironment) and trainer.local_rank > 0:
             # Where Lightning has started the processes, it kills the first one if another fails before it is gone.

@@ -1,4 +1,4 @@
-"""The progress bar: the losses and the images per second."""
+"""The progress bar: losses and images per second."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _PER_SECOND = 2
 
 
 class ProgressBar(RichProgressBar):
-    """Rich progress bar with the losses and the images per second of the epoch so far.
+    """Rich progress bar with the losses and the images per second of the current epoch.
 
-    It is drawn twice a second, and in between an update costs nothing: Lightning's own is drawn a hundred times
-    a second in a thread that takes its time from the training, and reading what it shows waits for the device.
+    It refreshes twice a second, and costs nothing in between: reading the losses waits for the device, and a thread
+    that draws more often takes time from the training.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class ProgressBar(RichProgressBar):
         self._epoch = (0.0, 0)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock of an epoch that is resumed within."""
+        """Start the clock of an epoch that is resumed."""
         super().on_train_start(trainer, pl_module)
         self._epoch = (time.monotonic(), getattr(pl_module, "images_seen", 0))
 
@@ -35,20 +35,20 @@ class ProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Show how far the epoch has come, if what is shown is old."""
+        """Show the progress, if half a second has passed."""
         now = time.monotonic()
         if now - self._drawn_at >= 1 / _PER_SECOND or batch_idx + 1 == self.total_train_batches:
             self._drawn_at, self._drawn_batch = now, batch_idx
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Show where the epoch has ended, which may be in its midst."""
+        """Show where the epoch ended, which may be before its last batch."""
         if self._drawn_batch != trainer.fit_loop.batch_idx:
             super().on_train_batch_end(trainer, pl_module, None, None, trainer.fit_loop.batch_idx)
         super().on_train_epoch_end(trainer, pl_module)
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: Any) -> dict[str, Any]:
-        """Return what is shown."""
+        """Return the values to show."""
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
         shown: dict[str, Any] = {name.removeprefix("train/"): value for name, value in items.items()}

@@ -1,50 +1,40 @@
-"""Scores of a model's samples, at the end of validation and of test, on any number of processes."""
+"""Scores of a model's samples at the end of validation and of test."""
 
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
-import torchmetrics
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from lightning_gans._lightning import Callback, TrainerFn, pl
-from lightning_gans._version import __version__
-from lightning_gans.callbacks.loggers import log_evaluation
-from lightning_gans.callbacks.rhythm import is_due
-from lightning_gans.errors import DataError, SettingError, check_choice, check_not_negative, check_positive
-from lightning_gans.io.files import check_writable
-from lightning_gans.io.pictures import to_bytes
-from lightning_gans.metrics.cache import Cache, fingerprint
-from lightning_gans.metrics.evaluate import (
-    RealImages,
+from lightning_gans.callbacks.base import (
+    check_is_image,
     evaluated,
-    extract,
-    find_extractor,
+    images_and_labels,
+    is_due,
     is_ours,
     length,
-    reference_from_loader,
+    log_evaluation,
+    run_folder,
 )
+from lightning_gans.errors import DataError, check_choice, check_counts, invalid
+from lightning_gans.io.files import check_writable
+from lightning_gans.metrics.cache import Cache, fingerprint
+from lightning_gans.metrics.evaluate import DIVERGED, Evaluator, find_extractor
 from lightning_gans.metrics.extractors.base import Extractor
-from lightning_gans.metrics.own import described, own_scores
 from lightning_gans.metrics.processes import on_first_process
-from lightning_gans.metrics.protocol import table, write_scores
-from lightning_gans.metrics.scores import FAMILIES, METRICS, ON_REQUEST, Reference, Settings, score
-from lightning_gans.models.base import GenerativeModule
+from lightning_gans.metrics.protocol import made, table, write_scores
+from lightning_gans.metrics.samples import check_sampler, image_shape, num_classes
+from lightning_gans.metrics.scores import METRICS, ON_REQUEST, Reference, Settings, is_measured
 
 _LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
 
-# What an own metric may not be called: the scores of ours, and of the neighbours.
 _TAKEN = {*METRICS, *ON_REQUEST, *_LIKELIHOODS, "kid_std", "memorization", "memorization_pixels"}
-
-_DIVERGED = "The model has diverged: go back to an earlier checkpoint, and lower the learning rates."
 
 Stage = Literal["val", "test"]
 
@@ -52,52 +42,52 @@ Stage = Literal["val", "test"]
 class GenerativeMetrics(Callback):
     """FID, Inception Score, KID, precision, recall, density and coverage of a model's samples.
 
-    At the end of validation and of test each image is generated once and shown to the extractor once, and all
-    metrics are computed from what it saw. Sample i is the same picture on any number of processes, each real
-    image counts once, and the scores are the same numbers. They are logged as ``val/fid`` and so on, and
-    written with the protocol they were made under to ``metrics/step=XXXXXXX.json`` in the run's folder.
-    Conditional models get ``fid_class/0`` … and, where the extractor knows the data's classes,
-    ``label_accuracy``.
+    At the end of validation and of test, each image is generated and extracted once, and all metrics are computed from
+    its features. Sample i is the same picture on any number of processes, each real image counts once, and the scores
+    are the same numbers. They are logged as ``val/fid`` and so on, and written with their protocol to
+    ``metrics/step=XXXXXXX.json`` in the run's folder. Conditional models get ``fid_class/0`` …, and
+    ``label_accuracy`` if the extractor knows the data's classes.
 
-    The real images are the data module's ``images(split)``, whatever ``limit_val_batches`` says; without one,
-    those of the validation or test loader. Features of a data module's images are kept on disk, by the content
-    of the images and by the extractor, and not computed again.
+    The module needs a method ``sample(n)``; see :func:`lightning_gans.metrics.samples.draw` for what it may take.
+
+    The real images are those of the data module's ``images(split)``, whatever ``limit_val_batches`` is; without a data
+    module of this package, those of the validation or test loader. Features of a data module's images are cached on
+    disk, by the content of the images and by the extractor.
 
     Args:
-        metrics: Which of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
-            ``coverage``, ``label_accuracy``, ``fid_class``, ``modes`` (how many of the extractor's classes the
-            samples have) and ``mode_kl`` (how far their shares are from even ones, in nats). None is all but the
-            last two, which mean something where classes are many; an empty list is none.
-        num_samples: How many images to generate.
-        extractor: ``mnist`` (the package's own, for grey images), ``inception`` (for published protocols),
-            ``stacked_mnist`` (``mnist`` on each channel of RGB images), a network of your own, or ``auto``:
-            ``inception`` where ``weights_path`` is given, ``mnist`` for other grey images, else ``inception`` if
-            its weights can be had, else a warning and no scores.
-        weights_path: The file of the ``inception`` weights, for machines without network.
-        split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in
-            published FIDs, and ``test`` in test.
-        every_n_epochs: How often within a fit; the last of ``max_epochs`` always counts.
-        num_repeats: Score so many sets of samples, of the seeds ``seed``, ``seed + 1``, …: the scores are
-            their means, and the standard deviations are written beside.
-        floor: Whether to score real images of another split in the place of samples, once: what a perfect
-            model would get.
+        metrics: Names out of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
+            ``coverage``, ``label_accuracy``, ``fid_class``, ``modes`` (how many of the extractor's classes the samples
+            have) and ``mode_kl`` (divergence of their shares from uniform, in nats). None is all but the last two,
+            which are meaningful for many classes only; an empty list is none.
+        num_samples: Number of images to generate.
+        extractor: ``mnist`` (part of the package, for grayscale images), ``inception`` (for published protocols),
+            ``stacked_mnist`` (``mnist`` on each channel of RGB images), a custom network, or ``auto``: ``inception`` if
+            ``weights_path`` is given, ``mnist`` for other grayscale images, else ``inception`` if its weights are
+            available, else a warning and no scores.
+        weights_path: File of the ``inception`` weights, for machines without network access.
+        split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in published FIDs,
+            and ``test`` in test.
+        every_n_epochs: How often to score within a fit; the last epoch always counts.
+        num_repeats: Number of sets of samples, with the seeds ``seed``, ``seed + 1``, …: the scores are means, and
+            their standard deviations are written too.
+        floor: Whether to score real images of another split as if they were samples, once: the result of a perfect
+            model.
         seed: Seed of the samples.
-        ema: Whether the samples come from the moving average of the weights; likelihoods always do.
-        iw_samples: For models with a likelihood: samples of the importance-weighted bound ``iw_bound``; 0
-            leaves it out.
-        precision_recall_k: Neighbour that defines the manifolds of precision and recall.
-        density_coverage_k: Neighbour that defines density and coverage.
-        neighbour_images: Precision, recall, density and coverage take at most so many images of each set: a
-            choice that depends on their number alone.
-        cache_dir: Where features of real images are kept; None is ``$LIGHTNING_GANS_CACHE``, else
-            ``lightning_gans`` in the user's cache folder.
-        own: Metrics of your own by their names: each is given the features of all real images,
-            ``update(features, real=True)``, then those of the samples, ``update(features, real=False)``, float32
-            ``(N, num_features)``, on the first process, and ``compute()`` gives one number.
+        ema: Whether samples come from the moving average of the weights; likelihoods always do.
+        iw_samples: For models with a likelihood: samples of the importance-weighted bound ``iw_bound``; 0 disables it.
+        precision_recall_k: Neighbor that defines the manifolds of precision and recall.
+        density_coverage_k: Neighbor that defines density and coverage.
+        neighbour_images: Largest number of images of each set for precision, recall, density and coverage; the choice
+            depends only on their number.
+        cache_dir: Folder of the cached features; None is ``$LIGHTNING_GANS_CACHE``, else ``lightning_gans`` in the
+            user's cache folder.
+        own: Custom metrics by their names. Each gets the features of all real images, ``update(features, real=True)``,
+            and of all samples, ``update(features, real=False)``, float32 ``(N, num_features)``, on the first process;
+            ``compute()`` returns one number.
 
     Raises:
-        SettingError: A setting is out of its range, or the extractor does not fit the images.
-        DataError: The extractor's weights are missing: before the first step.
+        SettingError: A setting is invalid, the extractor does not fit the images, or the module has no ``sample``.
+        DataError: The extractor's weights are missing; raised before the first step.
     """
 
     def __init__(
@@ -121,30 +111,22 @@ class GenerativeMetrics(Callback):
     ) -> None:
         for name in own or ():
             if name in _TAKEN or not name.isidentifier():
-                raise SettingError(f"metrics.own has {name!r}: choose another name, of letters.")
+                raise invalid("metrics.own", name, "an identifier that is not the name of another score")
         for name in metrics or ():
             check_choice("metrics.metrics", name, (*METRICS, *ON_REQUEST))
         if split is not None:
             check_choice("metrics.split", split, ("train", "val", "test"))
-        positive = {
+        counts: dict[str, Any] = {
             "every_n_epochs": every_n_epochs,
             "num_repeats": num_repeats,
             "precision_recall_k": precision_recall_k,
             "density_coverage_k": density_coverage_k,
             "neighbour_images": neighbour_images,
         }
-        check_positive(**{f"metrics.{name}": value for name, value in positive.items()})
+        check_counts(**{f"metrics.{name}": value for name, value in counts.items()})
+        check_counts(zero=True, **{"metrics.iw_samples": iw_samples})
         if num_samples < 2:
-            raise SettingError(f"metrics.num_samples is {num_samples}: it must be 2 or more.")
-        pairs = min(num_samples, neighbour_images)
-        for family, (name, k) in zip(
-            FAMILIES,
-            (("precision_recall_k", precision_recall_k), ("density_coverage_k", density_coverage_k)),
-            strict=True,
-        ):
-            if pairs <= k and any(wanted in (METRICS if metrics is None else metrics) for wanted in family):
-                raise SettingError(f"metrics.{name} is {k}, which needs more than {k} images: there are {pairs}.")
-        check_not_negative(**{"metrics.iw_samples": iw_samples})
+            raise invalid("metrics.num_samples", num_samples, "2 or more")
         self.metrics = list(METRICS if metrics is None else metrics)
         self.num_samples = num_samples
         self.extractor = extractor
@@ -160,53 +142,54 @@ class GenerativeMetrics(Callback):
         self.cache = Cache(cache_dir)
         self.own = dict(own or {})
         self.last_path: Path | None = None
-        self._extractor: Extractor | None = None
-        self._real: dict[Stage, tuple[Reference, dict[str, Any], dict[str, Any] | None]] = {}
-        self._bound = MeanMetric()
         self.last_scored_step = -1
+        self._evaluator: Evaluator | None = None
+        self._real: dict[Stage, tuple[Reference, dict[str, Any] | None]] = {}
+        self._bound = MeanMetric()
         self._folder = Path()
         self._written: dict[Path, Stage] = {}
+        k, most = self.settings.largest_k(self.metrics), min(num_samples, neighbour_images)
+        if k[1] >= most:
+            raise invalid(f"metrics.{k[0]}", k[1], f"smaller than the number of images, {most}")
 
     @property
     def active(self) -> bool:
-        """Whether samples are scored: something was asked for, and there is an extractor to do it with."""
-        return bool(self.metrics or self.own) and self._extractor is not None
+        """Whether samples are scored: there are metrics and an extractor."""
+        return self._evaluator is not None
 
     @property
     def network(self) -> Extractor | None:
-        """The extractor, once ``setup`` has it."""
-        return self._extractor
+        """The extractor; None before ``setup``."""
+        return None if self._evaluator is None else self._evaluator.extractor
 
     def measures(self, key: str) -> bool:
-        """Whether some validations log this key."""
-        if key == "val/iw_bound":
+        """Return whether some validations log this key."""
+        name = key.removeprefix("val/")
+        if name == "iw_bound":
             return self.iw_samples > 0
-        names = (*self.metrics, *self.own, *(["kid_std"] if "kid" in self.metrics else []))
-        wanted = [f"val/{name}" for name in names]
-        return self.active and (key in wanted or ("val/fid_class" in wanted and key.startswith("val/fid_class/")))
+        return self.active and name != key and (name in self.own or is_measured(name, self.metrics))
 
     # --- when ---------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Get the extractor before the first step, so that a missing file costs no training."""
-        if not isinstance(pl_module, GenerativeModule):
-            raise SettingError(f"GenerativeMetrics needs a GenerativeModule, not a {type(pl_module).__name__}.")
+        """Load the extractor before the first step, so that a missing file costs no training."""
         self._real.clear()
-        self._folder = Path(trainer.log_dir or trainer.default_root_dir) / "metrics"  # asked by all processes together
-        self._extractor = None
+        self._folder = run_folder(trainer) / "metrics"
+        self._evaluator = None
         if not (self.metrics or self.own) or stage == "predict":
             return
-        if not pl_module.makes_pictures:
-            raise SettingError(
-                f"GenerativeMetrics scores images, and image_shape {list(pl_module.image_shape)} is that of sequences: "
-                "set metrics.enabled: false."
+        check_sampler(pl_module, type(self).__name__)
+        shape = image_shape(pl_module)
+        check_is_image(shape, type(self).__name__, "metrics")
+        strategy = trainer.strategy
+        extractor = find_extractor(strategy, self.extractor, shape, self.weights_path, "Samples will not be scored")
+        if extractor is not None:
+            self._evaluator = Evaluator(
+                extractor, self.metrics, self.settings, own=self.own, cache=self.cache, strategy=strategy
             )
-        self._extractor = find_extractor(
-            trainer, self.extractor, pl_module.image_shape, self.weights_path, "The samples will not be scored"
-        )
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a new mean of the bound."""
+        """Reset the mean of the bound."""
         self._bound = MeanMetric(nan_strategy="disable").to(pl_module.device)
         if pl_module.device.type != "mps":  # which has no float64
             self._bound.set_dtype(torch.float64)
@@ -215,174 +198,116 @@ class GenerativeMetrics(Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Add a batch to the mean of the importance-weighted bound."""
-        if self.iw_samples and hasattr(pl_module, "bound") and self._due(trainer):
-            images, labels = pl_module.images_and_labels(batch)
+        if self.iw_samples and hasattr(pl_module, "bound") and is_due(trainer, self.every_n_epochs):
+            images, labels = images_and_labels(pl_module, batch)
             bound = pl_module.bound(images, self.iw_samples, labels, seed=self.seed)
             self._bound.update(bound.to(self._bound.dtype))
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the samples."""
-        if self._due(trainer):
+        if is_due(trainer, self.every_n_epochs):
             self._evaluate(trainer, pl_module, "val")
 
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Begin a new mean of the bound."""
-        self.on_validation_epoch_start(trainer, pl_module)
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_batch_end = on_validation_batch_end
 
-    def on_test_batch_end(
-        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
-    ) -> None:
-        """Add a batch to the mean of the importance-weighted bound."""
-        self.on_validation_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Score the samples."""
-        if self._due(trainer):
+        if is_due(trainer, self.every_n_epochs):
             self._evaluate(trainer, pl_module, "test")
 
-    def _due(self, trainer: Any) -> bool:
-        """Whether this validation is one to score: outside a fit every one is."""
-        if trainer.sanity_checking or trainer.fast_dev_run:
-            return False
-        return trainer.state.fn != TrainerFn.FITTING or is_due(trainer, self.every_n_epochs)
+    # --- what ---------------------------------------------------------------------------------------------
 
-    # --- the evaluation -----------------------------------------------------------------------------------
-
-    def _evaluate(self, trainer: Any, model: GenerativeModule, stage: Stage) -> None:
-        """Score the samples on all processes together, log the scores and write them down."""
+    def _evaluate(self, trainer: Any, module: Any, stage: Stage) -> None:
+        """Score the samples on all processes together, and log and write the scores."""
         record: dict[str, Any] = {"scores": {}, "protocol": {}}
-        if self.active:
-            record |= self._score(trainer, model, stage)
-        if self.iw_samples and hasattr(model, "bound"):
+        if self._evaluator is not None:
+            reference, floor = self._reference(trainer, module, stage)
+            record = self._evaluator.evaluate(
+                module, reference, self.num_samples, seed=self.seed, num_repeats=self.num_repeats, ema=self.ema
+            )
+            record["floor"] = floor
+        if self.iw_samples and hasattr(module, "bound"):
             record["scores"]["iw_bound"] = float(self._bound.compute())
         scores = record["scores"]
-        model.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
-        # What the model itself has logged of its likelihood is measured on the same images.
+        module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
+        # The module itself logs its likelihood, of the same images.
         likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _LIKELIHOODS}
         likelihoods = {name: float(value) for name, value in likelihoods.items() if value is not None}
         record["scores"] = scores | likelihoods
-        wrong = [name for name, value in record["scores"].items() if not math.isfinite(value)]
-        if wrong:
-            raise DataError(f"{', '.join(wrong)} of step {model.weights_step} is not a finite number. {_DIVERGED}")
+        step = getattr(module, "weights_step", trainer.global_step)
+        infinite = [name for name, value in record["scores"].items() if not math.isfinite(value)]
+        if infinite:
+            names = ", ".join(infinite)
+            raise DataError(f"{names} of step {step} is not a finite number. {DIVERGED}", setting=names)
         if not record["scores"]:
             return
         self.last_scored_step = trainer.global_step
         if likelihoods:
-            record["protocol"] |= self._likelihood_protocol(trainer, model, stage)
-        about = {"stage": stage, "step": model.weights_step, "run_seed": model.run_seed, "model": type(model).__name__}
-        made = {"versions": _versions(), "date": datetime.now(UTC).isoformat(timespec="seconds")}
-        record = about | record | {"seed": self.seed, "num_repeats": self.num_repeats} | made
-        path = self._path(model, stage)
-        on_first_process(trainer, lambda: write_scores(check_writable(path), record))
+            record["protocol"] |= self._likelihood_protocol(trainer, module, stage)
+        about = {"stage": stage, "step": step, "run_seed": getattr(module, "run_seed", None)}
+        record = about | {"model": type(module).__name__} | record
+        record |= {"seed": self.seed, "num_repeats": self.num_repeats} | made()
+        path = self._path(step, stage)
+        on_first_process(trainer.strategy, lambda: write_scores(check_writable(path), record))
         if trainer.is_global_zero:
             log_evaluation(trainer, record, trainer.global_step)
         self.last_path = path
         if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
             print(f"\n{table(record)}\n{path}")
 
-    def _score(self, trainer: Any, model: GenerativeModule, stage: Stage) -> dict[str, Any]:
-        """Return the scores with their protocol, the floor and the seconds; the scores on every process."""
-        assert self._extractor is not None
-        self._extractor.to(model.device)
-        reference, about, floor = self._reference(trainer, model, stage)
-        repeats = [
-            self._score_samples(trainer, model, reference, self.seed + repeat) for repeat in range(self.num_repeats)
-        ]
-        values = {name: np.array([scores[name] for scores, _ in repeats]) for name in repeats[0][0]}
-        record = {
-            "scores": {name: float(value.mean()) for name, value in values.items()},
-            "protocol": self._extractor.describe()  # after the first images, when it is known whole
-            | about
-            | {"num_samples": self.num_samples, "ema": self.ema}
-            | {f"own.{name}": described(metric) for name, metric in self.own.items()}
-            | self.settings.fitted(about["num_real"], self.num_samples),
-            "floor": floor,
-            "seconds": {name: sum(seconds[name] for _, seconds in repeats) for name in repeats[0][1]},
-        }
-        if self.num_repeats > 1:
-            record["standard_deviations"] = {name: float(value.std(ddof=1)) for name, value in values.items()}
-        return record
+    def _reference(self, trainer: Any, module: Any, stage: Stage) -> tuple[Reference, dict[str, Any] | None]:
+        """Return the real images and the floor, computed once."""
+        assert self._evaluator is not None
+        if stage in self._real:
+            return self._real[stage]
+        loader, num_batches = evaluated(trainer)
+        floor = None
+        if self._has_data(trainer):
+            split = self.split or ("test" if stage == "test" else "train")
+            reference = self._evaluator.reference(trainer.datamodule, split)
+            if self.floor:
+                floor = self._evaluator.floor(reference, trainer.datamodule, self.num_samples)
+        else:
+            if loader is None:
+                message = "there are no real images to compare with: give the trainer a data module or a loader."
+                raise DataError(message, setting="loader")
+            endless = length(loader) is None
+            if endless and num_batches == float("inf"):
+                raise DataError("the loader of the real images has no end: set limit_val_batches.", setting="loader")
 
-    def _score_samples(
-        self, trainer: Any, model: GenerativeModule, reference: Reference, seed: int
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Generate, extract and score one set of samples; the result is the same on every process."""
-        assert self._extractor is not None
-        extractor = self._extractor
+            def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
+                return images_and_labels(module, trainer.strategy.batch_to_device(batch))
 
-        def samples(start: int, stop: int) -> Tensor:
-            images = model.sample(stop - start, seed=seed, start=start, ema=self.ema)
-            if not images.isfinite().all():
-                raise DataError(f"the samples of step {model.weights_step} are not finite numbers. {_DIVERGED}")
-            return to_bytes(images)
-
-        fake, seconds = extract(trainer, extractor, self.num_samples, samples)
-        metrics = list(self.metrics)
-        if model.num_classes > 0:
-            fake.labels = torch.arange(self.num_samples) % model.num_classes
-            names = tuple(getattr(trainer.datamodule, "class_names", ())) if self._data_given(trainer) else ()
-            if names != extractor.class_names or len(names) != model.num_classes:
-                metrics = [name for name in metrics if name != "label_accuracy"]  # its classes are not the data's
-            if self._data_given(trainer) and not names:
-                metrics = [name for name in metrics if name != "fid_class"]  # the data has no classes
-
-        def judge() -> tuple[dict[str, float], dict[str, float]]:
-            scores, times = score(fake, reference, metrics, model.device)
-            return scores | own_scores(self.own, fake.features, reference.images.features, model.device), times
-
-        scores, times = on_first_process(trainer, judge)
-        return scores, seconds | times
-
-    def _reference(
-        self, trainer: Any, model: GenerativeModule, stage: Stage
-    ) -> tuple[Reference, dict[str, Any], dict[str, Any] | None]:
-        """Return the real images' features, what a protocol says of them, and the floor."""
-        if stage not in self._real:
-            assert self._extractor is not None
-            if self._data_given(trainer):
-                split = self.split or ("test" if stage == "test" else "train")
-                real = RealImages(trainer, self._extractor, self.cache, self.settings)
-                reference, about = real.reference(split)
-                device = model.device
-                on_first_process(trainer, lambda: reference.prepare(self.metrics, self.num_samples, device))
-                floor = real.floor(about, reference, self.num_samples, self.metrics) if self.floor else None
-                self._real[stage] = reference, about, floor
-            else:
-                loader, num_batches = evaluated(trainer)
-                about_loader = (trainer, model, self._extractor, loader, num_batches, self.settings)
-                self._real[stage] = *reference_from_loader(*about_loader), None
+            limit = int(num_batches) if endless else None
+            reference = self._evaluator.reference_of_loader(loader, unpack, num_classes(module) > 0, limit)
+        self._real[stage] = reference, floor
         return self._real[stage]
 
-    def _data_given(self, trainer: Any) -> bool:
-        """Whether the evaluation runs on a data module of ours; the trainer keeps one of an earlier run, too."""
-        return callable(getattr(trainer.datamodule, "load_images", None)) and is_ours(evaluated(trainer)[0])
+    def _has_data(self, trainer: Any) -> bool:
+        """Return whether a data module of this package is evaluated, and not merely left from an earlier run."""
+        return hasattr(trainer.datamodule, "split_images") and is_ours(evaluated(trainer)[0])
 
-    def _likelihood_protocol(self, trainer: Any, model: Any, stage: Stage) -> dict[str, Any]:
-        """Return what has to be known of a likelihood to compare it."""
+    def _likelihood_protocol(self, trainer: Any, module: Any, stage: Stage) -> dict[str, Any]:
+        """Return the fields of the protocol that make a likelihood comparable."""
         loader, num_batches = evaluated(trainer)
-        given = self._data_given(trainer)
-        images = trainer.datamodule.split_images(stage) if given else None
+        data = trainer.datamodule
+        images = data.split_images(stage) if self._has_data(trainer) else None
         whole = num_batches == length(loader)
         limit = "" if whole else f", {num_batches:.0f} batches on each of {trainer.world_size} processes"
         return {
-            "likelihood": getattr(model, "likelihood", None),
-            "likelihood_images": (f"{stage} split" if given else f"{stage} loader") + limit,
-            "likelihood_batch_size": "any" if whole else getattr(trainer.datamodule, "batch_size", None),
-            "likelihood_data_sha256": fingerprint(images, images.labels) if images is not None else None,
+            "likelihood": getattr(module, "likelihood", None),
+            "likelihood_images": f"{stage} {'loader' if images is None else 'split'}{limit}",
+            "likelihood_batch_size": "any" if whole else getattr(data, "batch_size", None),
+            "likelihood_data_sha256": None if images is None else fingerprint(images, images.labels),
             "likelihood_ema": True,
-            "binarization": getattr(trainer.datamodule, "binarization", "none"),
+            "binarization": getattr(data, "binarization", "none"),
             "iw_samples": self.iw_samples,
         }
 
-    def _path(self, model: GenerativeModule, stage: Stage) -> Path:
-        """Return where the scores go; those of test do not replace those of validation."""
-        path = self._folder / f"step={model.weights_step:07d}.json"
+    def _path(self, step: int, stage: Stage) -> Path:
+        """Return the file of the scores; the scores of test do not replace those of validation."""
+        path = self._folder / f"step={step:07d}.json"
         if self._written.setdefault(path, stage) != stage:
             path = path.with_name(f"{path.stem}-{stage}.json")
         return path
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions that a score may depend on."""
-    libraries = {"torch": torch.__version__, "torchmetrics": torchmetrics.__version__, "numpy": np.__version__}
-    return {"lightning_gans": __version__, **libraries, "python": platform.python_version()}

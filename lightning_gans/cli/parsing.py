@@ -25,7 +25,7 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
     "metrics": callbacks.GenerativeMetrics,
     "samples": callbacks.SampleGrid,
     "reconstructions": callbacks.Reconstructions,
-    "neighbours": callbacks.NearestNeighbours,
+    "neighbours": callbacks.NearestNeighbors,
     "watchdog": callbacks.CollapseWatchdog,
     "acceleration": callbacks.Acceleration,
     "checkpoint": callbacks.Checkpoint,

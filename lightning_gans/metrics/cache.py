@@ -1,4 +1,4 @@
-"""Arrays kept on disk under the hash of what they were made from."""
+"""Arrays cached on disk under the hash of their key."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,19 +16,19 @@ from torch import Tensor
 
 from lightning_gans.io.files import replacing
 
-_BLOCK = 1000  # rows that are read at once
+_BLOCK = 1000  # rows read at once
 
 
 class Rows(Protocol):
-    """Images or features that are read a part at a time: a tensor, or the pictures of a split."""
+    """Images or features that are read in parts: a tensor, or the pictures of a split."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of them; the first number is how many there are."""
+        """Shape of all rows, whose first number is their count."""
 
     @property
     def dtype(self) -> torch.dtype:
-        """Their type."""
+        """Type of the rows."""
 
     def __len__(self) -> int: ...
 
@@ -46,7 +46,7 @@ def default_folder() -> Path:
 def fingerprint(*parts: Any) -> str:
     """Return the SHA-256 of tensors (their shapes, types and values) and of plain values.
 
-    Other :class:`Rows` of the same values have the same one.
+    Equal :class:`Rows` of any kind have the same fingerprint.
     """
     digest = hashlib.sha256()
     for part in parts:
@@ -62,11 +62,11 @@ def fingerprint(*parts: Any) -> str:
 class Cache:
     """A folder of npz files, each named by the hash of its key.
 
-    A file is written whole or not at all. One that is damaged is left out with a warning, so that it is made
-    again; a folder that cannot be written to costs a warning and no more.
+    Files are written atomically. A damaged file is ignored with a warning, and a folder that is not writable only
+    causes a warning.
 
     Args:
-        folder: Where; by default :func:`default_folder`.
+        folder: By default :func:`default_folder`.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
@@ -75,6 +75,16 @@ class Cache:
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the file of a key."""
         return self.folder / f"{kind}-{fingerprint(dict(key))[:40]}.npz"
+
+    def get(
+        self, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Return the arrays stored under a key, or compute and store them."""
+        arrays = self.load(kind, key)
+        if arrays is None:
+            arrays = compute()
+            self.save(kind, key, arrays)
+        return arrays
 
     def load(self, kind: str, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
         """Return the arrays stored under a key, or None; reading checks the file's own checksums."""
@@ -85,8 +95,8 @@ class Cache:
             with np.load(path, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
             if json.loads(str(arrays.pop("about"))) != _about(key, arrays):
-                raise ValueError("it holds something else")
-        except Exception as error:  # whatever a reader of zip files may say of one with a wrong bit
+                raise ValueError("it has another key")
+        except Exception as error:  # a damaged zip file raises anything
             warnings.warn(f"{path} is damaged ({error}): computing it again.", stacklevel=2)
             return None
         return arrays
@@ -100,12 +110,12 @@ class Cache:
         except OSError as error:
             warnings.warn(
                 f"{path} cannot be written ({error.strerror}): the next evaluation computes it again. "
-                "Name another folder with metrics.cache_dir, or in LIGHTNING_GANS_CACHE.",
+                "Set metrics.cache_dir or LIGHTNING_GANS_CACHE to another folder.",
                 stacklevel=2,
             )
 
 
 def _about(key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Return what a file says of itself, as it comes back from JSON."""
+    """Return a file's description of itself, in plain JSON types."""
     about: dict[str, Any] = json.loads(json.dumps({"key": dict(key), "arrays": sorted(arrays)}))
     return about

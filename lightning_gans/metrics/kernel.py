@@ -2,39 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import check_counts, invalid
 from lightning_gans.metrics.sets import TwoSetsMetric
 
-KID_SEED = 2020  # torch-fidelity's
-_ROWS = 125  # of the kernel's matrix at once, which then stays in the processor's cache
+_ROWS = 125  # rows of the kernel matrix at once, which fit into the processor's cache
 
 
 class KernelDistance(TwoSetsMetric):
-    r"""Squared maximum mean discrepancy with the kernel :math:`(x \cdot y / d + 1)^3`, the KID on Inception's features.
+    r"""Squared maximum mean discrepancy with the kernel :math:`(x \cdot y / d + 1)^3`: the KID on Inception features.
 
     The unbiased estimator over random subsets, mean and standard deviation (Bińkowski et al. 2018,
-    https://arxiv.org/abs/1801.01401). The subsets are those that torch-fidelity draws from the same seed.
+    https://arxiv.org/abs/1801.01401). The subsets are those of torch-fidelity for the same seed.
 
     Args:
         num_features: Length of a feature vector.
-        num_subsets: How many pairs of subsets.
-        subset_size: Images in each.
-        seed: Seed of the draws.
-        **options: torchmetrics' own, such as ``sync_on_compute``.
+        num_subsets: Number of pairs of subsets.
+        subset_size: Images per subset.
+        seed: Seed of the subsets.
+        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
     """
 
     higher_is_better = False
 
     def __init__(
-        self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = KID_SEED, **options: Any
+        self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = 2020, **options: Any
     ) -> None:
-        check_positive(num_subsets=num_subsets, subset_size=subset_size - 1)
+        check_counts(num_subsets=num_subsets)
+        if subset_size < 2:
+            raise invalid("subset_size", subset_size, "2 or more")
         super().__init__(num_features, **options)
         self.num_subsets = num_subsets
         self.subset_size = subset_size
@@ -47,23 +49,19 @@ class KernelDistance(TwoSetsMetric):
             SettingError: A set has fewer images than a subset.
         """
         real, fake = self.both(self.subset_size)
-        subsets = draw_subsets(len(real), len(fake), self.num_subsets, self.subset_size, self.seed)
-        values = squared_mmds(real, fake, subsets, sums_within(real, [chosen for chosen, _ in subsets]))
+        drawn = (len(real), len(fake), self.num_subsets, self.subset_size, self.seed)
+        subsets = _draw_subsets(*drawn)
+        within = self.remember(
+            "kernel", {"subsets": drawn}, lambda: {"sums": torch.stack([_sum_at(real, rows) for rows, _ in subsets])}
+        )
+        values = _squared_mmds(real, fake, subsets, within["sums"].to(real.device))
         return values.mean(), values.std(correction=0)
 
 
-Subsets = list[tuple[Tensor, Tensor]]
-
-
-def draw_subsets(num_real: int, num_fake: int, num_subsets: int, size: int, seed: int) -> Subsets:
-    """Draw pairs of subsets without replacement: row numbers of real and of generated images, ``(size,)`` each.
-
-    Raises:
-        SettingError: A set has not so many images.
-    """
-    if not 2 <= size <= min(num_real, num_fake):
-        raise SettingError(f"KID's subset_size is {size}: it must be 2 or more, and at most {min(num_real, num_fake)}.")
-    random = np.random.RandomState(seed)  # its stream is frozen for good, unlike that of newer ones
+@functools.lru_cache(maxsize=4)
+def _draw_subsets(num_real: int, num_fake: int, num_subsets: int, size: int, seed: int) -> list[tuple[Tensor, Tensor]]:
+    """Draw pairs of subsets without replacement: row numbers of real and of generated images, ``(size,)`` each."""
+    random = np.random.RandomState(seed)  # as in torch-fidelity
     subsets = []
     for _ in range(num_subsets):
         fake = torch.from_numpy(random.choice(num_fake, size, replace=False))
@@ -72,31 +70,23 @@ def draw_subsets(num_real: int, num_fake: int, num_subsets: int, size: int, seed
     return subsets
 
 
-def sums_within(features: Tensor, subsets: list[Tensor]) -> Tensor:
-    """Return for each subset the kernel's sum over all ordered pairs of different rows, float64 ``(K,)``."""
-    return torch.stack([_sum_within(features[rows.to(features.device)].double()) for rows in subsets])
-
-
-def squared_mmds(real: Tensor, fake: Tensor, subsets: Subsets, real_within: Tensor) -> Tensor:
-    """Return the unbiased estimate for each pair of subsets, float64 ``(K,)``.
-
-    Args:
-        real: Features ``(N, d)``.
-        fake: Features ``(M, d)``.
-        subsets: As from :func:`draw_subsets`.
-        real_within: :func:`sums_within` of the real subsets, which do not change with the generated images.
-    """
-    size, device = len(subsets[0][0]), fake.device
+def _squared_mmds(real: Tensor, fake: Tensor, subsets: list[tuple[Tensor, Tensor]], real_within: Tensor) -> Tensor:
+    """Return the unbiased estimate for each pair of subsets, float64 ``(K,)``."""
+    size = len(subsets[0][0])
     estimates = []
-    for (real_rows, fake_rows), within in zip(subsets, real_within.to(device), strict=True):
-        reals, fakes = real[real_rows.to(device)].double(), fake[fake_rows.to(device)].double()
+    for (real_rows, fake_rows), within in zip(subsets, real_within, strict=True):
+        reals, fakes = real[real_rows.to(real.device)].double(), fake[fake_rows.to(fake.device)].double()
         between = torch.stack([_kernel_sum(part, reals) for part in torch.split(fakes, _ROWS)]).sum()
         estimates.append((within + _sum_within(fakes)) / (size * (size - 1)) - 2 * between / size**2)
     return torch.stack(estimates)
 
 
+def _sum_at(features: Tensor, rows: Tensor) -> Tensor:
+    return _sum_within(features[rows.to(features.device)].double())
+
+
 def _sum_within(points: Tensor) -> Tensor:
-    # Half of the pairs, as the kernel is symmetric.
+    """Return the kernel's sum over all ordered pairs of different rows, by half of the pairs."""
     total = -((points.square().sum(1) / points.shape[1] + 1) ** 3).sum()
     for start in range(0, len(points), _ROWS):
         part, rest = points[start : start + _ROWS], points[start + _ROWS :]

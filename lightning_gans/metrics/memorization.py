@@ -1,4 +1,4 @@
-"""Whether samples are nearer to the training images than other real images are: copies, not inventions."""
+"""Memorization: whether samples are closer to the training images than held-out real images are."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 from lightning_gans.errors import SettingError
 from lightning_gans.metrics.cache import Rows
 
-_BLOCK = 1000  # training images that are compared at once
+_BLOCK = 1000  # training images compared at once
 
 
 class Nearest(NamedTuple):
-    """The training image that is nearest to each of several images.
+    """The nearest training image of each of several images.
 
     Attributes:
-        places: Its place among the training images, int64 ``(N,)``.
-        distances: How far it is, Euclidean, float64 ``(N,)``.
+        places: Its index among the training images, int64 ``(N,)``.
+        distances: Its Euclidean distance, float64 ``(N,)``.
     """
 
     places: Tensor
@@ -28,20 +28,20 @@ class Nearest(NamedTuple):
 def nearest(points: Rows, others: Rows) -> Nearest:
     """Find the nearest of many points to each of a few.
 
-    Which one is nearest comes from a matrix product, how far it is from the difference itself.
+    A matrix product finds the nearest point; its distance comes from the difference itself.
 
     Args:
         points: Features or images of any shape and type, ``(N, ...)``.
-        others: The same, ``(M, ...)``, M being 1 or more; they are read in blocks.
+        others: Points of the same shape, ``(M, ...)`` with M >= 1, read in blocks.
     """
     if len(others) < 1:
-        raise SettingError("there are no training images to be near to.")
+        raise SettingError("there are no training images.", setting="num_train", value=0)
     given = points[:].flatten(1).double()
     best = torch.full((len(given),), torch.inf, dtype=torch.float64)
     places = torch.zeros(len(given), dtype=torch.long)
     for start in range(0, len(others), _BLOCK):
         block = others[start : start + _BLOCK].flatten(1).double()
-        distances = torch.addmm(block.square().sum(1), given, block.T, alpha=-2)  # but for what all have in common
+        distances = torch.addmm(block.square().sum(1), given, block.T, alpha=-2)  # up to a term that all have in common
         found, columns = distances.min(1)
         nearer = found < best
         best = torch.where(nearer, found, best)
@@ -50,16 +50,16 @@ def nearest(points: Rows, others: Rows) -> Nearest:
 
 
 def memorization(fake: Tensor, held_out: Tensor) -> Tensor:
-    """Return how often a sample lies nearer to the training images than a real image that was not trained on.
+    """Return how often a sample is closer to the training images than a held-out real image.
 
-    The share of pairs of a sample and such an image in which the sample's distance to its nearest training image is the
-    smaller one, equal ones counting one half: the Mann-Whitney statistic by which Meehan et al. 2020
-    (https://arxiv.org/abs/2004.05675) test for copies, here for all images at once and as a share. 0.5 is what new
-    real images give, 1 what copies do, and 0 what lies away from all real images.
+    The fraction of pairs of a sample and a held-out image in which the sample's distance to its nearest training image
+    is smaller; ties count one half. This is the Mann-Whitney statistic with which Meehan et al. 2020
+    (https://arxiv.org/abs/2004.05675) test for data copying, here for all images at once. It is 0.5 for new real
+    images, 1 for copies, and 0 for images far from all real ones.
 
     Args:
         fake: Distances of samples to their nearest training image, ``(N,)``.
-        held_out: Those of real images that were not trained on, ``(M,)``.
+        held_out: Distances of held-out images to theirs, ``(M,)``.
 
     Example:
         >>> memorization(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]))

@@ -1,4 +1,4 @@
-"""How many classes a set of generated images has, and how evenly."""
+"""The number of classes among generated images, and how uniform they are."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.errors import check_counts, invalid
+from lightning_gans.metrics.sets import check_rows
 
 
 class ModeCoverage(Metric):
-    r"""The number of classes among the images, and :math:`\mathrm{KL}(p \,\|\, u)` from even shares, in nats.
+    r"""The number of classes among the images, and :math:`\mathrm{KL}(p \,\|\, u)` from the uniform, in nats.
 
     Each image counts for its most likely class; p are the shares of the K classes, u = 1/K, so that the divergence
-    is :math:`\log K + \sum_k p_k \log p_k`: 0 for even shares, log K where all images are of one class. Both depend
-    on the number of images N: even a perfect generator gets about (K - 1) / 2N. Published for Stacked MNIST
+    is :math:`\log K + \sum_k p_k \log p_k`: 0 for equal shares, log K if all images are of one class. Both depend
+    on the number of images N: a perfect generator still gets about (K - 1) / 2N. Published for Stacked MNIST
     (Metz et al. 2016, https://arxiv.org/abs/1611.02163), with K = 1,000 and N = 26,000 since PacGAN (Lin et al. 2018,
     https://arxiv.org/abs/1712.04086).
 
     Args:
         num_classes: Number of logits.
-        **options: torchmetrics' own, such as ``sync_on_compute``.
+        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
 
     Example:
         >>> metric = ModeCoverage(4)
@@ -38,15 +39,14 @@ class ModeCoverage(Metric):
     counts: Tensor
 
     def __init__(self, num_classes: int, **options: Any) -> None:
-        check_positive(num_classes=num_classes)
+        check_counts(num_classes=num_classes)
         super().__init__(**options)
         self.num_classes = num_classes
         self.add_state("counts", torch.zeros(num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor) -> None:
         """Add the logits ``(N, num_classes)`` of generated images."""
-        if logits.dim() != 2 or logits.shape[1] != self.num_classes:
-            raise SettingError(f"ModeCoverage takes (N, {self.num_classes}), but got {list(logits.shape)}.")
+        check_rows(self, logits, self.num_classes)
         self.counts += logits.argmax(1).bincount(minlength=self.num_classes)
 
     def compute(self) -> tuple[Tensor, Tensor]:
@@ -56,8 +56,8 @@ class ModeCoverage(Metric):
             SettingError: There are no images.
         """
         if not self.counts.any():
-            raise SettingError("ModeCoverage needs at least 1 image, but there are 0.")
-        counts = self.counts.cpu().double()  # on some devices there is no float64
+            raise invalid("num_fake", 0, "1 or more for ModeCoverage")
+        counts = self.counts.cpu().double()  # some devices have no float64
         shares = counts / counts.sum()
         divergence = math.log(self.num_classes) + torch.special.xlogy(shares, shares).sum()
-        return self.counts.count_nonzero(), divergence.clamp(min=0)  # which rounding alone makes negative
+        return self.counts.count_nonzero(), divergence.clamp(min=0)  # negative only by rounding

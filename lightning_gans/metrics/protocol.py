@@ -1,19 +1,35 @@
-"""Scores with what they were measured by, as JSON; scores of different protocols are not compared."""
+"""Scores with the protocol that they were measured under, as JSON files."""
 
 from __future__ import annotations
 
 import json
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import torchmetrics
+
+from lightning_gans._version import __version__
 from lightning_gans.errors import DataError
 from lightning_gans.io.files import replacing
 
 FORMAT = 1
 
 
+def made() -> dict[str, Any]:
+    """Return the versions that a score may depend on, and the date."""
+    libraries = {"torch": torch.__version__, "torchmetrics": torchmetrics.__version__, "numpy": np.__version__}
+    return {
+        "versions": {"lightning_gans": __version__, **libraries, "python": platform.python_version()},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
 def write_scores(path: str | Path, record: dict[str, Any]) -> None:
-    """Write a record, which has ``scores`` and the ``protocol`` they were made under, whole or not at all."""
+    """Write a record of ``scores`` and their ``protocol``; a killed process leaves no partial file."""
     with replacing(path) as file:
         file.write((json.dumps({"format": FORMAT, **record}, indent=2, allow_nan=False) + "\n").encode())
 
@@ -22,31 +38,34 @@ def read_scores(path: str | Path) -> dict[str, Any]:
     """Read a record.
 
     Raises:
-        DataError: The file is missing or is no record of scores.
+        DataError: The file is missing, or is not a record of scores.
     """
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be read: {error.strerror}.", setting=str(path)) from None
     except ValueError:
         record = None
     if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("scores", "protocol")):
-        raise DataError(f"{path} holds no scores with their protocol: give a metrics/step=….json of a run.")
+        message = f"{path} does not contain scores with their protocol: give a metrics/step=….json of a run."
+        raise DataError(message, setting=str(path))
     if record.get("format") != FORMAT:
-        raise DataError(f"{path} has the format {record.get('format')}, but this version reads {FORMAT}.")
+        version = record.get("format")
+        message = f"{path} has format {version}, but this version reads format {FORMAT}."
+        raise DataError(message, setting=str(path), value=version, allowed=FORMAT)
     return record
 
 
 def compare(first: str | Path, second: str | Path) -> dict[str, tuple[float, float]]:
-    """Return the scores that two files both have, side by side.
+    """Return the scores that two files have in common, side by side.
 
     Raises:
-        DataError: A file is no record of scores, or the two were made under different protocols.
+        DataError: A file is not a record of scores, or the protocols differ.
     """
     records = [read_scores(path) for path in (first, second)]
     protocols = [record["protocol"] for record in records]
     common = set(records[0]["scores"]) & set(records[1]["scores"])
-    # How a user's own metric was set up matters where both files have it.
+    # The settings of a custom metric matter only if both files have it.
     names = [
         name
         for name in sorted(set(protocols[0]) | set(protocols[1]))
@@ -59,15 +78,14 @@ def compare(first: str | Path, second: str | Path) -> dict[str, tuple[float, flo
         if protocols[0].get(name, absent) != protocols[1].get(name, absent)
     ]
     if unlike:
-        raise DataError(
-            f"{first} and {second} were made under different protocols and do not compare.\n{'; '.join(unlike)}"
-        )
+        message = f"{first} and {second} have different protocols and are not comparable.\n{'; '.join(unlike)}"
+        raise DataError(message, setting=str(second), value=unlike)
     scores = [record["scores"] for record in records]
     return {name: (scores[0][name], scores[1][name]) for name in scores[0] if name in scores[1]}
 
 
 def table(record: dict[str, Any]) -> str:
-    """Lay a record out for reading: the scores, what a perfect model would get, and how they were made."""
+    """Format a record as text: the scores, those of a perfect model, and the protocol."""
     floor = record.get("floor")
     deviations = record.get("standard_deviations", {})
     heads = ["score", record["stage"], *([f"std of {record['num_repeats']}"] if deviations else [])]
@@ -99,9 +117,13 @@ def table(record: dict[str, Any]) -> str:
             "real images",
         ]
         if floor:
-            lines.append(f"beside it, in their place: {floor['num_images']:,} real images, {floor['split']} split")
+            lines.append(
+                f"for comparison: {floor['num_images']:,} real images of the {floor['split']} split, scored as samples"
+            )
         if protocol["num_samples"] < protocol["num_features"]:
-            lines.append("fewer samples than features: the FID is far too high, and compares with its like alone")
+            lines.append(
+                "fewer samples than features: the FID is biased upward, and comparable only at this number of samples"
+            )
     if "likelihood" in protocol:
         lines.append(
             f"likelihoods in nats per image: {protocol['likelihood']}, binarization {protocol['binarization']}, "

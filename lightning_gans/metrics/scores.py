@@ -1,65 +1,42 @@
-"""All scores of a set of generated images, from features that were extracted once."""
+"""The scores of a set of generated images, from features that were extracted once."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_gans import randomness
 from lightning_gans._lightning import rank_zero_warn
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import invalid
 from lightning_gans.metrics.cache import Cache, Rows
 from lightning_gans.metrics.frechet import FrechetDistance
 from lightning_gans.metrics.inception_score import InceptionScore
-from lightning_gans.metrics.kernel import KID_SEED, Subsets, draw_subsets, squared_mmds, sums_within
-from lightning_gans.metrics.manifold import count_inside, nearest_squared_distances
+from lightning_gans.metrics.kernel import KernelDistance
+from lightning_gans.metrics.manifold import ManifoldMetrics
 from lightning_gans.metrics.modes import ModeCoverage
+from lightning_gans.metrics.sets import Statistics
 from lightning_gans.randomness import Stream
-
-METRICS = (
-    "fid",
-    "inception_score",
-    "kid",
-    "precision",
-    "recall",
-    "density",
-    "coverage",
-    "label_accuracy",
-    "fid_class",
-)
-"""What is measured where nothing else is asked for, by the key it is logged under.
-
-``fid_class`` is one number for each class.
-"""
-
-ON_REQUEST = ("modes", "mode_kl")
-"""What is measured only where it is asked for by name: of ten digits all are found, and the number says nothing."""
-
-FAMILIES = (("precision", "recall"), ("density", "coverage"))
-"""The metrics of nearest neighbours, by the k that they take."""
-
-_OF_NEIGHBOURS = [name for family in FAMILIES for name in family]
-_REAL_SUMS = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The numbers that the metrics' definitions leave open.
+    """The parameters of the metrics.
 
     Attributes:
-        precision_recall_k: Neighbour that a ball of the manifolds reaches to (Kynkäänniemi et al. 2019).
-        density_coverage_k: The same for density and coverage (Naeem et al. 2020).
-        neighbour_images: The nearest-neighbour metrics take at most so many images of each set.
+        precision_recall_k: Neighbor that defines precision and recall (Kynkäänniemi et al. 2019).
+        density_coverage_k: Neighbor that defines density and coverage (Naeem et al. 2020).
+        neighbour_images: Largest number of images of each set for these four metrics.
         kid_subsets: Pairs of subsets.
-        kid_subset_size: Images in each; all, where there are fewer.
-        inception_score_splits: Parts of the images.
+        kid_subset_size: Images per subset, at most the size of the smaller set.
+        inception_score_splits: Splits of the images.
     """
 
     precision_recall_k: int = 3
@@ -71,27 +48,30 @@ class Settings:
 
     def fitted(self, num_real: int, num_fake: int) -> dict[str, int]:
         """Return the settings as they apply to sets of these sizes."""
-        smaller = min(num_real, num_fake)
         return asdict(self) | {
             "neighbour_images_real": min(num_real, self.neighbour_images),
             "neighbour_images_fake": min(num_fake, self.neighbour_images),
-            "kid_subset_size": min(self.kid_subset_size, smaller),
+            "kid_subset_size": min(self.kid_subset_size, num_real, num_fake),
             "inception_score_splits": min(self.inception_score_splits, num_fake),
         }
 
-    def drawn(self, num_real: int, num_fake: int) -> tuple[int, int, int, int, int]:
-        """Return what :func:`draw_subsets` takes."""
-        return num_real, num_fake, self.kid_subsets, self.fitted(num_real, num_fake)["kid_subset_size"], KID_SEED
+    def largest_k(self, metrics: Collection[str]) -> tuple[str, int]:
+        """Return the largest neighbor that these metrics need, with its name; 0 if they need none."""
+        wanted = [("", 0)]
+        for name, family in _K.items():
+            if family & set(metrics):
+                wanted.append((name, getattr(self, name)))
+        return max(wanted, key=lambda pair: pair[1])
 
 
 @dataclass
 class FeatureSet:
-    """Features of a set of images, and what else its extractor saw in them.
+    """What an extractor returned for a set of images.
 
     Attributes:
         features: float32 ``(N, d)``.
         logits: float32 ``(N, K)``, or None.
-        labels: int64 ``(N,)``, what the images should show, or None.
+        labels: What the images should show, int64 ``(N,)``, or None.
     """
 
     features: Tensor
@@ -103,200 +83,249 @@ class FeatureSet:
 
 
 class Reference:
-    """Features of the real images, and what every evaluation against them shares, kept on disk.
+    """Features of the real images, and the statistics of them that all evaluations share.
 
     Args:
         images: The features.
-        settings: The numbers that the metrics take.
-        cache: Where to keep what is computed from them; None keeps it in memory only.
-        key: What they were made from.
+        settings: Parameters of the metrics.
+        cache: Stores the statistics; None keeps them in memory only.
+        key: Identifies the features in the cache.
+        about: The fields of the protocol that describe the images.
+        class_names: Names of the classes of the labels; None if unknown.
     """
 
-    def __init__(self, images: FeatureSet, settings: Settings, cache: Cache | None, key: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        images: FeatureSet,
+        settings: Settings,
+        cache: Cache | None,
+        key: Mapping[str, Any],
+        about: Mapping[str, Any] | None = None,
+        class_names: tuple[str, ...] | None = None,
+    ) -> None:
         self.images = images
         self.settings = settings
+        self.about = dict(about or {})
+        self.class_names = class_names
         self._cache = cache
         self._key = dict(key)
-        self._sums: dict[str, Tensor] | None = None
-        self._neighbours: Tensor | None = None
-        self._subsets: dict[tuple[int, ...], tuple[Subsets, Tensor]] = {}
+        self._memory: dict[tuple[str, str], Statistics] = {}
 
-    def prepare(self, metrics: Sequence[str], num_fake: int, device: torch.device | str = "cpu") -> None:
-        """Compute now what the metrics need of the real images alone, for so many generated ones."""
-        device = _with_float64(device)
-        if "fid" in metrics:
-            self.sums(device)
-        if "kid" in metrics:
-            self.subsets(*self.settings.drawn(len(self.images), num_fake))
-        if any(name in metrics for name in _OF_NEIGHBOURS):
-            self.radii(1, device)
+    def remember(self, kind: str, key: Mapping[str, Any], compute: Callable[[], Statistics]) -> Statistics:
+        """Return statistics of the real images, on the CPU: from memory, from the cache, or computed and stored."""
+        place = kind, repr(key)
+        if place not in self._memory:
 
-    def sums(self, device: torch.device) -> dict[str, Tensor]:
-        """Return the states of a Fréchet distance that has seen the real images."""
-        if self._sums is None:
-            stored = self._load("sums", self._key)
-            if stored is None:
-                metric = FrechetDistance(self.images.features.shape[1], sync_on_compute=False).to(device)
-                metric.update(self.images.features.to(device), real=True)
-                stored = {name: getattr(metric, name).cpu().numpy() for name in _REAL_SUMS}
-                self._save("sums", self._key, stored)
-            self._sums = {name: torch.from_numpy(stored[name]) for name in _REAL_SUMS}
-        return {name: value.clone().to(device) for name, value in self._sums.items()}
+            def arrays() -> dict[str, np.ndarray]:
+                return {name: value.cpu().numpy() for name, value in compute().items()}
 
-    def subsets(self, *drawn: int) -> tuple[Subsets, Tensor]:
-        """Return the pairs of :func:`draw_subsets`, and the kernel's sums within the real ones, float64 ``(K,)``."""
-        if drawn not in self._subsets:
-            subsets = draw_subsets(*drawn)
-            key = self._key | {"subsets": drawn}
-            stored = self._load("kernel", key)
-            if stored is None:
-                stored = {"sums": sums_within(self.images.features, [chosen for chosen, _ in subsets]).numpy()}
-                self._save("kernel", key, stored)
-            self._subsets[drawn] = subsets, torch.from_numpy(stored["sums"])
-        return self._subsets[drawn]
-
-    def _load(self, kind: str, key: Mapping[str, Any]) -> dict[str, np.ndarray] | None:
-        return None if self._cache is None else self._cache.load(kind, key)
-
-    def _save(self, kind: str, key: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-        if self._cache is not None:
-            self._cache.save(kind, key, arrays)
-
-    def chosen(self) -> Tensor:
-        """Return the features that the nearest-neighbour metrics take, float32 ``(n, d)``."""
-        return subsample(self.images.features, self.settings.neighbour_images)
-
-    def radii(self, k: int, device: torch.device) -> Tensor:
-        """Return the squared distances to the k-th neighbours of :meth:`chosen`, float64 ``(n,)``."""
-        if self._neighbours is None:
-            most = max(self.settings.precision_recall_k, self.settings.density_coverage_k)
-            most = max(1, min(most, len(self.chosen()) - 1))
-            key = self._key | {"neighbour_images": self.settings.neighbour_images, "k": most}
-            stored = self._load("neighbours", key)
-            if stored is None:
-                nearest = nearest_squared_distances(self.chosen().double().to(device), most)
-                stored = {"squared_distances": nearest.cpu().numpy()}
-                self._save("neighbours", key, stored)
-            self._neighbours = torch.from_numpy(stored["squared_distances"])
-        if k > self._neighbours.shape[1]:
-            raise SettingError(f"k is {k}, but {len(self.chosen())} images have fewer neighbours each.")
-        return self._neighbours[:, k - 1].to(device)
+            stored = arrays() if self._cache is None else self._cache.get(kind, self._key | dict(key), arrays)
+            self._memory[place] = {name: torch.from_numpy(value) for name, value in stored.items()}
+        return self._memory[place]
 
 
 def subsample(rows: Rows, most: int) -> Tensor:
-    """Return all rows, or a choice of so many that depends on their number alone."""
+    """Return all rows, or ``most`` of them; the choice depends only on their number."""
     if len(rows) <= most:
         return rows[:]
     order = torch.randperm(len(rows), generator=randomness.generator(0, Stream.SPLIT, len(rows)))
     return rows[order[:most].sort().values]
 
 
-def _with_float64(device: torch.device | str) -> torch.device:
-    """Return the device, or the CPU in the place of one that may not have float64."""
-    device = torch.device(device)
-    return device if device.type == "cuda" else torch.device("cpu")
+# --- the registry -----------------------------------------------------------------------------------------
+
+Scores = dict[str, float]
+
+
+def _compared(metric: Metric, real: Tensor, fake: Tensor, device: torch.device) -> Any:
+    """Compute a metric of two sets of features."""
+    metric.to(device)
+    metric.update(real.to(device), real=True)
+    metric.update(fake.to(device), real=False)
+    return metric.compute()
+
+
+def _of_logits(metric: Metric, fake: FeatureSet, names: tuple[str, ...]) -> Scores:
+    metric.update(fake.logits)
+    return dict(zip(names, map(float, metric.compute()), strict=False))
+
+
+def _fid(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    metric = FrechetDistance(reference.images.features.shape[1], sync_on_compute=False).to(device)
+
+    def sums() -> Statistics:
+        metric.update(reference.images.features.to(device), real=True)
+        states: dict[str, Any] = metric.metric_state
+        return {name: value for name, value in states.items() if name.startswith("real_")}
+
+    for name, value in reference.remember("sums", {}, sums).items():
+        setattr(metric, name, value.clone().to(device))
+    metric.update(fake.features.to(device), real=False)
+    return {"fid": float(metric.compute())}
+
+
+def _kid(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    real, settings = reference.images.features, reference.settings
+    size = settings.fitted(len(real), len(fake))["kid_subset_size"]
+    metric = KernelDistance(real.shape[1], settings.kid_subsets, size, sync_on_compute=False)
+    metric.remember = reference.remember
+    mean, deviation = _compared(metric, real, fake.features, device)
+    return {"kid": float(mean), "kid_std": float(deviation)}
+
+
+def _inception_score(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    if fake.logits is None:
+        return {}
+    splits = reference.settings.fitted(len(reference.images), len(fake))["inception_score_splits"]
+    return _of_logits(InceptionScore(fake.logits.shape[1], splits, sync_on_compute=False), fake, ("inception_score",))
+
+
+def _modes(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    if fake.logits is None:
+        return {}
+    return _of_logits(ModeCoverage(fake.logits.shape[1], sync_on_compute=False), fake, ON_REQUEST)
+
+
+def _label_accuracy(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    if fake.logits is None or fake.labels is None:
+        return {}
+    metric = MulticlassAccuracy(fake.logits.shape[1], average="micro", sync_on_compute=False)
+    return {"label_accuracy": float(metric(fake.logits, fake.labels))}
+
+
+def _fid_class(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    """Return a Fréchet distance for each class that has two images of each kind."""
+    real = reference.images
+    if fake.labels is None or real.labels is None:
+        return {}
+    scores, missing = {}, []
+    for label in range(int(max(fake.labels.max(), real.labels.max())) + 1):
+        reals, fakes = real.features[real.labels == label], fake.features[fake.labels == label]
+        if min(len(fakes), len(reals)) < 2:
+            missing.append(label)
+        else:
+            metric = FrechetDistance(real.features.shape[1], sync_on_compute=False)
+            scores[f"fid_class/{label}"] = float(_compared(metric, reals, fakes, device))
+    if missing:
+        classes = ", ".join(map(str, missing))
+        rank_zero_warn(f"No fid_class for {classes}: fewer than 2 real or generated images of the class.")
+    return scores
+
+
+def _manifold(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    """Return precision, recall, density and coverage; the pairs share one pass over the distances."""
+    settings, real = reference.settings, reference.images.features
+    ks = {name: getattr(settings, name) if family & set(names) else None for name, family in _K.items()}
+    metric = ManifoldMetrics(real.shape[1], **ks, sync_on_compute=False)
+    most = settings.neighbour_images
+    metric.remember = lambda kind, key, compute: reference.remember(kind, {"neighbour_images": most, **key}, compute)
+    found = _compared(metric, subsample(real, most), subsample(fake.features, most), device)
+    return {name: float(value) for name, value in found.items()}
+
+
+_K = {"precision_recall_k": {"precision", "recall"}, "density_coverage_k": {"density", "coverage"}}
+
+_REGISTRY = {
+    "fid": _fid,
+    "inception_score": _inception_score,
+    "kid": _kid,
+    "precision": _manifold,
+    "recall": _manifold,
+    "density": _manifold,
+    "coverage": _manifold,
+    "label_accuracy": _label_accuracy,
+    "fid_class": _fid_class,
+    "modes": _modes,
+    "mode_kl": _modes,
+}
+
+ON_REQUEST = ("modes", "mode_kl")
+"""Metrics that are computed only if named: with few classes, all are found, and the number is meaningless."""
+
+METRICS = tuple(name for name in _REGISTRY if name not in ON_REQUEST)
+"""Metrics that are computed by default, by the key they are logged under; ``fid_class`` is one number per class."""
 
 
 def score(
-    fake: FeatureSet, reference: Reference, metrics: Sequence[str], device: torch.device | str = "cpu"
-) -> tuple[dict[str, float], dict[str, float]]:
-    """Compute the metrics asked for, in float64.
+    fake: FeatureSet, reference: Reference, metrics: Collection[str], device: torch.device | str = "cpu"
+) -> tuple[Scores, dict[str, float]]:
+    """Compute metrics in float64.
 
     Args:
         fake: Features of generated images.
-        reference: Features of the real ones.
-        metrics: Names out of :data:`METRICS` and :data:`ON_REQUEST`; those for which logits or labels are missing
-            are left out.
-        device: Where to compute.
+        reference: Features of the real images.
+        metrics: Names from :data:`METRICS` and :data:`ON_REQUEST`; those whose logits or labels are missing are left
+            out.
+        device: Where to compute; the CPU is used instead of a device without float64.
 
     Returns:
-        The scores by the key they are logged under, and the seconds that the nearest neighbours
-        (``neighbours``) and everything else (``metrics``) took.
+        The scores by the key they are logged under, and the seconds of the nearest-neighbor metrics (``neighbours``)
+        and of all other metrics (``metrics``).
 
     Raises:
         SettingError: There are too few images.
     """
     device = _with_float64(device)
-    real, settings = reference.images, reference.settings
-    fitted = settings.fitted(len(real), len(fake))
-    width = real.features.shape[1]
-    scores: dict[str, float] = {}
-    started = time.monotonic()
-    if "fid" in metrics:
-        fid = FrechetDistance(width, sync_on_compute=False).to(device)
-        for name, value in reference.sums(device).items():
-            setattr(fid, name, value)
-        fid.update(fake.features.to(device), real=False)
-        scores["fid"] = float(fid.compute())
-    if "kid" in metrics:
-        drawn = settings.drawn(len(real), len(fake))
-        real_features, fake_features = real.features.to(device), fake.features.to(device)
-        values = squared_mmds(real_features, fake_features, *reference.subsets(*drawn))
-        scores |= {"kid": float(values.mean()), "kid_std": float(values.std(correction=0))}
-    if "inception_score" in metrics and fake.logits is not None:
-        splits = fitted["inception_score_splits"]
-        inception_score = InceptionScore(fake.logits.shape[1], splits, sync_on_compute=False)
-        inception_score.update(fake.logits)
-        scores["inception_score"] = float(inception_score.compute()[0])
-    if fake.logits is not None and any(name in metrics for name in ON_REQUEST):
-        coverage = ModeCoverage(fake.logits.shape[1], sync_on_compute=False)
-        coverage.update(fake.logits)
-        found = dict(zip(ON_REQUEST, map(float, coverage.compute()), strict=True))
-        scores |= {name: value for name, value in found.items() if name in metrics}
-    if "label_accuracy" in metrics and fake.logits is not None and fake.labels is not None:
-        accuracy = MulticlassAccuracy(fake.logits.shape[1], average="micro", sync_on_compute=False)
-        accuracy.update(fake.logits, fake.labels)
-        scores["label_accuracy"] = float(accuracy.compute())
-    if "fid_class" in metrics and fake.labels is not None and real.labels is not None:
-        scores |= _class_distances(fake, real, device)
-    seconds = {"metrics": time.monotonic() - started}
-    if any(name in metrics for name in _OF_NEIGHBOURS):
+    scores: Scores = {}
+    seconds = {"metrics": 0.0}
+    for compute in dict.fromkeys(function for name, function in _REGISTRY.items() if name in metrics):
         started = time.monotonic()
-        scores |= _neighbour_scores(fake, reference, metrics, device)
-        seconds["neighbours"] = time.monotonic() - started
+        found = compute(fake, reference, device, metrics)
+        scores |= {key: value for key, value in found.items() if _metric_of(key) in metrics}
+        part = "neighbours" if compute is _manifold else "metrics"
+        seconds[part] = seconds.get(part, 0.0) + time.monotonic() - started
     return scores, seconds
 
 
-def _class_distances(fake: FeatureSet, real: FeatureSet, device: torch.device) -> dict[str, float]:
-    """Return a Fréchet distance for each class; one without two images of each kind is left out, and said so."""
-    assert fake.labels is not None and real.labels is not None
+def _metric_of(key: str) -> str:
+    """Return the metric that a score's key belongs to: ``kid`` of ``kid_std``, ``fid_class`` of ``fid_class/3``."""
+    return "kid" if key == "kid_std" else key.split("/")[0]
+
+
+def is_measured(key: str, metrics: Collection[str]) -> bool:
+    """Return whether these metrics give a score with this key."""
+    return _metric_of(key) in metrics and ("/" in key) == key.startswith("fid_class/")
+
+
+def _with_float64(device: torch.device | str) -> torch.device:
+    device = torch.device(device)
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
+# --- custom metrics ---------------------------------------------------------------------------------------
+
+
+def own_scores(own: Mapping[str, Metric], fake: Tensor, real: Tensor, device: torch.device) -> Scores:
+    """Compute custom metrics on this process, which has all features.
+
+    Args:
+        own: Metrics by their names.
+        fake: Features of the samples, ``(N, d)``.
+        real: Features of the real images, ``(M, d)``.
+        device: Where to compute.
+
+    Raises:
+        SettingError: A metric returns more than one number.
+    """
     scores = {}
-    missing = []
-    for label in range(int(max(fake.labels.max(), real.labels.max())) + 1):
-        fakes, reals = fake.features[fake.labels == label], real.features[real.labels == label]
-        if min(len(fakes), len(reals)) < 2:
-            missing.append(label)
-            continue
-        metric = FrechetDistance(real.features.shape[1], sync_on_compute=False).to(device)
-        metric.update(reals.to(device), real=True)
-        metric.update(fakes.to(device), real=False)
-        scores[f"fid_class/{label}"] = float(metric.compute())
-    if missing:
-        names = ", ".join(map(str, missing))
-        rank_zero_warn(f"fid_class is left out for {names}: fewer than 2 real or generated images of the class.")
+    for name, metric in own.items():
+        metric.reset()
+        for part in metric.modules():
+            if isinstance(part, Metric):
+                part.sync_on_compute = False
+        value = torch.as_tensor(_compared(metric, real, fake, device))
+        if value.numel() != 1:
+            raise invalid(f"metrics.own.{name}", list(value.shape), "a metric that returns one number")
+        scores[name] = value.item()
     return scores
 
 
-def _neighbour_scores(
-    fake: FeatureSet, reference: Reference, metrics: Sequence[str], device: torch.device
-) -> dict[str, float]:
-    """Return precision, recall, density and coverage from one pass over the distances between the sets."""
-    settings = reference.settings
-    fakes = subsample(fake.features, settings.neighbour_images).double().to(device)
-    reals = reference.chosen().double().to(device)
-    closed, opened = settings.precision_recall_k, settings.density_coverage_k
-    on_manifolds, in_neighbourhoods = (any(name in metrics for name in family) for family in FAMILIES)
-    inside = count_inside(
-        reals,
-        fakes,
-        reference.radii(closed, device) if on_manifolds else reals.new_zeros(len(reals)),
-        reference.radii(opened, device) if in_neighbourhoods else reals.new_zeros(len(reals)),
-        nearest_squared_distances(fakes, closed)[:, -1] if on_manifolds else fakes.new_zeros(len(fakes)),
-    )
-    scores = {
-        "precision": inside.precision(),
-        "recall": inside.recall(),
-        "density": inside.density(opened),
-        "coverage": inside.coverage(),
+def described(metric: Metric) -> str:
+    """Return a metric's class and its plain attributes, for the protocol."""
+    inherited = vars(MeanMetric())
+    plain = {
+        name: value
+        for name, value in vars(metric).items()
+        if isinstance(value, (bool, int, float, str)) and not name.startswith("_") and name not in inherited
     }
-    return {name: float(value) for name, value in scores.items() if name in metrics}
+    return f"{type(metric).__module__}.{type(metric).__qualname__}({plain})"

@@ -278,7 +278,7 @@ def not_finite(run):
     ("damage", "named"),
     [
         (break_config, "config.yaml is damaged"),
-        (break_record, "step=0000010.json holds no scores"),
+        (break_record, "step=0000010.json does not contain scores"),
         (break_rows, "metrics.csv is damaged"),
         (break_attached, "gan_train.json is no file of gan_train"),
         (drop_config, "version_0 is no run folder"),

@@ -145,5 +145,6 @@ def test_a_dry_run_saves_nothing(fit, tmp_path):
 
 @pytest.mark.parametrize(("setting", "value"), [("mode", "least"), ("every_n_epochs", 0), ("every_n_steps", -1)])
 def test_settings_out_of_range_are_refused(setting, value):
-    with pytest.raises(SettingError, match=f"checkpoint.{setting}"):
+    with pytest.raises(SettingError) as caught:
         Checkpoint(**{setting: value})
+    assert caught.value.setting == f"checkpoint.{setting}"

@@ -171,8 +171,9 @@ def test_a_model_of_another_kind_is_refused(make_trainer):
     class Other(pl.LightningModule):
         """Makes no images."""
 
-    with pytest.raises(SettingError, match="SampleGrid needs a GenerativeModule, not a Other"):
+    with pytest.raises(SettingError) as caught:
         SampleGrid().setup(make_trainer(), Other(), "fit")
+    assert caught.value.setting == "Other.sample"
 
 
 @pytest.mark.parametrize(
@@ -180,8 +181,9 @@ def test_a_model_of_another_kind_is_refused(make_trainer):
     [(SampleGrid, "num_samples"), (SampleGrid, "every_n_epochs"), (Reconstructions, "num_images")],
 )
 def test_settings_out_of_range_are_refused(cls, setting):
-    with pytest.raises(SettingError, match=setting):
+    with pytest.raises(SettingError) as caught:
         cls(**{setting: 0})
+    assert caught.value.setting == setting
 
 
 # --- reconstructions --------------------------------------------------------------------------------------

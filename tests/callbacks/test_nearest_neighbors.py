@@ -13,7 +13,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_gans import GAN, DataError, NearestNeighbours, SettingError
+from lightning_gans import GAN, DataError, NearestNeighbors, SettingError
 from tests.toys import SHAPE, Toys, loader, make_batches, same, tiny
 
 
@@ -30,7 +30,7 @@ class Copier(GAN):
 def look(make_trainer, tmp_path, copies, **options):
     model = tiny(Copier)
     model.copies = copies
-    callback = NearestNeighbours(**{"num_samples": 12, "num_shown": 3, "extractor": nn.Flatten(), **options})
+    callback = NearestNeighbors(**{"num_samples": 12, "num_shown": 3, "extractor": nn.Flatten(), **options})
     trainer = make_trainer(callbacks=[callback])
     trainer.test(model, Toys(), verbose=False)
     return callback, {name: float(value) for name, value in trainer.callback_metrics.items()}
@@ -52,7 +52,7 @@ def test_new_images_are_no_copies(make_trainer, tmp_path):
 
 
 def test_a_fit_looks_as_often_as_it_is_told(make_trainer, tmp_path):
-    callback = NearestNeighbours(every_n_epochs=2, num_samples=4, num_shown=2, extractor=nn.Flatten())
+    callback = NearestNeighbors(every_n_epochs=2, num_samples=4, num_shown=2, extractor=nn.Flatten())
     make_trainer(callbacks=[callback], max_epochs=4).fit(tiny(GAN), Toys())
     assert len(list((tmp_path / "neighbours").iterdir())) == 2
 
@@ -83,7 +83,7 @@ class OwnCopier(Copier):
 
 @pytest.mark.parametrize("stage", ["fit", "validate", "test"])
 def test_data_of_ones_own_is_looked_at_as_well(stage, make_trainer, tmp_path):
-    callback = NearestNeighbours(num_samples=12, num_shown=3, extractor=nn.Flatten())
+    callback = NearestNeighbors(num_samples=12, num_shown=3, extractor=nn.Flatten())
     trainer = make_trainer(callbacks=[callback], max_epochs=1)
     getattr(trainer, stage)(tiny(OwnCopier), datamodule=OwnData())
     # Were the images that validate among those of training, real ones would be copies too, and the score one half.
@@ -104,13 +104,13 @@ class Dark(OwnData):
 
 
 def test_the_hooks_of_own_data_are_called(make_trainer):
-    callback = NearestNeighbours(num_samples=12, num_shown=3, extractor=nn.Flatten())
+    callback = NearestNeighbors(num_samples=12, num_shown=3, extractor=nn.Flatten())
     make_trainer(callbacks=[callback]).test(tiny(OwnCopier), datamodule=Dark())
     assert callback.scores == {"memorization": 1.0, "memorization_pixels": 1.0}
 
 
 def test_each_evaluation_looks_anew(make_trainer):
-    callback = NearestNeighbours(num_samples=12, num_shown=3, extractor=nn.Flatten())
+    callback = NearestNeighbors(num_samples=12, num_shown=3, extractor=nn.Flatten())
     trainer = make_trainer(callbacks=[callback])
     for copies, wanted in ((True, 1.0), (False, 0.5)):
         model = tiny(Copier)
@@ -124,14 +124,16 @@ def test_a_sampler_of_an_unknown_kind_is_refused(make_trainer):
         def train_dataloader(self):
             return DataLoader(self.images, batch_size=4, sampler=WeightedRandomSampler([1.0] * 40, 8))
 
-    with pytest.raises(SettingError, match="cannot tell which images a WeightedRandomSampler chooses"):
-        make_trainer(callbacks=[NearestNeighbours()], max_epochs=1).fit(tiny(GAN), datamodule=Weighted())
+    with pytest.raises(SettingError) as caught:
+        make_trainer(callbacks=[NearestNeighbors()], max_epochs=1).fit(tiny(GAN), datamodule=Weighted())
+    assert caught.value.value == "WeightedRandomSampler"
 
 
 def test_validation_data_without_indices_is_refused_before_the_first_step(make_trainer):
-    trainer = make_trainer(callbacks=[NearestNeighbours()], max_epochs=1, num_sanity_val_steps=0)
-    with pytest.raises(SettingError, match="a DataLoader of a data set with indices, but got Endless"):
+    trainer = make_trainer(callbacks=[NearestNeighbors()], max_epochs=1, num_sanity_val_steps=0)
+    with pytest.raises(SettingError) as caught:
         trainer.fit(tiny(GAN), loader(make_batches(1)), loader(Endless()))
+    assert caught.value.value == "Endless"
     assert trainer.global_step == 0
 
 
@@ -142,14 +144,15 @@ def test_looking_at_own_data_leaves_trainings_random_numbers_alone(make_trainer)
         make_trainer(callbacks=list(callbacks), max_epochs=3).fit(model, datamodule=OwnData())
         return model
 
-    look = NearestNeighbours(num_samples=4, num_shown=2, extractor=nn.Flatten())
+    look = NearestNeighbors(num_samples=4, num_shown=2, extractor=nn.Flatten())
     assert same(trained(look), trained())
 
 
 def test_loaders_without_training_images_are_refused(make_trainer):
-    trainer = make_trainer(callbacks=[NearestNeighbours()])
-    with pytest.raises(SettingError, match=r"needs the training images, .* set neighbours.enabled: false"):
+    trainer = make_trainer(callbacks=[NearestNeighbors()])
+    with pytest.raises(SettingError) as caught:
         trainer.test(tiny(GAN), loader(make_batches(1)), verbose=False)
+    assert caught.value.setting == "neighbours"
 
 
 def test_colour_pictures_without_inception_are_compared_by_pixels(make_trainer, monkeypatch, tmp_path):
@@ -157,7 +160,7 @@ def test_colour_pictures_without_inception_are_compared_by_pixels(make_trainer, 
         raise DataError("no weights")
 
     monkeypatch.setattr("lightning_gans.metrics.evaluate.make_extractor", without)
-    with pytest.warns(UserWarning, match="in pixels alone: no weights"):
+    with pytest.warns(UserWarning, match="by pixels only: no weights"):
         callback, scores = look(make_trainer, tmp_path, copies=True, extractor="auto")
     assert scores == {"test/memorization_pixels": 1.0} and callback.last_path.exists()
     with pytest.raises(DataError, match="no weights"):
@@ -170,7 +173,8 @@ class Endless(IterableDataset):
 
 
 def test_a_data_set_without_indices_is_refused_before_the_first_step(make_trainer):
-    trainer = make_trainer(callbacks=[NearestNeighbours()], max_epochs=1)
-    with pytest.raises(SettingError, match="a DataLoader of a data set with indices, but got Endless"):
+    trainer = make_trainer(callbacks=[NearestNeighbors()], max_epochs=1)
+    with pytest.raises(SettingError) as caught:
         trainer.fit(tiny(GAN), loader(Endless()), loader(make_batches(1)))
+    assert caught.value.value == "Endless"
     assert trainer.global_step == 0

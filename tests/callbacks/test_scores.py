@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +20,7 @@ from lightning_gans import (
     DataError,
     GenerativeMetrics,
     ImageDataModule,
-    NearestNeighbours,
+    NearestNeighbors,
     SettingError,
 )
 from lightning_gans.datamodules.resident import ResidentImages
@@ -36,7 +35,8 @@ from lightning_gans.metrics import (
     compare,
 )
 from lightning_gans.metrics import evaluate as extraction
-from lightning_gans.metrics.processes import shard
+from lightning_gans.metrics.extractors import inception
+from lightning_gans.metrics.processes import everywhere, shard
 from tests.toys import NUM_CLASSES, SHAPE, Toys, loader, make_batches, tiny
 
 SCORES = {"fid", "kid", "kid_std", "inception_score", "precision", "recall", "density", "coverage"}
@@ -256,8 +256,9 @@ def test_an_own_metric_of_parts_stays_on_its_process_and_is_described(evaluate, 
         metrics = {"distance": MeanDistance(norm)} if own else {}
         files.append(tmp_path / f"{norm}{own}.json")
         files[-1].write_text(json.dumps(evaluate(tiny(GAN), metrics=["fid"], own=metrics)[1]))
-    with pytest.raises(DataError, match=r"own.distance: .*'norm': 2.* / .*'norm': 3"):
+    with pytest.raises(DataError) as caught:
         compare(*files[:2])
+    assert len(caught.value.value) == 1 and caught.value.value[0].startswith("own.distance: ")
     assert set(compare(*files[1:])) == {"fid"}
 
 
@@ -276,12 +277,14 @@ def test_without_an_extractor_an_own_metric_chooses_no_checkpoint(make_trainer, 
 
 def test_own_metrics_that_do_not_fit_are_refused(evaluate):
     for name in ("fid", "my metric", "kid_std", "elbo"):
-        with pytest.raises(SettingError, match=f"metrics.own has '{name}'"):
+        with pytest.raises(SettingError) as caught:
             GenerativeMetrics(own={name: MeanDistance()})
+        assert (caught.value.setting, caught.value.value) == ("metrics.own", name)
     several = MeanDistance()
     several.compute = lambda: torch.zeros(3)
-    with pytest.raises(SettingError, match=r"metrics.own.several gives \[3\]: it must give one number"):
+    with pytest.raises(SettingError) as caught:
         evaluate(tiny(GAN), own={"several": several})
+    assert (caught.value.setting, caught.value.value) == ("metrics.own.several", [3])
 
 
 # --- one pass ---------------------------------------------------------------------------------------------
@@ -303,7 +306,7 @@ def test_real_images_are_read_in_blocks(make_trainer, tmp_path, monkeypatch):
     read, images_at = [], ResidentImages.images_at
     monkeypatch.setattr(ResidentImages, "images_at", lambda *args: read.append(images_at(*args)) or read[-1])
     data = Toys(num_images=3000, val_size=400)
-    look = NearestNeighbours(num_samples=50, extractor=nn.Flatten())
+    look = NearestNeighbors(num_samples=50, extractor=nn.Flatten())
     trainer = make_trainer(callbacks=[GenerativeMetrics(num_samples=300, extractor=Extractor()), look])
     trainer.validate(tiny(GAN), data, verbose=False)
     assert max(map(len, read)) == 1000 and sum(map(len, read)) > 2 * 2600
@@ -390,8 +393,9 @@ def test_unlike_protocols_are_not_compared(evaluate, tmp_path):
 
     first, again, fewer = written("a.json"), written("b.json", seed=1), written("c.json", num_samples=259)
     assert set(compare(first, again)) == {"fid"}
-    with pytest.raises(DataError, match="num_samples: 260 / 259"):
+    with pytest.raises(DataError) as caught:
         compare(first, fewer)
+    assert "num_samples: 260 / 259" in caught.value.value
 
 
 def test_test_does_not_replace_the_scores_of_validation(make_trainer, tmp_path):
@@ -461,8 +465,9 @@ class Broken(GAN):
 def test_samples_that_are_not_finite_are_an_error(evaluate):
     broken = tiny(Broken)
     broken.value = math.nan
-    with pytest.raises(DataError, match="the samples of step 0 are not finite"):
+    with pytest.raises(DataError) as caught:
         evaluate(broken)
+    assert caught.value.setting == "samples"
 
 
 def test_likelihoods_that_are_not_finite_are_an_error(evaluate):
@@ -470,8 +475,9 @@ def test_likelihoods_that_are_not_finite_are_an_error(evaluate):
     with torch.no_grad():
         for parameter in broken.encoder_ema.parameters():
             parameter.fill_(math.nan)
-    with pytest.raises(DataError, match="elbo, reconstruction, kl of step 0 is not a finite number"):
+    with pytest.raises(DataError) as caught:
         evaluate(broken, metrics=["fid"])
+    assert caught.value.setting == "elbo, reconstruction, kl"
 
 
 def test_constant_samples_have_scores(evaluate):
@@ -488,15 +494,16 @@ def test_fewer_samples_than_features_have_scores_and_are_pointed_out(evaluate, c
 
 def test_a_missing_class_is_left_out_with_a_warning(evaluate):
     model, data = tiny(ConditionalGAN, num_classes=4), Images(classes=3)
-    with pytest.warns(UserWarning, match="fid_class is left out for 3"):
+    with pytest.warns(UserWarning, match="No fid_class for 3"):
         found, _ = evaluate(model, data, metrics=["fid_class", "fid"])
     assert set(found) == {"val/fid", "val/fid_class/0", "val/fid_class/1", "val/fid_class/2"}
 
 
 def test_missing_weights_are_an_error_before_the_first_step(make_trainer):
     model = tiny(GAN)
-    with pytest.raises(DataError, match=r"weights-inception-2015-12-05-6726825d\.pth") as caught:
+    with pytest.raises(DataError) as caught:
         make_trainer(callbacks=[GenerativeMetrics(extractor="inception")]).fit(model, Images())
+    assert inception.FILE_NAME in caught.value.setting
     assert "--metrics.weights_path" in str(caught.value) and "checkpoints" in str(caught.value)
     assert model.images_seen == 0
 
@@ -511,30 +518,33 @@ def test_without_weights_colour_images_train_unscored_by_default(make_trainer, t
 
 
 @pytest.mark.parametrize(
-    ("options", "named"),
+    "options",
     [
-        ({"metrics": ["fidd"]}, "metrics.metrics is 'fidd'.*Did you mean 'fid'"),
-        ({"num_samples": 1}, "metrics.num_samples is 1"),
-        ({"num_repeats": 0}, "metrics.num_repeats is 0"),
-        ({"every_n_epochs": 0}, "metrics.every_n_epochs is 0"),
-        ({"iw_samples": -1}, "metrics.iw_samples is -1"),
-        ({"precision_recall_k": 0}, "metrics.precision_recall_k is 0"),
-        ({"split": "dev"}, "metrics.split is 'dev'"),
+        {"metrics": ["fidd"]},
+        {"num_samples": 1},
+        {"num_repeats": 0},
+        {"every_n_epochs": 0},
+        {"iw_samples": -1},
+        {"precision_recall_k": 0},
+        {"split": "dev"},
     ],
 )
-def test_settings_out_of_range_are_named(options, named):
-    with pytest.raises(SettingError, match=named):
+def test_settings_out_of_range_are_named(options):
+    with pytest.raises(SettingError) as caught:
         GenerativeMetrics(**options)
+    assert caught.value.setting == f"metrics.{next(iter(options))}"
 
 
 def test_an_unknown_extractor_is_named(make_trainer):
-    with pytest.raises(SettingError, match=r"metrics\.extractor is 'incption'"):
+    with pytest.raises(SettingError) as caught:
         make_trainer(callbacks=[GenerativeMetrics(extractor="incption")]).validate(tiny(GAN), Images(), verbose=False)
+    assert caught.value.value == "incption"
 
 
 def test_too_few_real_images_are_an_error(evaluate):
-    with pytest.raises(SettingError, match="k is 3, but 3 images"):
+    with pytest.raises(SettingError) as caught:
         evaluate(tiny(GAN), Images(num_train=63), metrics=["precision"], floor=False)
+    assert (caught.value.setting, caught.value.value) == ("k", 3)
 
 
 def test_a_part_that_is_not_finite_is_an_error_too(evaluate):
@@ -545,19 +555,22 @@ def test_a_part_that_is_not_finite_is_an_error_too(evaluate):
             likelihood = super()._log_likelihood(*args)
             return torch.where(torch.arange(len(likelihood)) % 2 == 0, likelihood, torch.nan)
 
-    with pytest.raises(DataError, match="elbo, reconstruction of step 0 is not a finite number"):
+    with pytest.raises(DataError) as caught:
         evaluate(tiny(Half), metrics=["fid"])
-    with pytest.raises(DataError, match="iw_bound, elbo"):
+    assert caught.value.setting == "elbo, reconstruction"
+    with pytest.raises(DataError) as caught:
         evaluate(tiny(Half), metrics=[], iw_samples=2)
+    assert caught.value.setting.startswith("iw_bound, elbo")
 
 
 def test_real_images_that_are_not_finite_are_an_error(make_trainer):
     batches = make_batches(2)
     batches[1][0][3] = math.nan
-    with pytest.raises(DataError, match="real images of the loader are not all finite"):
+    with pytest.raises(DataError) as caught:
         make_trainer(callbacks=[GenerativeMetrics(num_samples=50, extractor=Extractor())]).validate(
             tiny(GAN), loader(batches), verbose=False
         )
+    assert caught.value.setting == "loader"
 
 
 def test_a_loader_without_an_end_is_read_as_far_as_validation_goes(make_trainer):
@@ -573,15 +586,16 @@ def test_a_loader_without_an_end_is_read_as_far_as_validation_goes(make_trainer)
 
 
 def test_a_split_that_is_too_small_gives_no_floor(evaluate):
-    with pytest.warns(UserWarning, match="No floor beside the scores: the test split has 3 images"):
+    with pytest.warns(UserWarning, match="No floor"):
         _, record = evaluate(tiny(GAN), Images(num_test=3))
     assert record["floor"] is None
 
 
-@pytest.mark.parametrize(("options", "named"), [({"num_samples": 3}, "is 3"), ({"neighbour_images": 5}, "is 5")])
-def test_neighbours_that_cannot_be_are_refused_at_once(options, named):
-    with pytest.raises(SettingError, match=f"metrics.*_k {named}, which needs more"):
+@pytest.mark.parametrize("options", [{"num_samples": 3}, {"neighbour_images": 5}])
+def test_too_few_images_for_k_raise_at_once(options):
+    with pytest.raises(SettingError) as caught:
         GenerativeMetrics(**options)
+    assert caught.value.setting == "metrics.density_coverage_k"
     GenerativeMetrics(metrics=["fid"], **options)
 
 
@@ -676,7 +690,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_gans import VAE, ConditionalGAN, GenerativeMetrics
 from lightning_gans.metrics import evaluate as extraction
-from tests.callbacks.test_metrics import Extractor, Images
+from tests.callbacks.test_scores import Extractor, Images
 from tests.toys import loader, make_batches, tiny
 
 torch.set_num_threads(1)
@@ -739,16 +753,13 @@ def test_two_processes_measure_what_one_does(tmp_path):
 
 def test_an_error_of_one_process_is_an_error_of_all():
     class Two:
-        world_size, is_global_zero = 2, False
+        @staticmethod
+        def reduce_boolean_decision(decision, all):
+            assert decision and all
+            return False
 
-        class strategy:
-            @staticmethod
-            def reduce_boolean_decision(decision, all):
-                assert decision and all
-                return False
-
-    with pytest.raises(DataError, match="another process has failed"):
-        extraction.everywhere(Two(), lambda: 1)
+    with pytest.raises(DataError, match="another process"):
+        everywhere(Two(), lambda: 1)
 
 
 @pytest.mark.parametrize("fault", [{"batch_size": None}, {"shuffle": True}, {"drop_last": True, "batch_size": 4}])
@@ -758,7 +769,7 @@ def test_loaders_whose_repetitions_cannot_be_told_are_refused_on_many_processes(
     if fault.get("batch_size", 2) is not None:
         shuffle = options.pop("shuffle", False)
         options["sampler"] = torch.utils.data.DistributedSampler(dataset, num_replicas=2, rank=0, shuffle=shuffle)
-    trainer = SimpleNamespace(world_size=2)
     num_rows = 8 if "drop_last" in fault else 10
-    with pytest.raises(DataError, match="which real images this loader repeats"):
-        extraction._dataset_order(trainer, torch.utils.data.DataLoader(dataset, **options), num_rows)
+    with pytest.raises(DataError) as caught:
+        extraction._dataset_order(torch.utils.data.DataLoader(dataset, **options), num_rows, 2)
+    assert caught.value.setting == "loader"

@@ -238,7 +238,7 @@ def checked(monkeypatch, watchdog, values):
     """Let checks find these values in turn; return the trainer."""
     found = iter(values)
     monkeypatch.setattr(watchdog, "_measure", lambda *_: (next(found), None))
-    strategy = SimpleNamespace(broadcast=lambda value: value)
+    strategy = SimpleNamespace(is_global_zero=True, broadcast=lambda value: value)
     trainer = SimpleNamespace(
         **{"global_step": 0, "is_global_zero": True, "loggers": [], "strategy": strategy, "checkpoint_callbacks": []}
     )
@@ -411,7 +411,7 @@ def test_without_a_best_checkpoint_yet_the_run_stops(monkeypatch, fit, told):
     watchdog = rolling(monkeypatch, at=[2])
     trainer = fit(trained(), watchdog, Scores(5), Checkpoint(monitor="val/own"), run="early")
     assert trainer.global_step == 2
-    assert "there is no best checkpoint yet to go back to" in told[-1]
+    assert "there is no best checkpoint yet" in told[-1]
 
 
 def test_a_best_checkpoint_that_is_damaged_is_an_error(monkeypatch, fit, tmp_path):
@@ -420,15 +420,17 @@ def test_a_best_checkpoint_that_is_damaged_is_an_error(monkeypatch, fit, tmp_pat
             if trainer.current_epoch == 1:
                 Path(trainer.checkpoint_callbacks[0].best_model_path).write_bytes(b"nothing")
 
-    with pytest.raises(DataError, match=r"best\.ckpt"):
+    with pytest.raises(DataError) as caught:
         callbacks = (Damage(), Scores(5), Checkpoint(monitor="val/own"))
         fit(trained(), rolling(monkeypatch, at=[6]), *callbacks, run="damaged")
+    assert "best.ckpt" in str(caught.value)
 
 
 @pytest.mark.parametrize("others", [(), (Checkpoint(),), (Checkpoint(monitor="val/precision"),)])
 def test_a_rollback_needs_a_score_by_which_a_checkpoint_is_the_best(fit, others):
-    with pytest.raises(SettingError, match=r"watchdog\.action is 'rollback', which needs a best checkpoint"):
+    with pytest.raises(SettingError) as caught:
         fit(trained(), watching(action="rollback"), *others, run="none")
+    assert caught.value.setting == "watchdog.action"
 
 
 # --- resuming ---------------------------------------------------------------------------------------------
@@ -486,25 +488,26 @@ def test_what_was_said_is_not_said_again_after_a_resume(fit, told, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    "options",
     [
-        ({"action": "halt"}, "watchdog.action is 'halt'"),
-        ({"every_n_steps": 0}, "watchdog.every_n_steps is 0"),
-        ({"num_samples": 4}, "watchdog.num_samples is 4: it must be 16 or more"),
-        ({"num_samples": "100"}, "watchdog.num_samples is '100': it must be a whole number"),
-        ({"every_n_steps": 2.5}, "watchdog.every_n_steps is 2.5: it must be a whole number"),
-        ({"min_spread": "a"}, "watchdog.min_spread is 'a': it must be between 0 and 1"),
-        ({"max_fid_ratio": "a"}, "watchdog.max_fid_ratio is 'a': it must be greater than 1"),
-        ({"patience": 0}, "watchdog.patience is 0"),
-        ({"min_spread": 2.0}, "watchdog.min_spread is 2.0: it must be between 0 and 1"),
-        ({"max_fid_ratio": 1.0}, "watchdog.max_fid_ratio is 1.0: it must be greater than 1"),
-        ({"rollback_lr_factor": 1.5}, "watchdog.rollback_lr_factor is 1.5: it must be 1 or less"),
-        ({"max_rollbacks": 0}, "watchdog.max_rollbacks is 0"),
+        {"action": "halt"},
+        {"every_n_steps": 0},
+        {"num_samples": 4},
+        {"num_samples": "100"},
+        {"every_n_steps": 2.5},
+        {"min_spread": "a"},
+        {"max_fid_ratio": "a"},
+        {"patience": 0},
+        {"min_spread": 2.0},
+        {"max_fid_ratio": 1.0},
+        {"rollback_lr_factor": 1.5},
+        {"max_rollbacks": 0},
     ],
 )
-def test_settings_out_of_range_are_refused(options, message):
-    with pytest.raises(SettingError, match=message):
+def test_settings_out_of_range_are_refused(options):
+    with pytest.raises(SettingError) as caught:
         CollapseWatchdog(**options)
+    assert caught.value.setting == f"watchdog.{next(iter(options))}"
 
 
 # --- runs that do collapse --------------------------------------------------------------------------------

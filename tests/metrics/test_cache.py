@@ -68,7 +68,7 @@ DAMAGES = {
 def test_a_damaged_file_is_left_out_with_a_warning(cache, damage):
     path = cache.path("sums", KEY)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match="is damaged .*computing it again") as caught:
+    with pytest.warns(UserWarning, match="is damaged") as caught:
         assert cache.load("sums", KEY) is None
     assert str(path) in str(caught[0].message)
     cache.save("sums", KEY, ARRAYS)
@@ -78,7 +78,7 @@ def test_a_damaged_file_is_left_out_with_a_warning(cache, damage):
 def test_a_file_that_holds_another_key(cache):
     other = KEY | {"k": 6}
     cache.path("sums", KEY).rename(cache.path("sums", other))
-    with pytest.warns(UserWarning, match="holds something else"):
+    with pytest.warns(UserWarning, match="is damaged"):
         assert cache.load("sums", other) is None
 
 
@@ -91,7 +91,7 @@ def test_a_file_without_its_key(cache):
 def test_a_folder_that_cannot_be_written_to_costs_a_warning(tmp_path):
     (tmp_path / "file").write_text("in the way")
     cache = Cache(tmp_path / "file" / "folder")
-    with pytest.warns(UserWarning, match="cannot be written .*metrics.cache_dir, or in LIGHTNING_GANS_CACHE"):
+    with pytest.warns(UserWarning, match="cannot be written"):
         cache.save("sums", KEY, ARRAYS)
     assert cache.load("sums", KEY) is None
 

@@ -115,8 +115,9 @@ def test_images_that_are_all_the_same(count):
 
 @pytest.mark.parametrize(("num_real", "num_fake", "kind"), [(1, 9, "real"), (9, 1, "fake"), (9, 0, "fake")])
 def test_too_few_images(num_real, num_fake, kind):
-    with pytest.raises(SettingError, match=f"at least 2 {kind} images, but there are {min(num_real, num_fake)}"):
+    with pytest.raises(SettingError) as caught:
         distance(torch.randn(num_real, 4), torch.randn(num_fake, 4))
+    assert (caught.value.setting, caught.value.value) == (f"num_{kind}", min(num_real, num_fake))
 
 
 def test_updates_in_uneven_pieces():
@@ -132,5 +133,6 @@ def test_updates_in_uneven_pieces():
 
 @pytest.mark.parametrize("width", [1, 5])
 def test_features_of_another_length(width):
-    with pytest.raises(SettingError, match=r"takes \(N, 4\), but got"):
+    with pytest.raises(SettingError) as caught:
         FrechetDistance(4).update(torch.zeros(9, width), real=True)
+    assert caught.value.allowed == "(N, 4)"

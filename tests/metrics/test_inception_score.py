@@ -52,10 +52,12 @@ def test_one_image_a_part_scores_one():
 
 @pytest.mark.parametrize("num_images", [0, 9])
 def test_fewer_images_than_parts(num_images):
-    with pytest.raises(SettingError, match=f"10 splits, but only {num_images} images"):
+    with pytest.raises(SettingError) as caught:
         score(torch.randn(num_images, 4), splits=10)
+    assert caught.value.setting == "splits"
 
 
 def test_no_parts_at_all():
-    with pytest.raises(SettingError, match="splits"):
+    with pytest.raises(SettingError) as caught:
         InceptionScore(4, splits=0)
+    assert caught.value.setting == "splits"

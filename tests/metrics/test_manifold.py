@@ -4,8 +4,7 @@ import torch
 from torch_fidelity.metric_prc import prc_features_to_metric
 
 from lightning_gans import SettingError
-from lightning_gans.metrics import DensityCoverage, PrecisionRecall
-from lightning_gans.metrics import manifold as neighbours
+from lightning_gans.metrics import DensityCoverage, PrecisionRecall, manifold
 
 
 def compute(cls, real, fake, k):
@@ -73,7 +72,7 @@ SETS = make_sets()
 @pytest.mark.parametrize("chunk_bytes", [2**26, 61 * 8 * 9, 1])  # all at once; 9 rows or a few more; one row
 @pytest.mark.parametrize(("real", "fake"), SETS.values(), ids=SETS)
 def test_every_count_is_that_of_plain_differences(monkeypatch, real, fake, chunk_bytes):
-    monkeypatch.setattr(neighbours, "_CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(manifold, "_CHUNK_BYTES", chunk_bytes)
     for k in (1, 3, 5, 40):
         assert compute(PrecisionRecall, real, fake, k) == precision_and_recall(real, fake, k)
         assert compute(DensityCoverage, real, fake, k) == density_and_coverage(real, fake, k)
@@ -82,8 +81,8 @@ def test_every_count_is_that_of_plain_differences(monkeypatch, real, fake, chunk
 @pytest.mark.parametrize("chunk_bytes", [2**26, 61 * 8 * 9, 1])
 @pytest.mark.parametrize("points", [real for real, _ in SETS.values()], ids=SETS)
 def test_squared_distances_to_neighbours(monkeypatch, points, chunk_bytes):
-    monkeypatch.setattr(neighbours, "_CHUNK_BYTES", chunk_bytes)
-    found = neighbours.nearest_squared_distances(points.double(), 60).numpy()
+    monkeypatch.setattr(manifold, "_CHUNK_BYTES", chunk_bytes)
+    found = manifold.nearest_squared_distances(points.double(), 60).numpy()
     assert (found[:, :-1] <= found[:, 1:]).all()
     for k in (1, 2, 60):
         np.testing.assert_allclose(found[:, k - 1], squared_radii(points, k), rtol=1e-13)
@@ -124,17 +123,18 @@ def test_the_same_as_torch_fidelity(k):
 
 
 @pytest.mark.parametrize(
-    ("cls", "num_real", "num_fake", "message"),
+    ("cls", "num_real", "num_fake", "setting"),
     [
-        (PrecisionRecall, 4, 20, "at least 5 real images, but there are 4"),
-        (PrecisionRecall, 20, 4, "at least 5 fake images, but there are 4"),
-        (DensityCoverage, 4, 20, "k is 4, but 4 images have at most 3 neighbours"),
-        (DensityCoverage, 20, 0, "at least 1 fake images, but there are 0"),
+        (PrecisionRecall, 4, 20, "k"),
+        (PrecisionRecall, 20, 4, "k"),
+        (DensityCoverage, 4, 20, "k"),
+        (DensityCoverage, 20, 0, "num_fake"),
     ],
 )
-def test_too_few_images(cls, num_real, num_fake, message):
-    with pytest.raises(SettingError, match=message):
+def test_too_few_images(cls, num_real, num_fake, setting):
+    with pytest.raises(SettingError) as caught:
         compute(cls, torch.randn(num_real, 3), torch.randn(num_fake, 3), k=4)
+    assert caught.value.setting == setting
 
 
 def test_one_image_more_than_k_is_enough():
@@ -144,8 +144,9 @@ def test_one_image_more_than_k_is_enough():
 
 @pytest.mark.parametrize("cls", [PrecisionRecall, DensityCoverage])
 def test_no_neighbour_at_all(cls):
-    with pytest.raises(SettingError, match="k is 0"):
+    with pytest.raises(SettingError) as caught:
         cls(3, k=0)
+    assert caught.value.setting == "k"
 
 
 def test_points_that_differ_by_rounding_alone():

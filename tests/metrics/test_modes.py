@@ -76,13 +76,15 @@ def test_parts_add_up_to_the_whole():
 
 
 def test_logits_of_another_number_of_classes():
-    with pytest.raises(SettingError, match=r"takes \(N, 4\), but got \[3, 5\]"):
+    with pytest.raises(SettingError) as caught:
         coverage(torch.zeros(3, 5), num_classes=4)
+    assert caught.value.allowed == "(N, 4)"
 
 
 def test_no_images():
-    with pytest.raises(SettingError, match="at least 1 image"):
+    with pytest.raises(SettingError) as caught:
         coverage(torch.zeros(0, 4))
+    assert caught.value.setting == "num_fake"
 
 
 # --- among the scores -------------------------------------------------------------------------------------
@@ -129,11 +131,6 @@ def test_a_callback_logs_them_where_they_are_named_and_nowhere_else(make_trainer
     assert found == pytest.approx(dict(zip(["val/modes", "val/mode_kl"], wanted, strict=True)), rel=1e-6)
     assert not {"val/modes", "val/mode_kl"} & set(validated(None))
     assert not set(METRICS) & set(ON_REQUEST)
-
-
-def test_a_misspelt_name_gets_the_nearest():
-    with pytest.raises(SettingError, match=r"metrics.metrics is 'mode_kI'.*Did you mean 'mode_kl'"):
-        GenerativeMetrics(metrics=["mode_kI"])
 
 
 # --- Stacked MNIST ----------------------------------------------------------------------------------------

@@ -85,21 +85,21 @@ def test_what_is_outside_the_protocol_does_not_matter(write, other):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"num_samples": 5000}, "num_samples: 10000 / 5000"),
-        ({"ema": False}, "ema: True / False"),
-        ({"weights_sha256": None}, "weights_sha256: 0123.* / None"),
-        ({"likelihood": "bernoulli"}, r"likelihood: \(not given\) / bernoulli"),
-        ({"split": "test", "num_real": 1}, "num_real: 60000 / 1; split: train / test"),
+        ({"num_samples": 5000}, ["num_samples: 10000 / 5000"]),
+        ({"ema": False}, ["ema: True / False"]),
+        ({"weights_sha256": None}, [f"weights_sha256: {RECORD['protocol']['weights_sha256']} / None"]),
+        ({"likelihood": "bernoulli"}, ["likelihood: (not given) / bernoulli"]),
+        ({"split": "test", "num_real": 1}, ["num_real: 60000 / 1", "split: train / test"]),
     ],
 )
 def test_different_protocols_do_not_compare(write, change, named):
     first, second = write(RECORD, "first"), write(changed(**change), "second")
-    with pytest.raises(DataError, match="different protocols and do not compare") as caught:
+    with pytest.raises(DataError) as caught:
         compare(first, second)
-    assert caught.match(f"(?m)^{named}$")  # and nothing that is alike
-    assert str(first) in str(caught.value) and str(second) in str(caught.value)
-    with pytest.raises(DataError, match="different protocols"):
+    assert caught.value.value == named
+    with pytest.raises(DataError) as caught:
         compare(second, first)
+    assert caught.value.setting == str(first)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -133,22 +133,25 @@ def test_a_record_that_cannot_be_written_leaves_the_old_one(write):
 def test_what_is_no_record(tmp_path, content):
     path = tmp_path / "scores.json"
     path.write_bytes(content)
-    with pytest.raises(DataError, match="holds no scores with their protocol"):
+    with pytest.raises(DataError) as caught:
         read_scores(path)
+    assert caught.value.setting == str(path)
 
 
 @pytest.mark.parametrize("start", ["", '"format": 2, '])
 def test_another_format(tmp_path, start):
     path = tmp_path / "scores.json"
     path.write_text(f'{{{start}"scores": {{}}, "protocol": {{}}}}')
-    with pytest.raises(DataError, match=r"format (None|2), but this version reads 1"):
+    with pytest.raises(DataError) as caught:
         read_scores(path)
+    assert caught.value.allowed == 1
 
 
 @pytest.mark.parametrize("name", ["missing.json", "."])
 def test_a_file_that_cannot_be_read(tmp_path, name):
-    with pytest.raises(DataError, match=r"cannot be read: (No such file|Is a directory)"):
+    with pytest.raises(DataError) as caught:
         compare(tmp_path / name, tmp_path / name)
+    assert caught.value.setting == str(tmp_path / name)
 
 
 def cells(text):
@@ -179,7 +182,7 @@ def test_a_table_says_how_the_scores_were_made():
         "10,000 samples (EMA weights of step 12,000, seed 7) against 60,000 real images (MNISTDataModule, train split)",
         "extractor mnist: 96 features, bilinear, weights 0123456789abcdef\n",
         "k = 3 (precision, recall), 5 (density, coverage), on 9,000 samples and 8,000 real images",
-        "5,000 real images, val split",
+        "5,000 real images of the val split",
         "seconds: metrics 1.2, neighbours 3.0",
     ):
         assert part in text

@@ -62,8 +62,9 @@ TWO_SETS = [KernelDistance, PrecisionRecall, DensityCoverage]
 @pytest.mark.parametrize("cls", [*TWO_SETS, InceptionScore])
 def test_rows_of_another_length(cls, shape):
     metric = cls(4)
-    with pytest.raises(SettingError, match=rf"{cls.__name__} takes \(N, 4\), but got"):
+    with pytest.raises(SettingError) as caught:
         metric.update(torch.zeros(shape), **({} if cls is InceptionScore else {"real": True}))
+    assert caught.value.allowed == "(N, 4)"
     assert all(len(metric.rows(state)) == 0 for state in metric.states)
 
 

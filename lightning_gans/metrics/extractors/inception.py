@@ -1,4 +1,4 @@
-"""The Inception network of 2015 that published FIDs are made with, by way of torch-fidelity."""
+"""The Inception network of published FIDs, from torch-fidelity."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ URL_INCEPTION_V3 = (
 )
 FILE_NAME = URL_INCEPTION_V3.rsplit("/", 1)[1]
 _HASH_PREFIX = FILE_NAME.rsplit("-", 1)[1].removesuffix(".pth")
-_PATIENCE = 3.0  # seconds until a server that does not answer counts as out of reach
+_PATIENCE = 3.0  # seconds until a server counts as unreachable
 
 
 class InceptionExtractor(Extractor):
@@ -36,18 +36,18 @@ class InceptionExtractor(Extractor):
     the published FIDs and Inception Scores (Heusel et al. 2017; Salimans et al. 2016).
 
     Args:
-        weights_path: The file of the weights, as torch-fidelity distributes it; by default it is looked for
-            where torch.hub keeps its files, and downloaded once.
+        weights_path: File of the weights, as torch-fidelity distributes it; by default it is downloaded once to the
+            folder of torch.hub.
 
     Raises:
-        DataError: The file is missing and cannot be downloaded, or holds something else.
+        DataError: The file is missing and cannot be downloaded, or does not contain the weights.
     """
 
     name = "inception"
     num_features = 2048
     resize = "bilinear as in TensorFlow 1, to 299x299"
-    block_size = 25  # small blocks of 299x299 stay in a processor's caches
-    accelerator_block_size = 125  # enough to keep it busy, in 2 GB; 250 would take 4
+    block_size = 25  # small blocks of 299x299 fit into a processor's caches
+    accelerator_block_size = 125  # keeps it busy within 2 GB; 250 would take 4 GB
 
     def __init__(self, weights_path: str | Path | None = None) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class InceptionExtractor(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and unbiased logits of images, uint8 ``(N, 1 or 3, H, W)``."""
-        # With the channels last a CPU takes a quarter less time or better; float32 on CUDA is not known to gain.
+        # Channels last takes a quarter less time on a CPU; float32 on CUDA is not known to gain.
         on_cpu = images.device.type == "cpu"
         self.network.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
         features, logits = self.network(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
@@ -65,9 +65,9 @@ class InceptionExtractor(Extractor):
 
 
 def _build(content: bytes, weights_path: str | Path | None) -> FeatureExtractorInceptionV3:
-    """Build torch-fidelity's network, whose constructor unpickles a file without restraint.
+    """Build torch-fidelity's network, whose constructor unpickles any file.
 
-    So it is given a file of our own making, of tensors that were read with ``weights_only=True``.
+    It therefore gets a temporary file of tensors that were read with ``weights_only=True``.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -83,25 +83,27 @@ def _build(content: bytes, weights_path: str | Path | None) -> FeatureExtractorI
             )
         except Exception as error:
             reason = " ".join(str(error).split())[:160]
-            raise DataError(f"{where} does not hold the Inception weights ({FILE_NAME}): {reason}") from error
+            message = f"{where} does not contain the Inception weights ({FILE_NAME}): {reason}"
+            raise DataError(message, setting=str(where)) from error
 
 
 def hub_path() -> Path:
-    """Return where torch.hub keeps the file."""
+    """Return the path of the file in the folder of torch.hub."""
     folder: str = torch.hub.get_dir()
     return Path(folder, "checkpoints", FILE_NAME)
 
 
 def find_weights(weights_path: str | Path | None = None) -> Path:
-    """Return the file of the weights; download it if it is not there and no place was given.
+    """Return the file of the weights; download it if it is missing and no path is given.
 
     Raises:
-        DataError: There is no such file, or no network, which shows within seconds.
+        DataError: The file does not exist, or the network is unreachable, which takes a few seconds to find out.
     """
     if weights_path is not None:
         path = Path(weights_path).expanduser()
         if not path.is_file():
-            raise DataError(f"metrics.weights_path is {str(weights_path)!r}, but there is no such file.")
+            name = str(weights_path)
+            raise DataError(f"metrics.weights_path is {name!r}, which does not exist.", setting=name)
         return path
     path = hub_path()
     if path.is_file():
@@ -112,7 +114,7 @@ def find_weights(weights_path: str | Path | None = None) -> Path:
             with urllib.request.urlopen(URL_INCEPTION_V3, timeout=30) as response:
                 content = response.read()
             if not hashlib.sha256(content).hexdigest().startswith(_HASH_PREFIX):
-                raise OSError("what came is not the file that was asked for")
+                raise OSError("the downloaded file has another checksum")
             with replacing(path) as file:
                 file.write(content)
             return path
@@ -120,13 +122,14 @@ def find_weights(weights_path: str | Path | None = None) -> Path:
             failure = str(error)
     raise DataError(
         f"the Inception weights {FILE_NAME} are not in {path.parent} and cannot be downloaded ({failure}): "
-        f"get them from {URL_INCEPTION_V3} and name the file with --metrics.weights_path, "
-        "or go without: --metrics.extractor mnist (grey images), --metrics.enabled false."
+        f"get them from {URL_INCEPTION_V3} and set --metrics.weights_path, "
+        "or use --metrics.extractor mnist (grayscale images) or --metrics.enabled false.",
+        setting=str(path),
     )
 
 
 def _unreachable(url: str) -> str | None:
-    """Return why a server does not answer, or None; a name server that is silent counts after a few seconds."""
+    """Return why a server is unreachable, or None; a silent name server counts after a few seconds."""
     answer: list[str | None] = []
 
     def ask() -> None:

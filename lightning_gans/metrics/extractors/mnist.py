@@ -1,4 +1,4 @@
-"""The classifier of 28x28 grey digits whose features serve where no Inception network can be had."""
+"""A classifier of grayscale 28x28 digits, whose features need no download."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHA256 = "797fdcab214a1c006820027d94f119b27dc90abce4f48419a25708e78a17c661"
 
 
 class DigitNetwork(nn.Module):
-    """A small convolutional classifier: 105,000 weights, 5.6 million multiplications an image.
+    """A small convolutional classifier: 105,000 weights, 5.6 million multiplications per image.
 
-    ``forward`` maps grey images ``(N, 1, 28, 28)`` in [0, 1] to features ``(N, 96)`` before their ReLU, and to
+    ``forward`` maps grayscale images ``(N, 1, 28, 28)`` in [0, 1] to features ``(N, 96)`` before their ReLU, and to
     the logits of the ten digits, ``(N, 10)``.
     """
 
@@ -43,13 +43,13 @@ class DigitNetwork(nn.Module):
 
 
 class MNISTExtractor(Extractor):
-    """The package's own digit classifier: 96 features, the logits of ten digits, no download.
+    """The digit classifier of this package: 96 features, the logits of ten digits, no download.
 
-    It was trained on MNIST by ``python benchmarks/train_mnist_extractor.py``. Its distances are on a scale of
-    their own: they compare with each other, never with an Inception FID.
+    It was trained on MNIST by ``python benchmarks/train_mnist_extractor.py``. Its distances have their own scale: they
+    are not comparable with an Inception FID.
 
     Raises:
-        DataError: The weights that came with the package are missing or damaged.
+        DataError: The weights in the package are missing or damaged.
     """
 
     name = "mnist"
@@ -63,15 +63,16 @@ class MNISTExtractor(Extractor):
         try:
             content = WEIGHTS.read_bytes()
         except OSError as error:
-            raise DataError(f"{WEIGHTS} cannot be read ({error.strerror}): install lightning_gans again.") from None
+            message = f"{WEIGHTS} cannot be read ({error.strerror}): reinstall lightning_gans."
+            raise DataError(message, setting=str(WEIGHTS)) from None
         if hashlib.sha256(content).hexdigest() != SHA256:
-            raise DataError(f"{WEIGHTS} is not the file that came with the package: install lightning_gans again.")
+            raise DataError(f"{WEIGHTS} is damaged: reinstall lightning_gans.", setting=str(WEIGHTS))
         self.network = DigitNetwork()
         self.network.load_state_dict(load_safetensors(content))
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features and logits of grey images, uint8 ``(N, 1, H, W)``."""
+        """Return features and logits of grayscale images, uint8 ``(N, 1, H, W)``."""
         grey = images.float() / 255
         if grey.shape[-2:] != (28, 28):
             grey = F.interpolate(grey, (28, 28), mode="bilinear", antialias=True, align_corners=False)

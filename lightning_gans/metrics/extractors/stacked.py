@@ -1,4 +1,4 @@
-"""The digit classifier on each channel of an RGB picture, for Stacked MNIST."""
+"""The digit classifier on each channel of an RGB image, for Stacked MNIST."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from lightning_gans.metrics.extractors.mnist import SHA256, MNISTExtractor
 class StackedMNISTExtractor(Extractor):
     """:class:`MNISTExtractor` on red, green and blue: 288 features, the logits of the 1,000 triples of digits.
 
-    The features of the channels stand side by side. The logit of a triple is the sum of its digits'
-    log-probabilities, as if the channels were independent: the class that is most likely is the triple of the
-    digits that are, and the probabilities of all add up to 1. Class 100 a + 10 b + c is named ``abc``, as in
-    ``StackedMNISTDataModule``.
+    The features of the channels are concatenated. The logit of a triple is the sum of the log-probabilities of its
+    digits, as for independent channels. Class 100 a + 10 b + c is named ``abc``, as in ``StackedMNISTDataModule``.
 
     Raises:
-        DataError: The weights that came with the package are missing or damaged.
+        DataError: The weights in the package are missing or damaged.
     """
 
     name = "stacked_mnist"
@@ -33,7 +31,7 @@ class StackedMNISTExtractor(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and logits of RGB images, uint8 ``(N, 3, H, W)``."""
-        # One channel after the other: fewer at once stay in the processor's cache, which is a third faster.
+        # One channel at a time fits into the processor's cache, which is a third faster.
         features, logits = zip(*(self.digits(channel.unsqueeze(1)) for channel in images.unbind(1)), strict=True)
         red, green, blue = (some.log_softmax(1) for some in logits)
         joint = red[:, :, None, None] + green[:, None, :, None] + blue[:, None, None, :]

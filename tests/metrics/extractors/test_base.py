@@ -12,7 +12,7 @@ from lightning_gans.metrics import (
     StackedMNISTExtractor,
     make_extractor,
 )
-from lightning_gans.metrics.extractors import base
+from lightning_gans.metrics.extractors import base, inception
 from lightning_gans.metrics.extractors.base import hash_module
 
 SHAPE = (1, 4, 4)
@@ -60,29 +60,32 @@ def test_grey_images_get_the_digit_classifier(name):
 
 @pytest.mark.parametrize(("name", "channels"), [("auto", 3), ("inception", 3), ("inception", 1)])
 def test_the_others_get_inception_or_an_error_that_names_its_weights(name, channels):
-    with pytest.raises(DataError, match=r"the Inception weights .* are not in"):
+    with pytest.raises(DataError) as caught:
         make_extractor(name, (channels, 32, 32))
+    assert inception.FILE_NAME in caught.value.setting
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_place_of_the_weights_reaches_inception(tmp_path, channels):
-    with pytest.raises(DataError, match=r"metrics.weights_path is .*nowhere.pth.*no such file"):
+    with pytest.raises(DataError) as caught:
         make_extractor("auto", (channels, 32, 32), str(tmp_path / "nowhere.pth"))
+    assert caught.value.setting == str(tmp_path / "nowhere.pth")
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "message"),
+    ("name", "shape", "value"),
     [
-        ("inceptoin", (1, 28, 28), "'inceptoin': choose from auto, mnist, inception"),
-        ("mnist", (3, 32, 32), r"'mnist', which takes grey images, but these are \[3, 32, 32\]"),
-        ("stacked_mnist", (1, 28, 28), r"'stacked_mnist', which takes RGB images, .* these are \[1, 28, 28\]"),
-        ("inception", (2, 32, 32), r"'inception', which takes grey or RGB images, but these are \[2, 32, 32\]"),
-        ("auto", (4, 32, 32), r"takes grey or RGB images, but these are \[4, 32, 32\]"),
+        ("inceptoin", (1, 28, 28), "inceptoin"),
+        ("mnist", (3, 32, 32), "mnist"),
+        ("stacked_mnist", (1, 28, 28), "stacked_mnist"),
+        ("inception", (2, 32, 32), "inception"),
+        ("auto", (4, 32, 32), "inception"),
     ],
 )
-def test_extractors_that_there_are_not(name, shape, message):
-    with pytest.raises(SettingError, match=message):
+def test_invalid_extractors(name, shape, value):
+    with pytest.raises(SettingError) as caught:
         make_extractor(name, shape)
+    assert (caught.value.setting, caught.value.value) == ("metrics.extractor", value)
 
 
 def test_rgb_pictures_get_the_digit_classifier_on_each_channel_where_it_is_named():
@@ -253,22 +256,24 @@ def test_images_are_left_as_they_were():
 # --- what the network gives -------------------------------------------------------------------------------
 
 WRONG = {
-    "pictures": (lambda images: images, rf"features of the shape \[{BLOCK}, 1, 4, 4\]"),
-    "no batch": (lambda images: images.mean(), r"features of the shape \[\]"),
-    "fewer rows": (lambda images: images.flatten(1)[1:], rf"features of the shape \[{BLOCK - 1}, 16\]"),
-    "no columns": (lambda images: images.flatten(1)[:, :0], rf"features of the shape \[{BLOCK}, 0\]"),
-    "logits": (lambda images: (images.flatten(1), images), rf"logits of the shape \[{BLOCK}, 1, 4, 4\]"),
-    "not a number": (lambda images: images.flatten(1) * torch.nan, "features that are not finite"),
-    "infinite": (lambda images: images.flatten(1) / 0, "features that are not finite"),
-    "infinite logits": (lambda images: (images.flatten(1), images.flatten(1) / 0), "logits that are not finite"),
-    "too large for float32": (lambda images: images.flatten(1).double() * 1e300, "features that are not finite"),
+    "pictures": (lambda images: images, [BLOCK, 1, 4, 4]),
+    "no batch": (lambda images: images.mean(), []),
+    "fewer rows": (lambda images: images.flatten(1)[1:], [BLOCK - 1, 16]),
+    "no columns": (lambda images: images.flatten(1)[:, :0], [BLOCK, 0]),
+    "logits": (lambda images: (images.flatten(1), images), [BLOCK, 1, 4, 4]),
+    "one number an image": (lambda images: images.mean((1, 2, 3)), [BLOCK]),
+    "not a number": (lambda images: images.flatten(1) * torch.nan, None),
+    "infinite": (lambda images: images.flatten(1) / 0, None),
+    "infinite logits": (lambda images: (images.flatten(1), images.flatten(1) / 0), None),
+    "too large for float32": (lambda images: images.flatten(1).double() * 1e300, None),
 }
 
 
-@pytest.mark.parametrize(("function", "message"), WRONG.values(), ids=WRONG)
-def test_networks_that_give_something_else(function, message):
-    with pytest.raises(SettingError, match=rf"extractor .*\.Giving gave {message}"):
+@pytest.mark.parametrize(("function", "shape"), WRONG.values(), ids=WRONG)
+def test_networks_with_invalid_results(function, shape):
+    with pytest.raises(SettingError) as caught:
         ModuleExtractor(Giving(function)).extract(make_images(3))
+    assert (caught.value.setting, caught.value.value) == ("metrics.extractor", shape)
 
 
 # --- what is said of it -----------------------------------------------------------------------------------
@@ -324,15 +329,6 @@ def test_the_hash_is_the_same_for_a_copy_wherever_it_lies():
     assert hash_module(network.eval().requires_grad_(False)) == digest
     if torch.cuda.is_available():
         assert hash_module(network.cuda()) == digest
-
-
-def test_a_network_that_gives_one_number_an_image():
-    class Mean(nn.Module):
-        def forward(self, images):
-            return images.mean((1, 2, 3))
-
-    with pytest.raises(SettingError, match=r"features of the shape \[250\]"):
-        ModuleExtractor(Mean()).extract(torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
 
 
 def test_networks_without_weights_differ_by_their_settings():

@@ -124,17 +124,20 @@ def test_what_is_downloaded_is_kept(serve, monkeypatch):
 
 def test_another_file_is_not_kept(serve):
     serve(b"a page that says please log in")
-    with pytest.raises(DataError, match="what came is not the file that was asked for"):
+    with pytest.raises(DataError) as caught:
         inception.find_weights()
+    assert caught.value.setting == str(inception.hub_path())
     assert not inception.hub_path().parent.exists() or files(inception.hub_path().parent) == []
 
 
 def test_a_file_that_is_named_is_not_looked_for_elsewhere(serve, tmp_path):
     requests = serve(b"")
-    with pytest.raises(DataError, match=r"metrics.weights_path is .*nowhere.pth', but there is no such file"):
+    with pytest.raises(DataError) as caught:
         InceptionExtractor(tmp_path / "nowhere.pth")
-    with pytest.raises(DataError, match="no such file"):
+    assert caught.value.setting == str(tmp_path / "nowhere.pth")
+    with pytest.raises(DataError) as caught:
         InceptionExtractor(str(tmp_path))
+    assert caught.value.setting == str(tmp_path)
     assert requests == []
 
 
@@ -166,10 +169,9 @@ def test_files_that_hold_something_else(tmp_path, content):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(DataError, match="does not hold the Inception weights") as caught:
+    with pytest.raises(DataError) as caught:
         InceptionExtractor(path)
-    assert str(caught.value).startswith(str(path))
-    assert inception.FILE_NAME in str(caught.value)
+    assert caught.value.setting == str(path)
 
 
 def test_a_damaged_file_where_torch_hub_keeps_them_is_named():
@@ -178,7 +180,7 @@ def test_a_damaged_file_where_torch_hub_keeps_them_is_named():
     path.write_bytes(b"half a downl")
     with pytest.raises(DataError) as caught:
         InceptionExtractor()
-    assert str(caught.value).startswith(f"{path} does not hold the Inception weights")
+    assert str(caught.value).startswith(f"{path} does not contain the Inception weights")
 
 
 class Harmful:
@@ -193,8 +195,9 @@ class Harmful:
 def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path, new_format):
     path, trace = tmp_path / "weights.pth", tmp_path / "trace"
     torch.save({"fc.weight": Harmful(trace)}, path, _use_new_zipfile_serialization=new_format)
-    with pytest.raises(DataError, match="does not hold the Inception weights"):
+    with pytest.raises(DataError) as caught:
         InceptionExtractor(path)
+    assert caught.value.setting == str(path)
     assert not trace.exists()
     torch.load(path, weights_only=False)
     assert trace.exists()  # it would have

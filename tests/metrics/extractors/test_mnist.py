@@ -26,14 +26,16 @@ def test_damaged_weights(monkeypatch, tmp_path, damage):
     path = tmp_path / "mnist.safetensors"
     path.write_bytes(damage(mnist.WEIGHTS.read_bytes()))
     monkeypatch.setattr(mnist, "WEIGHTS", path)
-    with pytest.raises(DataError, match="is not the file that came with the package"):
+    with pytest.raises(DataError) as caught:
         MNISTExtractor()
+    assert caught.value.setting == str(path)
 
 
 def test_missing_weights(monkeypatch, tmp_path):
     monkeypatch.setattr(mnist, "WEIGHTS", tmp_path / "nowhere")
-    with pytest.raises(DataError, match="nowhere cannot be read"):
+    with pytest.raises(DataError) as caught:
         MNISTExtractor()
+    assert caught.value.setting == str(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (8, 8), (20, 64)])
