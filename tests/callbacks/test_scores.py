@@ -473,7 +473,7 @@ def test_samples_that_are_not_finite_are_an_error(evaluate):
 def test_likelihoods_that_are_not_finite_are_an_error(evaluate):
     broken = tiny(VAE)
     with torch.no_grad():
-        for parameter in broken.encoder_ema.parameters():
+        for parameter in broken.ema["encoder"].parameters():
             parameter.fill_(math.nan)
     with pytest.raises(DataError) as caught:
         evaluate(broken, metrics=["fid"])
