@@ -4,7 +4,6 @@ import json
 
 import digits_score
 import gan_train
-import kill_resume
 import mnist_score
 import numpy as np
 import pytest
@@ -121,10 +120,6 @@ def test_mnist_score_of_the_real_digits(tmp_path, monkeypatch, capsys):
     assert row["distance"] == pytest.approx(0, abs=1e-4) and (row["precision"], row["recall"]) == (1.0, 1.0)
     assert row["label_accuracy"] == report["scorer"]["accuracy"]
     assert report["reference"]["mean"] == pytest.approx(np.mean([r["distance"] for r in report["reference"]["seeds"]]))
-    monkeypatch.setattr(mnist_score, "train_scorer", None)  # both are cached
-    monkeypatch.setattr(mnist_score, "train_reference", None)
-    mnist_score.main([*words, "1"])
-    assert json.loads(capsys.readouterr().out)["scorer"]["sha256"] == report["scorer"]["sha256"]
 
 
 def test_digits_score_passes_the_real_digits_and_rejects_a_missing_class(tmp_path, capsys):
@@ -162,10 +157,3 @@ def test_sines_score_finds_the_peak_and_the_residual_of_a_sine_wave():
     added = np.cos(2 * np.pi * 11 * np.arange(64) / 64) * np.linspace(0.1, 0.5, 20)[:, None]  # orthogonal to it
     share = (added**2).sum(1) / ((added + wave) ** 2).sum(1)
     assert sines_score.residuals((wave + added)[:, None]) == pytest.approx(share, abs=0.002)
-
-
-def test_kill_resume_finds_the_places_where_checkpoints_differ():
-    first = {"a": torch.zeros(2), "b": [1, (2, torch.ones(1))]}
-    assert kill_resume.differences(first, {"a": torch.zeros(2), "b": [1, (2, torch.ones(1))]}) == []
-    assert kill_resume.differences(first, {"a": torch.zeros(2), "b": [1, (2, torch.zeros(1))]}) == ["/b/1/1"]
-    assert kill_resume.differences(first, {"a": torch.zeros(2).double(), "b": [0]})[0] == "/a"
