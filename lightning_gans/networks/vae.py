@@ -27,10 +27,6 @@ class _MLP(nn.Module):
         self.hidden = hidden_layers(in_features + num_classes, hidden_dims, batch_norm=batch_norm)
         self.output = nn.Linear(hidden_dims[-1], out_features)
 
-    def _call(self, inputs: Tensor, labels: Tensor | None) -> Tensor:
-        outputs: Tensor = self.output(self.hidden(with_labels(inputs, labels, self.num_classes)))
-        return outputs
-
 
 class MLPEncoder(_MLP):
     """Map images to the parameters of the posterior by hidden layers.
@@ -56,7 +52,8 @@ class MLPEncoder(_MLP):
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to means and log-variances, ``(N, latent_dim)`` each."""
-        mean, log_variance = self._call(images.flatten(1), labels).chunk(2, dim=1)
+        hidden = self.hidden(with_labels(images.flatten(1), labels, self.num_classes))
+        mean, log_variance = self.output(hidden).chunk(2, dim=1)
         return mean, log_variance
 
 
@@ -84,7 +81,8 @@ class MLPDecoder(_MLP):
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map latents ``(N, latent_dim)`` to pixel parameters ``(N, C, H, W)``."""
-        pixels: Tensor = self._call(latents, labels).reshape(-1, *self.image_shape)
+        hidden = self.hidden(with_labels(latents, labels, self.num_classes))
+        pixels: Tensor = self.output(hidden).unflatten(1, self.image_shape)
         return pixels
 
 

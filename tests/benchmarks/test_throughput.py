@@ -1,5 +1,3 @@
-"""The reference loops, and what the scripts compute of their times."""
-
 import json
 import sys
 
@@ -52,6 +50,3 @@ def test_evaluation_totals_are_the_sums_of_the_parts(tmp_path, options):
             rate = rates["torch_fidelity" if side == "torch_fidelity" else "ours"]
             assert parts["extraction_of_fakes"] == pytest.approx(40 * rate, rel=1e-2)
     assert "extraction_of_reals" not in result["seconds"]["ours_cached"]
-    assert result["ratios"]["ours"] == pytest.approx(
-        result["totals"]["ours"] / result["totals"]["torch_fidelity"], rel=1e-2
-    )
