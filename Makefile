@@ -1,4 +1,4 @@
-.PHONY: format check test test-all test-min
+.PHONY: format check test test-slow test-all test-min
 
 format:
 	ruff check --fix .
@@ -12,6 +12,11 @@ check:
 
 test:
 	python -m pytest
+
+# Tests of processes, signals, resume, recipes, training and the command line that take long: 20 to 30 minutes on 2 cores.
+test-slow:
+	python -m pytest -m slow tests/test_distributed.py tests/test_signals.py tests/test_resume.py tests/test_recipes.py \
+		tests/training tests/cli
 
 test-all:
 	python -m pytest -m ""

@@ -1,23 +1,21 @@
-"""Make RESULTS.md from run folders: mean and standard deviation over the seeds, and how the runs were made.
+"""Write RESULTS.md from run folders: mean and standard deviation over the seeds, and how the runs were made.
 
     python benchmarks/results.py runs/dcgan_mnist/version_* runs/cgan_mnist/version_* --output RESULTS.md
 
-A run folder is what ``lightning-gans fit`` or ``test`` leaves: ``config.yaml`` and ``metrics/step=….json``, which hold
-scores with the protocol they were made under. What else lies in it is taken along: ``metrics.csv`` (the monitored
-score of each validation), ``run.json`` (command, seconds, hardware, commit; "-" without it, and command and seconds
-are "-" too where a part of the run was killed and has left no entry), and the JSON of the scripts here under the names
-``mnist_score.json``, ``gan_train.json``, ``sines_score.json`` and ``modes.json``.
+A run folder is written by ``lightning-gans fit`` or ``test``: ``config.yaml`` and ``metrics/step=….json``, which have
+scores with their protocol. Optional files are read too: ``metrics.csv`` (the monitored score of each validation),
+``run.json`` (how the run was made; command and seconds are "-" if a part of it was killed and has no entry), and the
+JSON of other scripts as ``mnist_score.json``, ``gan_train.json``, ``sines_score.json`` and ``modes.json``.
 
-Scores of two protocols never stand in one table, by the rule of ``lightning-gans compare``: all of the protocol is
-equal, or it is another one. Runs of one recipe are averaged if nothing but their seeds differs. The same files give the
-same bytes. Exit codes: 0 written, 1 a file is missing or damaged, 2 wrong options.
+Scores of different protocols never share a table. Runs of one recipe are averaged if only their seeds differ. The same
+files give the same bytes. Exit codes: 0 written, 1 a file is missing or damaged, 2 invalid options.
 """
 
 import argparse
 import csv
 import json
 import math
-import shlex
+import re
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -36,54 +34,42 @@ ORDER = (  # of the columns; others follow by their names
     *("modes", "mode_kl", "elbo", "iw_bound", "reconstruction", "kl", "bits_per_dim", "distance", "ratio", "accuracy"),
 )
 LIKELIHOODS = {"elbo", "iw_bound", "bits_per_dim"}
-# What makes a difference to a result, other than the seed; where files lie, and how the machine is used, does not.
+# Settings that affect a result, other than the seed; paths and the use of the machine do not.
 SETTINGS = {"model", "data", "trainer", "init_from"}
 TRAINING = {"max_epochs", "max_steps", "max_time", "devices", "num_nodes", "precision"}
 TRAINING |= {"limit_train_batches", "overfit_batches"}
-NO_DIFFERENCE = {"data_dir", "download", "device_resident"}
+NO_EFFECT = {"data_dir", "download", "device_resident"}
+SECTIONS = {
+    "Samples": "Scores of samples at the end of each run; `best` is the value by which best.ckpt was chosen.",
+    "Likelihoods": "Log-likelihoods in nats per image, higher is better.",
+    "Modes": "Modes that the samples cover.",
+    "MNIST score": "`benchmarks/mnist_score.py`: the distance as a share of a plain reference GAN's; label accuracy is "
+    "GAN-test.",
+    "GAN-train": "`benchmarks/gan_train.py`: accuracy on real test digits of a classifier that was trained on samples.",
+    "Sequences": "`benchmarks/sines_score.py`: two-sample tests against held-out sequences.",
+}
 
 
 @dataclass
 class Score:
-    """What one file says of a run.
-
-    Attributes:
-        section: The heading that it belongs under.
-        protocol: All that has to be equal for two to compare.
-        values: The scores by name.
-        best: The best value of the monitored score over the run, its name and its step, where they are known.
-        real: The scores of real images beside it, and what they are called.
-    """
+    """The scores of a run under one protocol."""
 
     section: str
     protocol: dict[str, Any]
     values: dict[str, float]
-    step: int | None = None
-    best: tuple[str, float, int] | None = None
-    real: tuple[str, dict[str, float]] | None = None
+    best: tuple[str, float] | None = None  # the monitored score and its best value over the run
+    real: tuple[str, dict[str, float]] | None = None  # a label and the scores of real images
 
 
 @dataclass
 class Run:
-    """A run folder.
-
-    Attributes:
-        folder: Where it is.
-        recipe: What the run goes by, the name of the folder above.
-        seed: That of the training; None where it was drawn.
-        settings: Those that make a difference, by their dotted names.
-        config: All of them.
-        is_test: Whether this is the folder of ``lightning-gans test``, which says nothing of the training.
-        scores: All that was measured.
-        about: How the run was made, as far as its files say.
-    """
+    """A run folder; ``settings`` are those that affect a result, by their dotted names."""
 
     folder: Path
     recipe: str
     seed: int | None
+    data: str
     settings: dict[str, Any]
-    config: dict[str, Any]
-    is_test: bool = False
     scores: list[Score] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)
 
@@ -91,65 +77,37 @@ class Run:
 # ------------------------------------------------------------------------------------------- reading
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from None
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is damaged: it is no JSON object.")
-    return content
-
-
 def read_run(folder: Path) -> Run:
-    """Read all that a run folder says of its run."""
+    """Read all files of a run.
+
+    Raises:
+        DataError: A file is missing or damaged, or a score is not finite.
+    """
     try:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{folder} is no run folder: config.yaml cannot be read ({error.strerror}).") from None
-    except yaml.YAMLError:
-        config = None
-    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in ("model", "data")):
-        raise DataError(f"{folder / 'config.yaml'} is damaged: it names no model and data.")
-    seed = config.get("seed_everything")
-    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else None
-    run = Run(folder, folder.resolve().parent.name, seed, dict(flat(config)), config)
-    records = [read_record(path) for path in sorted((folder / "metrics").glob("step=*.json"))]
-    run.is_test = bool(records) and all(record["stage"] == "test" for record in records)
-    if run.is_test:  # its configuration has the seed of the test
-        run.seed = records[-1].get("run_seed", seed)
-    run.scores = evaluations(run, records)
-    for name, adapt in ATTACHED.items():
-        path = folder / f"{name}.json"
-        if path.is_file():
-            try:
-                run.scores.append(adapt(read_json(path)))
-            except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-                raise DataError(f"{path} is no file of {name}: {type(error).__name__} {error}.") from None
-    if not run.scores:
-        raise DataError(f"{folder} has no scores: neither metrics/step=….json nor {', '.join(ATTACHED)}.json.")
-    for score in run.scores:
-        wrong = [name for name, value in score.values.items() if not math.isfinite(value)]
-        if wrong:
-            raise DataError(f"{folder} has a {score.section} score that is not a finite number: {wrong[0]}.")
-    run.about = about(run, records)
+        records = [read_scores(path) for path in sorted((folder / "metrics").glob("step=*.json"))]
+        data = str(config["data"].get("class_path", "-")).rsplit(".", 1)[-1]
+        run = Run(folder, folder.resolve().parent.name, config.get("seed_everything"), data, dict(flat(config)))
+        if records and all(record["stage"] == "test" for record in records):  # the seed and trainer are the test's
+            run.seed = records[-1].get("run_seed", run.seed)
+            run.settings = {key: value for key, value in run.settings.items() if not key.startswith("trainer.")}
+        run.scores = evaluations(folder, config.get("checkpoint") or {}, records)
+        for name, adapt in ATTACHED.items():
+            if (path := folder / f"{name}.json").is_file():
+                run.scores.append(adapt(json.loads(path.read_text(encoding="utf-8"))))
+        run.about = about(folder, records)
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError, IndexError, AttributeError, csv.Error) as error:
+        message = f"{folder} is not a run folder, or a file in it is damaged: {type(error).__name__} {error}."
+        raise DataError(message, setting=str(folder)) from None
+    if not run.scores or not all(math.isfinite(value) for score in run.scores for value in score.values.values()):
+        raise DataError(f"{folder} has no scores, or one that is not finite.", setting=str(folder))
     return run
 
 
-def read_record(path: Path) -> dict[str, Any]:
-    record = read_scores(path)
-    numbers = all(isinstance(value, int | float) for value in record["scores"].values())
-    if not numbers or not isinstance(record.get("step"), int) or "stage" not in record:
-        raise DataError(f"{path} is damaged: it has no step, no stage, or scores that are no numbers.")
-    return record
-
-
 def flat(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    """Yield the settings that make a difference to a result, by their dotted names."""
+    """Yield the settings that affect a result, by their dotted names."""
     for name, value in settings.items():
-        if name in NO_DIFFERENCE or (not prefix and name not in SETTINGS):
+        if name in NO_EFFECT or (not prefix and name not in SETTINGS):
             continue
         if prefix == "trainer." and name not in TRAINING:
             continue
@@ -159,8 +117,8 @@ def flat(settings: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]
             yield f"{prefix}{name}".replace("init_args.", ""), value
 
 
-def evaluations(run: Run, records: list[dict[str, Any]]) -> list[Score]:
-    """Return one score a protocol and stage: that of the last step, with the best of all steps."""
+def evaluations(folder: Path, checkpoint: dict[str, Any], records: list[dict[str, Any]]) -> list[Score]:
+    """Return a score for each protocol and stage: that of the last step, with the best of all steps."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         groups.setdefault(f"{record['stage']} {key_of(record['protocol'])}", []).append(record)
@@ -170,64 +128,42 @@ def evaluations(run: Run, records: list[dict[str, Any]]) -> list[Score]:
         section = "Likelihoods" if LIKELIHOODS & set(last["scores"]) else "Samples"
         floor = last.get("floor") or {}
         real = (f"real images, {floor['split']} split", floor["scores"]) if floor else None
-        score = Score(section, last["protocol"], last["scores"], last["step"], real=real)
+        score = Score(section, last["protocol"], last["scores"], real=real)
         if last["stage"] == "val":
             alone = sum(record["stage"] == "val" for record in records) == len(group)
-            score.best = best_of(run, group, alone)
+            score.best = best_of(folder, checkpoint, group, alone)
         scores.append(score)
     return scores
 
 
-def best_of(run: Run, group: list[dict[str, Any]], whole: bool) -> tuple[str, float, int] | None:
-    """Return the score that best.ckpt was saved by; from metrics.csv too, where one protocol made all of it."""
-    checkpoint = run.config.get("checkpoint") or {}
+def best_of(
+    folder: Path, checkpoint: dict[str, Any], group: list[dict[str, Any]], alone: bool
+) -> tuple[str, float] | None:
+    """Return the score that best.ckpt was saved by, also from metrics.csv if one protocol made all of it."""
     monitor = str(checkpoint.get("monitor") or "")
     name = monitor.removeprefix("val/")
-    found = [(record["scores"][name], record["step"]) for record in group if name in record["scores"]]
-    path = run.folder / "metrics.csv"
-    if found and whole and path.is_file():
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = [(float(row[monitor]), int(row["step"])) for row in csv.DictReader(file) if row.get(monitor)]
-        except (KeyError, TypeError, ValueError, csv.Error):
-            raise DataError(f"{path} is damaged: a row has no step or a {monitor} that is no number.") from None
-        steps = {step for _, step in found}  # the records are exact, the file rounds
-        found += [(value, step) for value, step in rows if step not in steps]
-    if not found:
-        return None
-    sign = -1 if checkpoint.get("mode") == "max" else 1
-    value, step = min(found, key=lambda pair: (sign * pair[0], pair[1]))
-    return name, value, step
+    found = {record["step"]: record["scores"][name] for record in group if name in record["scores"]}
+    if found and alone and (path := folder / "metrics.csv").is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = {int(row["step"]): float(row[monitor]) for row in csv.DictReader(file) if row.get(monitor)}
+        found = rows | found  # the records are exact, the file rounds
+    best = max if checkpoint.get("mode") == "max" else min
+    return (name, best(found.values())) if found else None
 
 
-def portable(command: str | None) -> str | None:
-    """Return a command without the options that say where files lie, which is another place for every reader."""
-    if command is None:
-        return None
-    words = shlex.split(command)
-    for name in NO_DIFFERENCE:
-        option = f"--data.{name}"
-        words = [word for word in words if not word.startswith(f"{option}=")]
-        while option in words:
-            place = words.index(option)
-            del words[place : place + 2]
-    return shlex.join(words)
-
-
-def about(run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
+def about(folder: Path, records: list[dict[str, Any]]) -> dict[str, Any]:
     """Return how the run was made, as far as its files say."""
     last = max(records, key=lambda record: (record["step"], record.get("date", "")), default={})
-    versions = last.get("versions", {})
-    path = run.folder / "run.json"
-    fits = [{}]
-    if path.is_file():
-        fits = read_json(path).get("fits")
-        if not isinstance(fits, list) or not fits or not all(isinstance(one, dict) for one in fits):
-            raise DataError(f"{path} is damaged: it has no list of fits.")
-    seconds = [one.get("seconds") for one in fits]
-    whole = goes_on(fits, last.get("step", 0))
-    hardware = sorted({str(one["hardware"]) for one in fits if one.get("hardware")})
-    commits = sorted({short(str(one["commit"])) for one in fits if one.get("commit")})
+    versions, fits = last.get("versions", {}), [{}]
+    if (path := folder / "run.json").is_file():
+        fits = json.loads(path.read_text(encoding="utf-8"))["fits"]
+    # Each fit starts where the one before ended, up to the last scores, unless one was killed.
+    steps = [0, *(fit.get("step") for fit in fits)]
+    whole = all(fit.get("from_step", step) == step for fit, step in zip(fits, steps, strict=False))
+    whole = whole and (steps[-1] is None or last.get("step", 0) <= steps[-1])
+    seconds = [fit.get("seconds") for fit in fits]
+    hardware = sorted({str(fit["hardware"]) for fit in fits if fit.get("hardware")})
+    commits = sorted({str(fit["commit"]).replace(str(fit["commit"])[9:40], "") for fit in fits if fit.get("commit")})
     version = versions.get("lightning_gans") or fits[-1].get("version")
     version = " ".join(["lightning_gans", version, *commits]) if version else None
     return {
@@ -236,35 +172,16 @@ def about(run: Run, records: list[dict[str, Any]]) -> dict[str, Any]:
         "hardware": "; ".join(hardware) or last.get("hardware"),
         "version": f"{version}, torch {versions['torch']}" if version and "torch" in versions else version,
         "date": str(last.get("date") or fits[-1].get("date") or "")[:10] or None,
-        "command": portable(fits[0].get("command")) if whole else None,
+        # Without the options that name paths, which differ from reader to reader.
+        "command": re.sub(rf" --data\.({'|'.join(NO_EFFECT)})[= ]\S+", "", fits[0].get("command") or "") * whole
+        or None,
     }
-
-
-def goes_on(fits: list[dict[str, Any]], scored: int) -> bool:
-    """Whether each fit starts where the one before ended, up to the last scores: one that was killed left no entry."""
-    step: int | None = 0
-    for one in fits:
-        if one.get("from_step", step) != step:
-            return False
-        step = one.get("step")
-    return step is None or scored <= step
-
-
-def short(commit: str) -> str:
-    """Shorten a commit; what follows it after a dash (``-dirty``) stays."""
-    number, dash, rest = commit.partition("-")
-    return number[:9] + dash + rest
 
 
 # ------------------------------------------------------------------------------------ attached files
 
 
-def numbers(values: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if value is not None}
-
-
 def from_mnist_score(report: dict[str, Any]) -> Score:
-    """Read what ``mnist_score.py`` found in the one file of this run."""
     (row,) = report["files"]
     names = ("distance", "ratio", "precision", "recall", "label_accuracy")
     protocol = {
@@ -275,39 +192,30 @@ def from_mnist_score(report: dict[str, Any]) -> Score:
         "neighbours": report["neighbours"],
         "reference_distance": report["reference"]["mean"],
     }
-    return Score("MNIST score", protocol, numbers({name: row[name] for name in names}))
+    return Score("MNIST score", protocol, {name: float(row[name]) for name in names if row[name] is not None})
 
 
 def from_gan_train(report: dict[str, Any]) -> Score:
-    """Read a ``gan_train.py`` report; its accuracy is the mean over the classifier's seeds."""
     ceiling = report.get("ceiling")
-    real = ("real training images", numbers({"accuracy": ceiling["accuracy"]})) if ceiling else None
-    return Score("GAN-train", dict(report["protocol"]), numbers({"accuracy": report["accuracy"]}), real=real)
+    real = ("real training images", {"accuracy": ceiling["accuracy"]}) if ceiling else None
+    return Score("GAN-train", report["protocol"], {"accuracy": report["accuracy"]}, real=real)
 
 
 def from_sines_score(report: dict[str, Any]) -> Score:
-    """Read the two-sample tests of ``sines_score.py``."""
-
     def of_tests(tests: dict[str, Any]) -> dict[str, float]:
         return {f"{name} {key}": tests[name][key] for name in sorted(tests) for key in ("statistic", "p_value")}
 
     values = of_tests(report["tests"]) | {"residual": report["residual"]["samples"][0]}
     real = ("other real sequences", of_tests(report["floor"]) | {"residual": report["residual"]["data"][0]})
-    return Score("Sequences", dict(report["protocol"]), numbers(values), real=real)
-
-
-def from_modes(report: dict[str, Any]) -> Score:
-    """Read counted modes, written as scores with their protocol."""
-    return Score("Modes", dict(report["protocol"]), numbers(report["scores"]))
+    return Score("Sequences", report["protocol"], values, real=real)
 
 
 ATTACHED: dict[str, Callable[[dict[str, Any]], Score]] = {
     "mnist_score": from_mnist_score,
     "gan_train": from_gan_train,
     "sines_score": from_sines_score,
-    "modes": from_modes,
+    "modes": lambda report: Score("Modes", report["protocol"], report["scores"]),
 }
-
 
 # ------------------------------------------------------------------------------------------- writing
 
@@ -317,44 +225,26 @@ def key_of(value: Any) -> str:
 
 
 def name_runs(runs: list[Run]) -> dict[str, list[Run]]:
-    """Group the runs that differ in their seeds alone, by the recipe and the settings that tell its groups apart.
-
-    A test's folder says with what model and data, but not how that was trained: it goes with the one way that is given.
-    """
+    """Group the runs that differ only in their seeds, by the recipe and the settings that distinguish its groups."""
     named: dict[str, list[Run]] = {}
     for recipe in sorted({run.recipe for run in runs}):
-        ours = [run for run in runs if run.recipe == recipe]
-        tests = [run for run in ours if run.is_test]
-        shown = varying(ours)
-        if tests:
-            training = set(varying([run for run in ours if not run.is_test])) - set(filter(known_to_tests, shown))
-            if training:
-                raise DataError(
-                    f"{tests[0].folder} is the folder of a test, and the runs of {recipe} differ in "
-                    f"{', '.join(sorted(training))}: give those of one way of training only."
-                )
-            shown = list(filter(known_to_tests, shown))
-        for run in ours:
-            settings = ", ".join(f"{key} {run.settings.get(key)}" for key in shown)
-            named.setdefault(f"{recipe} ({settings})" if settings else recipe, []).append(run)
+        group = [run for run in runs if run.recipe == recipe]
+        values: dict[str, set[str]] = {}
+        for run in group:
+            for key, value in run.settings.items():
+                values.setdefault(key, set()).add(key_of(value))
+        for run in group:
+            settings = [f"{key} {run.settings[key]}" for key in sorted(run.settings) if len(values[key]) > 1]
+            named.setdefault(f"{recipe} ({', '.join(settings)})" if settings else recipe, []).append(run)
     for group in named.values():
         group.sort(key=lambda run: (run.seed is None, run.seed or 0, str(run.folder)))
     return named
 
 
-def known_to_tests(key: str) -> bool:
-    """Whether a setting is of the model or the data, which a test's folder knows."""
-    return key.startswith(("model.", "data."))
-
-
-def varying(runs: list[Run]) -> list[str]:
-    """Return the settings that are not the same in all runs."""
-    keys = sorted({key for run in runs for key in run.settings})
-    return [key for key in keys if len({key_of(run.settings.get(key)) for run in runs}) > 1]
-
-
 def spread(values: Sequence[float], of: int) -> str:
-    """Write mean and standard deviation; how many, where some of the runs have no such score."""
+    """Write mean and standard deviation, and the number of values if some runs have none."""
+    if not values:
+        return "-"
     mean = statistics.fmean(values)
     decimals = 4 if abs(mean) < 1 else 3 if abs(mean) < 10 else 2
     text = f"{mean:.{decimals}f}"
@@ -369,7 +259,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def score_tables(named: dict[str, list[Run]]) -> list[str]:
-    """Lay out a table for each protocol of each section."""
+    """Write a table for each protocol of each section."""
     sections: dict[str, dict[str, dict[str, list[tuple[Run, Score]]]]] = {}
     for name, runs in named.items():
         for run in runs:
@@ -377,23 +267,19 @@ def score_tables(named: dict[str, list[Run]]) -> list[str]:
                 rows = sections.setdefault(score.section, {}).setdefault(key_of(score.protocol), {})
                 rows.setdefault(name, []).append((run, score))
     lines = []
-    for section in sorted(sections, key=[*SECTIONS, *sections].index):
+    for section in (name for name in SECTIONS if name in sections):
         lines += [f"## {section}", "", SECTIONS[section], ""]
         for number, (protocol, rows) in enumerate(sorted(sections[section].items()), 1):
             if len(sections[section]) > 1:
                 lines += [f"### Protocol {number}", ""]
-            said = (f"{name} {shortened(value)}" for name, value in json.loads(protocol).items())
+            texts = {name: str(value) for name, value in json.loads(protocol).items()}
+            said = (f"{k} {v[:16] if len(v) == 64 and ' ' not in v else v}" for k, v in texts.items())  # hashes
             lines += [*score_table(rows), "", f"Protocol: {'; '.join(said)}.", ""]
     return lines
 
 
-def shortened(value: Any) -> str:
-    text = str(value)
-    return text[:16] if len(text) == 64 and " " not in text else text  # a hash
-
-
 def score_table(rows: dict[str, list[tuple[Run, Score]]]) -> list[str]:
-    """Lay out the scores of one protocol: the final ones, and the best of the monitored one."""
+    """Write the scores of one protocol: the final ones, and the best of the monitored one."""
     pairs = [pair for row in rows.values() for pair in row]
     names = {name for _, score in pairs for name in score.values if "/" not in name and name != "kid_std"}
     columns = sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
@@ -402,86 +288,46 @@ def score_table(rows: dict[str, list[tuple[Run, Score]]]) -> list[str]:
     lines = []
     for name, row in sorted(rows.items()):
         seeds = [run.seed for run, _ in row if run.seed is not None]
-        twice = next((seed for seed in seeds if seeds.count(seed) > 1), None)
-        if twice is not None:
-            folders = " and ".join(str(run.folder) for run, _ in row if run.seed == twice)
-            raise DataError(f"{folders} are both seed {twice} of {name}: give one of them.")
+        if len(set(seeds)) < len(seeds):
+            raise DataError(f"Two runs of {name} have the same seed: seeds are {seeds}.", setting=name, value=seeds)
 
-        def cell(values: Iterable[float | None], of: int = len(row)) -> str:
-            found = [value for value in values if value is not None]
-            return spread(found, of) if found else "-"
-
-        best = [
-            cell(score.best[1] if score.best and score.best[0] == key else None for _, score in row)
-            for key in monitored
-        ]
-        cells = [cell(score.values.get(column) for _, score in row) for column in columns]
-        lines.append([name, data_of(row[0][0]), str(len(row)), *cells[:1], *best, *cells[1:]])
+        scores = [score for _, score in row]
+        best = [spread([s.best[1] for s in scores if s.best and s.best[0] == key], len(row)) for key in monitored]
+        cells = [spread([s.values[name] for s in scores if name in s.values], len(row)) for name in columns]
+        lines.append([name, row[0][0].data, str(len(row)), *cells[:1], *best, *cells[1:]])
     real = {key_of(score.real): score.real for _, score in pairs if score.real}
     for what, values in (real[key] for key in sorted(real)):
-        cells = [spread([values[column]], 1) if column in values else "-" for column in columns]
+        cells = [spread([values[name]] if name in values else [], 1) for name in columns]
         lines.append([what, "", "", *cells[:1], *("" for _ in monitored), *cells[1:]])
     return table(heads, lines)
 
 
-def data_of(run: Run) -> str:
-    return str(run.config["data"].get("class_path", "-")).rsplit(".", 1)[-1]
-
-
 def run_table(named: dict[str, list[Run]]) -> list[str]:
-    """Lay out how the runs were made."""
-
-    def joined(runs: list[Run], key: str) -> str:
-        values = sorted({str(run.about[key]) for run in runs if run.about[key] is not None})
-        return "; ".join(values) if values else "-"
-
+    """Write how the runs were made."""
     rows = []
     for name, runs in sorted(named.items()):
-        images = sorted({run.about["images"] for run in runs if run.about["images"] is not None})
-        minutes = [run.about["minutes"] for run in runs if run.about["minutes"] is not None]
-        command = next((run.about["command"] for run in runs if run.about["command"]), None)
-        rows.append(
-            [
-                name,
-                ", ".join(dict.fromkeys(str("-" if run.seed is None else run.seed) for run in runs)),
-                ", ".join(f"{count:,}" for count in images) or "-",
-                f"{statistics.fmean(minutes):.1f} min" if minutes else "-",
-                *(joined(runs, key) for key in ("hardware", "version", "date")),
-                f"`{command}`" if command else "-",
-            ]
-        )
+        found = {key: [run.about[key] for run in runs if run.about[key] is not None] for key in runs[0].about}
+        row = [
+            name,
+            ", ".join(dict.fromkeys(str("-" if run.seed is None else run.seed) for run in runs)),
+            ", ".join(f"{count:,}" for count in sorted(set(found["images"]))),
+            f"{statistics.fmean(found['minutes']):.1f} min" if found["minutes"] else "",
+            *("; ".join(sorted(set(map(str, found[key])))) for key in ("hardware", "version", "date")),
+            f"`{found['command'][0]}`" if found["command"] else "",
+        ]
+        rows.append([cell or "-" for cell in row])
     heads = ["model", "seeds", "images seen", "wall time", "hardware", "version", "date", "command"]
-    return [
-        "## Runs",
-        "",
-        "Wall time is the mean of the runs; the command is that of the first seed.",
-        "",
-        *table(heads, rows),
-    ]
-
-
-SECTIONS = {
-    "Samples": "Scores of samples at the end of each run; `best` is the value by which best.ckpt was chosen.",
-    "Likelihoods": "Log-likelihoods in nats per image, higher is better.",
-    "Modes": "Modes that the samples cover.",
-    "MNIST score": "`benchmarks/mnist_score.py`: the distance as a share of a plain reference GAN's; label accuracy is "
-    "GAN-test.",
-    "GAN-train": "`benchmarks/gan_train.py`: accuracy on real test digits of a classifier that was trained on samples.",
-    "Sequences": "`benchmarks/sines_score.py`: two-sample tests against held-out sequences.",
-}
+    about = "Wall time is the mean of the runs; the command is that of the first seed."
+    return ["## Runs", "", about, "", *table(heads, rows)]
 
 
 def make_page(runs: list[Run]) -> str:
-    """Lay out the whole page."""
     named = name_runs(runs)
-    lines = [
-        "# Results",
-        "",
+    about = (
         "Made by `benchmarks/results.py` from run folders. Mean ± standard deviation over n runs that differ in their "
-        "seed alone; one run stands without ±. Each table has one protocol; numbers of two tables do not compare.",
-        "",
-    ]
-    return "\n".join([*lines, *score_tables(named), *run_table(named)]) + "\n"
+        "seed alone; one run stands without ±. Each table has one protocol; numbers of two tables do not compare."
+    )
+    return "\n".join(["# Results", "", about, "", *score_tables(named), *run_table(named)]) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,38 +1,35 @@
-"""Training throughput: our models under Lightning's Trainer beside hand-written loops, in one process, in turn.
+"""Measure training throughput: our models under Lightning's Trainer against hand-written loops, in turns.
 
     python benchmarks/train_throughput.py
     python benchmarks/train_throughput.py --recipes gan_mnist dcgan_mnist --device cuda --batch 1024
+    python benchmarks/train_throughput.py --variants lean ours --baseline ../lightning_gans-0.1.0
 
-For each recipe four variants take turns, each from fresh weights, with the recipe's networks and batch size:
+For each recipe, each variant trains in its own process with the recipe's networks and batch size:
 
-    usual    the loop that people write: PIL pictures through a DataLoader, two passes through the generator for each
-             update, gradients of both networks, torch.optim.Adam as it comes, both losses read on the host each step
-    lean     a bare loop that does the same work as ours, with nothing in the way
-    ours     `lightning-gans fit -c RECIPE`, with its loggers, progress bar and checkpoints
-    fast     the same with every option for speed that serves on the device (FAST)
+    usual     the loop that people write: PIL images through a DataLoader, two generator passes per update,
+              gradients of both networks, default torch.optim.Adam, both losses read on the host in each step
+    lean      a bare loop that does the same work as ours and nothing else
+    ours      `lightning-gans fit -c RECIPE` with its loggers, progress bar and checkpoints
+    fast      the same with the overlay for speed on the device
+    baseline  the same as ours with the package of another checkout of this repository (--baseline)
 
-A turn is a second or less; those of the two loops come between those of a fit. Prints images a second and their ratios
-(medians and quartiles of the turns; a ratio is that of two turns one after the other), then the same as JSON. "Of all
-updates" is the ratio of the sums, which counts the checkpoints that a fit saves every 500 updates. The pictures are
-scikit-learn's digits, enlarged and repeated: no download.
+The processes take turns of a second or less; only one of them runs at a time. Prints images per second and the ratios
+of turns in the same round, then the same as JSON. `of_all` is the ratio of the sums, which includes the checkpoints
+that a fit saves every 500 updates. The data are scikit-learn's digits, enlarged and repeated, so nothing is downloaded.
 """
 
 import argparse
-import contextlib
 import copy
-import functools
-import hashlib
-import inspect
 import io
 import itertools
 import json
-import logging
 import os
-import platform
+import runpy
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from datetime import date
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -44,26 +41,17 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import lightning_gans
-from lightning_gans.cli.commands.recipes import find
-from lightning_gans.cli.main import main as lightning_gans_command
 
-UPDATES = {
-    "cpu": {"gan_mnist": 25, "dcgan_mnist": 25, "dcgan_cifar10": 2, "vae_mnist": 25},
-    "cuda": dict.fromkeys(["gan_mnist", "dcgan_mnist", "dcgan_cifar10", "vae_mnist"], 50),
-}
-"""Updates a turn: few, so that what else the machine does meets all variants."""
-
-FAST = {"cpu": ["-c", "speed_cpu"], "cuda": ["-c", "speed_cuda"]}
-"""The options of the fast variant: the overlay for the device."""
-
-VARIANTS = ["usual", "lean", "ours", "fast"]
+ROOT = Path(__file__).resolve().parents[1]
+UPDATES = {"gan_mnist": 25, "dcgan_mnist": 25, "dcgan_cifar10": 2, "vae_mnist": 25}
+"""Updates per turn on a CPU: few, so that other load on the machine affects all variants alike."""
+VARIANTS = ["usual", "lean", "ours", "fast", "baseline"]
+RATIOS = [("ours", "usual"), ("ours", "lean"), ("fast", "ours"), ("fast", "usual"), ("ours", "baseline")]
 
 
-# --- the reference loops ----------------------------------------------------------------------------------------------
-# They take a model of ours for its networks and settings only, and yield after each update. They are frozen: a change
-# makes what was measured before incomparable, and shows in the hash that is printed.
-class PILPictures(Dataset):
-    """Pictures one at a time through PIL, as torchvision's MNIST and CIFAR10 give them."""
+# --- the reference loops: they use a model of ours only for its networks, and yield after each update -----------------
+class PILImages(Dataset):
+    """Images one at a time through PIL, as torchvision's MNIST and CIFAR10 return them."""
 
     def __init__(self, images, labels, flip):
         self.images, self.labels = images.permute(0, 2, 3, 1).numpy(), labels
@@ -75,55 +63,52 @@ class PILPictures(Dataset):
         return len(self.images)
 
     def __getitem__(self, index):
-        picture = self.images[index]
-        picture = Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-        return self.transform(picture), int(self.labels[index])
+        image = self.images[index]
+        image = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        return self.transform(image), int(self.labels[index])
 
 
-def usual_batches(images, labels, batch_size, flip, workers):
-    """Yield batches from a DataLoader without end."""
-    loader = DataLoader(
-        PILPictures(images, labels, flip), batch_size, shuffle=True, drop_last=True, num_workers=workers
-    )
+def usual_batches(images, labels, batch_size, flip):
+    """Yield batches from a DataLoader, epoch after epoch."""
+    loader = DataLoader(PILImages(images, labels, flip), batch_size, shuffle=True, drop_last=True)
     while True:
         yield from loader
 
 
-def usual_gan(model, images, labels, batch_size, flip, device, workers=0):
-    """Train a GAN as tutorials do: a DataLoader, two passes through the generator, and both losses read each step."""
+def adam(network, **options):
+    """Return an optimizer; the learning rate has no effect on speed."""
+    return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), **options)
+
+
+def usual_gan(model, images, labels, batch_size, flip, device):
+    """Train a GAN as tutorials do."""
     generator, discriminator = model.generator.to(device), model.discriminator.to(device)
-    g_optimizer = torch.optim.Adam(generator.parameters(), lr=model.generator_lr, betas=model.betas)
-    d_optimizer = torch.optim.Adam(discriminator.parameters(), lr=model.discriminator_lr, betas=model.betas)
-    criterion = torch.nn.BCEWithLogitsLoss()
-    g_losses, d_losses = [], []
-    for real, _ in usual_batches(images, labels, batch_size, flip, workers):
+    g_optimizer, d_optimizer = adam(generator), adam(discriminator)
+    criterion, losses = torch.nn.BCEWithLogitsLoss(), []
+    for real, _ in usual_batches(images, labels, batch_size, flip):
         real = real.to(device)
-        ones = torch.ones(len(real), 1, device=device)
-        zeros = torch.zeros(len(real), 1, device=device)
+        ones, zeros = torch.ones(len(real), 1, device=device), torch.zeros(len(real), 1, device=device)
 
         d_optimizer.zero_grad()
         fake = generator(torch.randn(len(real), model.latent_dim, device=device))
         d_loss = criterion(discriminator(real), ones) + criterion(discriminator(fake.detach()), zeros)
         d_loss.backward()
         d_optimizer.step()
-        d_losses.append(d_loss.item())
 
         g_optimizer.zero_grad()
         fake = generator(torch.randn(len(real), model.latent_dim, device=device))
         g_loss = criterion(discriminator(fake), ones)
         g_loss.backward()
         g_optimizer.step()
-        g_losses.append(g_loss.item())
+        losses.append((d_loss.item(), g_loss.item()))
         yield
 
 
-def usual_vae(model, images, labels, batch_size, flip, device, workers=0):
-    """Train a VAE as tutorials do: a DataLoader, one optimizer, and the loss read each step."""
+def usual_vae(model, images, labels, batch_size, flip, device):
+    """Train a VAE as tutorials do."""
     encoder, decoder = model.encoder.to(device), model.decoder.to(device)
-    parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=model.encoder_lr, betas=model.betas)
-    losses = []
-    for real, _ in usual_batches(images, labels, batch_size, flip, workers):
+    optimizer, losses = adam(torch.nn.ModuleList([encoder, decoder])), []
+    for real, _ in usual_batches(images, labels, batch_size, flip):
         real = real.to(device)
         optimizer.zero_grad()
         mean, log_variance = encoder(real)
@@ -138,7 +123,7 @@ def usual_vae(model, images, labels, batch_size, flip, device, workers=0):
 
 
 def lean_batches(images, batch_size, flip, device):
-    """Yield batches of images without end that are gathered on the device, in an order that the epoch gives."""
+    """Yield batches that are gathered on the device, epoch after epoch, in an order given by the epoch."""
     images, source = images.to(device), torch.Generator()
     for epoch in itertools.count():
         order = torch.randperm(len(images), generator=source.manual_seed(epoch))
@@ -146,41 +131,33 @@ def lean_batches(images, batch_size, flip, device):
             rows = order[start : start + batch_size].to(device, non_blocking=True)
             batch = images.index_select(0, rows)
             if flip:
-                mirrored = torch.randint(2, (batch_size, 1, 1, 1), generator=source.manual_seed(start)).bool()
-                batch = torch.where(mirrored.to(device, non_blocking=True), batch.flip(-1), batch)
+                flipped = torch.randint(2, (batch_size, 1, 1, 1), generator=source.manual_seed(start)).bool()
+                batch = torch.where(flipped.to(device, non_blocking=True), batch.flip(-1), batch)
             yield batch.float().div_(127.5).sub_(1)
 
 
 class Average:
-    """The moving average of networks' weights: one call for all parameters, one for all buffers."""
+    """Moving average of networks' weights: one call for all parameters and one for all buffers."""
 
-    def __init__(self, networks, half_life, ramp):
-        self.half_life, self.ramp, self.seen = half_life, ramp, 0
+    def __init__(self, *networks):
         averages = [copy.deepcopy(network).requires_grad_(False) for network in networks]
         self.weights, self.targets = ([p for net in nets for p in net.parameters()] for nets in (averages, networks))
         self.buffers, self.sources = ([b for net in nets for b in net.buffers()] for nets in (averages, networks))
 
     @torch.no_grad()
-    def update(self, batch_size):
-        """Move the averages towards the weights."""
-        self.seen += batch_size
-        kept = 0.5 ** (batch_size / min(self.half_life, self.ramp * self.seen))
-        torch._foreach_lerp_(self.weights, self.targets, 1 - kept)
+    def update(self):
+        """Move the averages toward the weights."""
+        torch._foreach_lerp_(self.weights, self.targets, 0.005)
         if self.buffers:
             torch._foreach_copy_(self.buffers, self.sources)
 
 
-def lean_gan(model, images, labels, batch_size, flip, device, workers=0):
-    """Train a GAN with nothing in the way: one pass through the generator, gradients of the active network only.
-
-    It does what our model does: noise that is a function of the step, the same optimizers, the moving average.
-    """
+def lean_gan(model, images, labels, batch_size, flip, device):
+    """Train a GAN with one generator pass and gradients of the active network only, as our models do."""
     generator, discriminator = model.generator.to(device), model.discriminator.to(device)
     g_parameters, d_parameters = list(generator.parameters()), list(discriminator.parameters())
-    g_optimizer = torch.optim.Adam(g_parameters, lr=model.generator_lr, betas=model.betas, fused=True)
-    d_optimizer = torch.optim.Adam(d_parameters, lr=model.discriminator_lr, betas=model.betas, fused=True)
-    average = Average([generator], model.ema_half_life, model.ema_ramp)
-    source = torch.Generator(device)
+    g_optimizer, d_optimizer = adam(generator, fused=True), adam(discriminator, fused=True)
+    average, source = Average(generator), torch.Generator(device)
     for step, real in enumerate(lean_batches(images, batch_size, flip, device)):
         noise = torch.randn(batch_size, model.latent_dim, device=device, generator=source.manual_seed(step))
         fake = generator(noise)
@@ -194,20 +171,17 @@ def lean_gan(model, images, labels, batch_size, flip, device, workers=0):
         g_loss = F.softplus(-discriminator(fake)).mean()
         g_loss.backward(inputs=g_parameters)
         g_optimizer.step()
-
-        average.update(batch_size)
+        average.update()
         yield
 
 
-def lean_vae(model, images, labels, batch_size, flip, device, workers=0):
-    """Train a VAE with nothing in the way, doing what our model does."""
+def lean_vae(model, images, labels, batch_size, flip, device):
+    """Train a VAE with two optimizers, schedules and a moving average, as our model does."""
     encoder, decoder = model.encoder.to(device), model.decoder.to(device)
-    e_parameters, d_parameters = list(encoder.parameters()), list(decoder.parameters())
-    e_optimizer = torch.optim.Adam(e_parameters, lr=model.encoder_lr, betas=model.betas, fused=True)
-    d_optimizer = torch.optim.Adam(d_parameters, lr=model.decoder_lr, betas=model.betas, fused=True)
-    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(o, 10_000) for o in (e_optimizer, d_optimizer)]
-    average = Average([encoder, decoder], model.ema_half_life, model.ema_ramp)
-    source = torch.Generator(device)
+    parameters = [*encoder.parameters(), *decoder.parameters()]
+    optimizers = [adam(encoder, fused=True), adam(decoder, fused=True)]
+    schedules = [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 10_000) for optimizer in optimizers]
+    average, source = Average(encoder, decoder), torch.Generator(device)
     for step, real in enumerate(lean_batches(images, batch_size, flip, device)):
         noise = torch.randn(batch_size, model.latent_dim, device=device, generator=source.manual_seed(step))
         mean, log_variance = encoder(real)
@@ -215,25 +189,19 @@ def lean_vae(model, images, labels, batch_size, flip, device, workers=0):
         reconstruction = F.binary_cross_entropy_with_logits(logits, (real + 1) / 2, reduction="sum")
         divergence = 0.5 * torch.sum(mean.square() + log_variance.exp() - 1 - log_variance)
         loss = (reconstruction + divergence) / batch_size
-        e_optimizer.zero_grad()
-        d_optimizer.zero_grad()
-        loss.backward(inputs=[*e_parameters, *d_parameters])
-        e_optimizer.step()
-        d_optimizer.step()
-        for schedule in schedules:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward(inputs=parameters)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
             schedule.step()
-        average.update(batch_size)
+        average.update()
         yield
 
 
-LOOPS = {"gan": (usual_gan, lean_gan), "vae": (usual_vae, lean_vae)}
-REFERENCE = (PILPictures, usual_batches, usual_gan, usual_vae, lean_batches, Average, lean_gan, lean_vae)
-
-# --- the measurement --------------------------------------------------------------------------------------------------
-
-
-class Pictures(lightning_gans.ImageDataModule):
-    """Scikit-learn's digits, enlarged and repeated, in the place of a data set that would have to be downloaded."""
+# --- the process of one variant ---------------------------------------------------------------------------------------
+class Digits(lightning_gans.ImageDataModule):
+    """Scikit-learn's digits, enlarged and repeated, instead of a data set that has to be downloaded."""
 
     class_names = tuple("0123456789")
 
@@ -242,13 +210,11 @@ class Pictures(lightning_gans.ImageDataModule):
         self.image_shape, self.horizontal_flip, self.num_images = tuple(image_shape), horizontal_flip, num_images
 
     def load_images(self, split):
-        """Return the pictures; there are none but for training."""
-        return pictures(self.image_shape, self.num_images) if split == "train" else None
+        """Return the training images; there are no others."""
+        return enlarged_digits(self.image_shape, self.num_images) if split == "train" else None
 
 
-@functools.cache
-def pictures(image_shape, num_images):
-    """Make the pictures, once for all variants."""
+def enlarged_digits(image_shape, num_images):
     channels, size, _ = image_shape
     images, labels = lightning_gans.DigitsDataModule(size).load_images("train")
     rows = torch.arange(num_images) % len(images)
@@ -256,214 +222,184 @@ def pictures(image_shape, num_images):
 
 
 class Terminal(io.StringIO):
-    """Takes what a fit prints, and has the progress bar drawn."""
+    """Takes what a fit prints and claims to be a terminal, so that the progress bar is drawn."""
 
     def isatty(self):
-        """Claim to be a terminal."""
         return True
 
 
 class Turns(pl.Callback):
-    """Lets a fit and the reference loops take turns of so many updates, and ends the fit after so many rounds.
-
-    What is to be done, and what came of it, is the class's own: the command line makes the instance.
-    """
+    """Count updates; at the end of a turn report its seconds and wait until the parent process asks for the next."""
 
     def __init__(self):
-        self.left = Turns.warm_up
+        self.job, self.report = Turns.job, Turns.report  # set by `work`, as the command line creates the instance
+        self.left, self.began = self.job["warm_up"], time.perf_counter()
 
-    @classmethod
-    def prepare(cls, loops, args, updates, rounds):
-        """Say what the next fit is to do; ``seconds`` will hold those an update took, one number for each turn."""
-        cls.loops, cls.device, cls.rounds, cls.updates, cls.warm_up = loops, args.device, rounds, updates, args.warm_up
-        cls.seconds = {name: [] for name in ("ours", *loops)}
-        cls.precision = torch.get_float32_matmul_precision()
-
-    def on_train_batch_end(self, trainer, model, outputs, batch, index):
-        """Count; at the end of a turn let the others have theirs."""
+    def update_ended(self):
+        """Return whether the measurement is over."""
         self.left -= 1
         if self.left:
-            return
-        if trainer.global_step > Turns.warm_up:
-            self.seconds["ours"].append((now(self.device) - self.began) / self.updates)
-        within = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(self.precision)  # the fast variant's own is the whole process's
-        for name, loop in self.loops.items():
-            if trainer.global_step == Turns.warm_up:
-                advance(loop, Turns.warm_up)
-            began = now(self.device)
-            advance(loop, self.updates)
-            self.seconds[name].append((now(self.device) - began) / self.updates)
-        torch.set_float32_matmul_precision(within)
-        trainer.should_stop = len(self.seconds["ours"]) == self.rounds
-        self.left, self.began = self.updates, now(self.device)
+            return False
+        if on_cuda := self.job["device"] == "cuda":
+            torch.cuda.synchronize()
+        found = {"seconds": time.perf_counter() - self.began, "package": lightning_gans.__file__}
+        found["peak_memory_gb"] = torch.cuda.max_memory_allocated() / 1e9 if on_cuda else None
+        print(json.dumps(found), file=self.report, flush=True)
+        is_over = not sys.stdin.readline()
+        self.left, self.began = self.job["updates"], time.perf_counter()
+        return is_over
+
+    def on_train_batch_end(self, trainer, *args):
+        """Stop the fit at the end of the measurement."""
+        trainer.should_stop = self.update_ended()
 
 
-def advance(loop, updates):
-    """Make so many updates."""
-    for _ in range(updates):
-        next(loop)
-
-
-def start(loop, settings, batch_size, num_images, args):
-    """Return a reference loop with fresh weights."""
-    pl.seed_everything(0, verbose=False)
-    model = getattr(lightning_gans, settings["model"]["class_path"])(**settings["model"]["init_args"])
-    flip = settings["data"]["init_args"].get("horizontal_flip", False)
-    images, labels = pictures(model.image_shape, num_images)
-    return loop(model, images, labels, batch_size, flip, args.device, args.workers)
-
-
-def fit_command(recipe, settings, batch_size, num_images, device, options):
-    """Return the words that train the recipe on our pictures, without validation, which is no part of an update."""
-    return [
-        *("fit", "-c", recipe, "--data", f"{__name__}.Pictures"),
-        f"--data.image_shape={settings['model']['init_args']['image_shape']}",
-        *(f"--data.batch_size={batch_size}", f"--data.num_images={num_images}"),
+def work(job):
+    """Be the process of one variant: train until the parent process closes the standard input."""
+    Turns.job, Turns.report, sys.stdout = job, sys.stdout, Terminal()
+    model, data = job["settings"]["model"], job["settings"]["data"]["init_args"]
+    if job["loop"]:
+        torch.manual_seed(0)
+        module = getattr(lightning_gans, model["class_path"])(**model["init_args"])
+        images, labels = enlarged_digits(model["init_args"]["image_shape"], job["num_images"])
+        flip, turns = data.get("horizontal_flip", False), Turns()
+        for _ in globals()[job["loop"]](module, images, labels, job["batch_size"], flip, job["device"]):
+            if turns.update_ended():
+                return
+    sys.argv = [
+        *("lightning-gans", "fit", "-c", job["recipe"], "--data", f"{__name__}.Digits"),
+        f"--data.image_shape={model['init_args']['image_shape']}",
+        *(f"--data.batch_size={job['batch_size']}", f"--data.num_images={job['num_images']}", "--data.val_size=1"),
         *("--trainer.limit_val_batches=0", "--seed_everything=0"),
-        *(f"--trainer.accelerator={'gpu' if device == 'cuda' else device}", "--trainer.devices=1"),
-        *(f"--trainer.callbacks+={__name__}.Turns", "--data.val_size=1"),
-        *options,
+        *(f"--trainer.accelerator={'gpu' if job['device'] == 'cuda' else 'cpu'}", "--trainer.devices=1"),
+        *(f"--trainer.callbacks+={__name__}.Turns", *job["options"]),
     ]
+    runpy.run_module("lightning_gans", run_name="__main__")  # which every version of the package has
 
 
-def now(device):
-    """Return the time at which the device has done all that it was given."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
+# --- the measurement --------------------------------------------------------------------------------------------------
+class Variant:
+    """The process of one variant, in a folder of its own."""
+
+    def __init__(self, name, recipe, args, folder):
+        self.root = args.baseline.resolve() if name == "baseline" else ROOT
+        settings = yaml.safe_load((self.root / "recipes" / f"{recipe}.yaml").read_text())
+        kind = "vae" if settings["model"]["class_path"] == "VAE" else "gan"
+        self.updates = args.updates or (50 if args.device == "cuda" else UPDATES[recipe])
+        self.batch_size = args.batch or settings["data"]["init_args"]["batch_size"]
+        num_updates = args.warm_up + (args.rounds + 1) * self.updates + 1  # more than there will be: no epoch ends
+        job = {
+            "loop": f"{name}_{kind}" if name in ("usual", "lean") else None,
+            "recipe": recipe,
+            "settings": settings,
+            "device": args.device,
+            "updates": self.updates,
+            "warm_up": args.warm_up,
+            "batch_size": self.batch_size,
+            "num_images": num_updates * self.batch_size,
+            "options": [*args.options, *(["-c", f"speed_{args.device}"] if name == "fast" else [])],
+        }
+        folder = Path(folder, name)
+        folder.mkdir()
+        self.log = open(folder / "log.txt", "w+")  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, "--job", json.dumps(job)],
+            **{"cwd": folder, "env": {**os.environ, "PYTHONPATH": str(self.root)}, "text": True},
+            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.log},
+        )
+
+    def read(self):
+        """Wait for the end of a turn, or of the warm-up."""
+        line = self.process.stdout.readline()
+        if not line:
+            self.log.seek(0)
+            sys.exit(f"A process ended early:\n{self.log.read()[-3000:]}")
+        found = json.loads(line)
+        assert Path(found["package"]).is_relative_to(self.root), found
+        return found
+
+    def turn(self):
+        """Return the seconds of an update and the peak memory."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        found = self.read()
+        return found["seconds"] / self.updates, found["peak_memory_gb"]
 
 
 def measure(recipe, args):
-    """Let the variants take turns and return what each of them came to."""
-    settings = yaml.safe_load(find(recipe).read_text())
-    batch_size = args.batch or settings["data"]["init_args"]["batch_size"]
-    updates = args.updates or UPDATES[args.device][recipe]
-    num_images = (args.warm_up + (args.rounds + 1) * updates + 1) * batch_size  # no epoch ends
-    usual, lean = LOOPS["vae" if settings["model"]["class_path"] == "VAE" else "gan"]
-    options = {"ours": args.options, "fast": [*args.options, *FAST[args.device]]}
-    speeds = {name: [] for name in VARIANTS}
-    ratios = {f"{name}/{loop}": [] for name in options for loop in ("usual", "lean")}
-    totals, peaks = dict.fromkeys(ratios, (0.0, 0.0)), {}
-
-    def fit(words, loops, rounds=args.rounds):
-        Turns.prepare(loops, args, updates, rounds)
-        lightning_gans_command(fit_command(recipe, settings, batch_size, num_images, args.device, words))
-
-    def begin(loop):
-        return start(loop, settings, batch_size, num_images, args)
-
-    if args.device == "cuda":
-        for name, loop in {"usual": usual, "lean": lean}.items():
-            peaks[name] = peak_memory(lambda loop=loop: advance(begin(loop), args.warm_up))
-        for name, words in options.items():
-            peaks[name] = peak_memory(lambda words=words: fit(words, {}, rounds=0))
+    """Let the variants of a recipe take turns; return images per second and ratios."""
+    seconds, peaks = {name: [] for name in args.variants}, {}
     for _ in range(args.repeats):
-        for name, words in options.items():
-            loops = {"usual": begin(usual), "lean": begin(lean)}
-            fit(words, loops)
-            ours = Turns.seconds["ours"]
-            speeds[name] += [batch_size / value for value in ours]
-            for loop in loops:
-                theirs = Turns.seconds[loop][: len(ours)]
-                speeds[loop] += [batch_size / value for value in theirs]
-                pair = f"{name}/{loop}"
-                ratios[pair] += [b / a for a, b in zip(ours, theirs, strict=True)]
-                totals[pair] = (totals[pair][0] + sum(ours), totals[pair][1] + sum(theirs))
-    summary = {
-        pair: {**quartiles(found), "of_all_updates": round(totals[pair][1] / totals[pair][0], 3)}
-        for pair, found in ratios.items()
-    }
-    beside_lean = [summary[f"{name}/lean"] for name in ("fast", "ours")]
-    summary["fast/ours"] = {
-        key: round(beside_lean[0][key] / beside_lean[1][key], 3) for key in ("median", "of_all_updates")
-    }
+        with tempfile.TemporaryDirectory() as folder:
+            variants = {name: Variant(name, recipe, args, folder) for name in args.variants}
+            for variant in variants.values():
+                variant.read()  # they warm up side by side, and wait
+            for number in range(args.rounds):
+                for name in args.variants[:: -1 if number % 2 else 1]:  # each is first in turn as often as last
+                    duration, peaks[name] = variants[name].turn()
+                    seconds[name].append(duration)
+            for variant in variants.values():
+                variant.process.communicate()  # the end of its input is its end
+    ratios, batch_size = {}, variant.batch_size
+    for name, other in RATIOS:
+        if name in seconds and other in seconds:
+            values = [b / a for a, b in zip(seconds[name], seconds[other], strict=True)]
+            ratios[f"{name}/{other}"] = spread(values) | {"of_all": round(sum(seconds[other]) / sum(seconds[name]), 3)}
     return {
         "batch_size": batch_size,
-        "updates": updates * args.rounds * args.repeats,
-        "updates_a_turn": updates,
-        "warm_up": args.warm_up,
-        "workers": args.workers,
-        "options": args.options,
-        "images_per_second": {name: quartiles(found) for name, found in speeds.items()},
-        "ratios": summary,
-        "peak_memory_gb": peaks,
+        "updates": variant.updates * args.rounds * args.repeats,
+        "images_per_second": {name: spread([batch_size / value for value in found]) for name, found in seconds.items()},
+        "ratios": ratios,
+        "peak_memory_gb": peaks if args.device == "cuda" else None,
     }
 
 
-def peak_memory(work):
-    """Return the most gigabytes of the GPU's memory that tensors took while something was done."""
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    work()
-    return round((torch.cuda.max_memory_allocated() - before) / 1e9, 3)
-
-
-def quartiles(values):
-    """Return the median and the quartiles, to four digits."""
+def spread(values):
+    """Return the median, the quartiles and the minimum, to four digits."""
     low, median, high = statistics.quantiles(values if len(values) > 1 else values * 2, n=4)
-    return {name: float(f"{value:.4g}") for name, value in {"median": median, "low": low, "high": high}.items()}
+    found = {"median": median, "low": low, "high": high, "min": min(values)}
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
+
+
+def make_report(args):
+    recipes = {}
+    for recipe in args.recipes:
+        recipes[recipe] = result = measure(recipe, args)
+        print(f"{recipe}, batch {result['batch_size']}, {result['updates']} updates each; median (quartiles; minimum)")
+        for name, speed in result["images_per_second"].items():
+            print(f"  {name:14}{{median:8,.0f}}   ({{low:,.0f}} to {{high:,.0f}}; {{min:,.0f}})".format(**speed))
+        for name, ratio in result["ratios"].items():
+            text = "{median:8.3f}   ({low:.3f} to {high:.3f}; {min:.3f})   of all {of_all:.3f}".format(**ratio)
+            print(f"  {name:14}{text}", flush=True)
+    return {"warm_up": args.warm_up, "options": args.options, "recipes": recipes}
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Other words, such as --model.width=96, go to `lightning-gans fit`; the loops do not know them.",
+        epilog="Other words, such as --model.width=96, go to `lightning-gans fit`; the loops ignore them.",
         allow_abbrev=False,
     )
-    parser.add_argument("--recipes", nargs="+", choices=UPDATES["cpu"], default=list(UPDATES["cpu"]))
-    parser.add_argument("--device", choices=FAST, default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--batch", type=int, help="images an update; the recipe's by default")
-    parser.add_argument("--rounds", type=int, default=20, help="turns of a fit")
-    parser.add_argument("--repeats", type=int, default=2, help="fits of each variant")
-    parser.add_argument("--updates", type=int, help="updates a turn, at a time")
+    parser.add_argument("--recipes", nargs="+", choices=UPDATES, default=list(UPDATES))
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS[:-1], default=VARIANTS[:-1])
+    parser.add_argument("--baseline", type=Path, metavar="DIR", help="another checkout, to compare with")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, help="images per update (default: the recipe's)")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each process")
+    parser.add_argument("--repeats", type=int, default=2, help="processes of each variant, one after the other")
+    parser.add_argument("--updates", type=int, help="updates per turn")
     parser.add_argument("--warm_up", type=int, default=30, help="updates before the first turn")
-    parser.add_argument("--workers", type=int, default=0, help="of the usual loop's DataLoader")
-    parser.add_argument("--output", type=Path, help="write the JSON there")
-    args, options = parser.parse_known_args()
-    args.options = options
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
-    source = "".join(inspect.getsource(part) for part in REFERENCE)
-    found = {
-        "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "pytorch_lightning": pl.__version__,
-        "reference_sha256": hashlib.sha256(source.encode()).hexdigest()[:16],
-        "fast": FAST[args.device],
-        "recipes": {},
-    }
-    here = Path.cwd()
-    for recipe in args.recipes:
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(Terminal()):
-            os.chdir(folder)
-            try:
-                found["recipes"][recipe] = measure(recipe, args)
-            finally:
-                os.chdir(here)
-        print(table(recipe, found["recipes"][recipe]), flush=True)
-    text = json.dumps(found, indent=2)
-    print(text)
-    if args.output:
-        args.output.write_text(text + "\n")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
+    parser.add_argument("--job", type=json.loads, help=argparse.SUPPRESS)
+    args, args.options = parser.parse_known_args()
+    if args.job:
+        work(args.job)
+        return
+    from common import run  # not in the other processes, whose package may be an older one
 
-
-def table(recipe, result):
-    """Return the lines of a recipe's table."""
-    lines = [f"{recipe}, batch {result['batch_size']}, {result['updates']} updates each"]
-    for name, speed in result["images_per_second"].items():
-        memory = f"   {result['peak_memory_gb'][name]} GB" if result["peak_memory_gb"] else ""
-        lines.append(
-            f"  {name:6}{speed['median']:10,.0f} images/s   ({speed['low']:,.0f} to {speed['high']:,.0f}){memory}"
-        )
-    for pair, ratio in result["ratios"].items():
-        spread = f"   ({ratio['low']:.3f} to {ratio['high']:.3f})" if "low" in ratio else " " * 19
-        lines.append(f"  {pair:12}{ratio['median']:6.3f}{spread}   of all updates {ratio['of_all_updates']:.3f}")
-    return "\n".join(lines)
+    args.variants += ["baseline"] if args.baseline else []
+    run(make_report, args)
 
 
 if __name__ == "__main__":

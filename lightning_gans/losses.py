@@ -1,8 +1,8 @@
-"""Losses as pure functions of tensors; each reads like its equation and is computed in float32 or better.
+"""Losses as pure functions of tensors, one equation each, computed in float32 or float64.
 
-The adversarial losses take logits: raw discriminator outputs, shape ``(N,)``, without a sigmoid. They come in
-pairs, one for each player; :data:`ADVERSARIAL_LOSSES` has them by name. The terms of the variational bound are
-log-likelihoods in nats, one for each image, shape ``(N,)``.
+Adversarial losses take logits, the raw discriminator outputs of shape ``(N,)``, and return a scalar. They come in
+pairs, one per player; :data:`ADVERSARIAL_LOSSES` maps names to pairs. The terms of the variational bound are in nats
+per image, shape ``(N,)``.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 LEVEL_WIDTH = 2 / 255
-"""The distance between two of the 256 levels of a picture with values in [-1, 1]."""
+"""Distance of two neighboring levels of an 8-bit image with values in [-1, 1]."""
 
 
 def full_precision(tensor: Tensor) -> Tensor:
-    """Return a tensor as float32, or as float64 where it is that already."""
+    """Cast a tensor to float32, unless it is float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
@@ -39,7 +39,7 @@ def discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
 def nonsaturating_generator_loss(fake_logits: Tensor) -> Tensor:
     r"""The generator's non-saturating loss, :math:`-\log \sigma(D(G(z)))`.
 
-    Goodfellow et al. 2014, section 3: strong gradients while the discriminator still wins.
+    Goodfellow et al. 2014, section 3: gradients stay strong while the discriminator wins.
 
     Example:
         >>> nonsaturating_generator_loss(torch.zeros(4))
@@ -49,9 +49,9 @@ def nonsaturating_generator_loss(fake_logits: Tensor) -> Tensor:
 
 
 def minimax_generator_loss(fake_logits: Tensor) -> Tensor:
-    r"""The generator's side of the minimax game, :math:`\log(1 - \sigma(D(G(z))))`.
+    r"""The generator's loss of the minimax game, :math:`\log(1 - \sigma(D(G(z))))`.
 
-    Goodfellow et al. 2014, equation 1. It saturates where the discriminator is sure of itself.
+    Goodfellow et al. 2014, equation 1. It saturates when the discriminator is confident.
 
     Example:
         >>> minimax_generator_loss(torch.zeros(4))
@@ -89,7 +89,7 @@ def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor
     r"""Hinge loss, :math:`\max(0, 1 - D(x)) + \max(0, 1 + D(G(z)))`.
 
     Lim & Ye 2017 (https://arxiv.org/abs/1705.02894); Miyato et al. 2018, equation 16 (https://arxiv.org/abs/1802.05957).
-    The generator's side is the Wasserstein one.
+    The generator's loss is :func:`wasserstein_generator_loss`.
 
     Example:
         >>> hinge_discriminator_loss(torch.zeros(4), torch.zeros(4))
@@ -101,8 +101,8 @@ def hinge_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor
 def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     r"""The critic's loss, :math:`D(G(z)) - D(x)`: minus its estimate of the Wasserstein distance.
 
-    Arjovsky et al. 2017, equation 2 (https://arxiv.org/abs/1701.07875). It needs a critic that is Lipschitz: a gradient
-    penalty, or spectral normalisation.
+    Arjovsky et al. 2017, equation 2 (https://arxiv.org/abs/1701.07875). It requires a Lipschitz critic: use a
+    gradient penalty or spectral normalization.
 
     Example:
         >>> wasserstein_discriminator_loss(torch.ones(4), torch.zeros(4))
@@ -112,7 +112,7 @@ def wasserstein_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> 
 
 
 def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
-    r"""The generator's side, :math:`-D(G(z))`.
+    r"""The generator's loss, :math:`-D(G(z))`.
 
     Arjovsky et al. 2017, equation 2.
 
@@ -126,8 +126,8 @@ def wasserstein_generator_loss(fake_logits: Tensor) -> Tensor:
 def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     r"""Relativistic pairing loss, :math:`-\log \sigma(D(x) - D(G(z)))`, each real image against one fake.
 
-    Jolicoeur-Martineau 2018, section 4.1 (https://arxiv.org/abs/1807.00734). In a conditional model the two have the
-    same label.
+    Jolicoeur-Martineau 2018, section 4.1 (https://arxiv.org/abs/1807.00734). In a conditional model both images of a
+    pair have the same label.
 
     Example:
         >>> relativistic_discriminator_loss(torch.zeros(4), torch.zeros(4))
@@ -137,7 +137,7 @@ def relativistic_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) ->
 
 
 def relativistic_generator_loss(fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-    r"""The generator's side, :math:`-\log \sigma(D(G(z)) - D(x))`.
+    r"""The generator's loss, :math:`-\log \sigma(D(G(z)) - D(x))`.
 
     Jolicoeur-Martineau 2018, section 4.1.
 
@@ -149,12 +149,12 @@ def relativistic_generator_loss(fake_logits: Tensor, real_logits: Tensor) -> Ten
 
 
 class AdversarialLoss(NamedTuple):
-    """The two players' losses.
+    """The losses of both players.
 
     Attributes:
-        discriminator: A function of the logits of real and of fake images.
-        generator: A function of the logits of fake images, and of real ones where the loss pairs them.
-        pairs: Whether it does.
+        discriminator: Function of the logits of real and of fake images.
+        generator: Function of the logits of fake images, and of those of real images if ``pairs``.
+        pairs: Whether the generator's loss takes the logits of real images.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -178,8 +178,8 @@ def feature_matching_loss(real_features: Tensor, fake_features: Tensor, norm: in
     Salimans et al. 2016, section 3.1 (https://arxiv.org/abs/1606.03498).
 
     Args:
-        real_features: What a layer of the discriminator makes of real images, shape ``(N, ...)``.
-        fake_features: The same of generated ones.
+        real_features: Output of a discriminator layer for real images, shape ``(N, ...)``.
+        fake_features: The same for generated images.
         norm: 2 for the squared L2 norm, as in the paper; 1 for the L1 norm.
 
     Example:
@@ -193,15 +193,15 @@ def feature_matching_loss(real_features: Tensor, fake_features: Tensor, norm: in
 def bernoulli_log_likelihood(logits: Tensor, images: Tensor) -> Tensor:
     r"""Sum of :math:`x \log p + (1 - x) \log(1 - p)` over the pixels, :math:`p = \sigma(\text{logits})`.
 
-    A likelihood where the pixels are 0 or 1. For grey levels between it is the usual surrogate and not
+    A likelihood for pixels that are 0 or 1. For gray levels in between it is the common surrogate, which is not
     comparable with likelihoods of binarized images.
 
     Args:
         logits: The decoder's output, shape ``(N, C, H, W)``.
-        images: Values in [-1, 1], of the same shape; -1 is the pixel 0, 1 the pixel 1.
+        images: Values in [-1, 1], of the same shape; -1 stands for the pixel value 0.
 
     Returns:
-        Nats for each image, shape ``(N,)``.
+        Nats per image, shape ``(N,)``.
 
     Example:
         >>> bernoulli_log_likelihood(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))
@@ -214,8 +214,8 @@ def bernoulli_log_likelihood(logits: Tensor, images: Tensor) -> Tensor:
 def gaussian_log_likelihood(mean: Tensor, images: Tensor, log_sigma: Tensor) -> Tensor:
     r"""Log-probability of 8-bit pixels under :math:`\mathcal N(\text{mean}, \sigma^2)`, summed over the pixels.
 
-    The density at each pixel times the width of one level, 2/255: the probability of the level as long as
-    sigma is not much narrower than that.
+    The density at each pixel times the width of a level, 2/255, which approximates the probability of the level
+    unless sigma is much smaller.
 
     Args:
         mean: The decoder's output, shape ``(N, C, H, W)``.
@@ -223,7 +223,7 @@ def gaussian_log_likelihood(mean: Tensor, images: Tensor, log_sigma: Tensor) -> 
         log_sigma: Logarithm of the standard deviation, on the scale of the images; any shape that broadcasts.
 
     Returns:
-        Nats for each image, shape ``(N,)``.
+        Nats per image, shape ``(N,)``.
     """
     log_sigma = full_precision(log_sigma)
     standardized = (full_precision(images) - full_precision(mean)) * torch.exp(-log_sigma)
@@ -241,7 +241,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
         log_variance: Logarithms of the posterior variances, of the same shape.
 
     Returns:
-        Nats for each image, shape ``(N,)``, never negative.
+        Nats per image, shape ``(N,)``, never negative.
 
     Example:
         >>> gaussian_kl(torch.ones(1, 2), torch.zeros(1, 2))

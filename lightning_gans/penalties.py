@@ -1,9 +1,9 @@
-"""Gradient penalties as pure functions: what keeps a discriminator smooth.
+"""Gradient penalties of discriminators as pure functions.
 
-Each takes the discriminator as a function of images that gives logits ``(N,)``, with labels and augmentation
-already inside it, and returns a scalar to add to its loss. The gradient is that of each logit with respect to
-its own image; it is computed in float32 or better, whatever autocast says. A discriminator that mixes the batch
-(BatchNorm) has no such gradient: what it is given then is that of the sum of the logits.
+Each takes the discriminator as a function from images ``(N, ...)`` to logits ``(N,)``, with labels and augmentation,
+and returns a scalar to add to its loss. The gradient is that of each logit with respect to its own image, computed in
+float32 or float64, without autocast. A discriminator that mixes the images of a batch (BatchNorm) has no such gradient;
+the gradient of the sum of the logits is used.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 Discriminator = Callable[[Tensor], Tensor]
 
 PENALTIES = ("wgan_gp", "r1", "r2", "dragan")
-"""Names of the penalties below."""
+"""Names of the penalties in this module."""
 
 
 def input_gradients(discriminator: Discriminator, images: Tensor) -> Tensor:
-    """Return the gradient of each image's logit with respect to the image, with a graph of its own.
+    """Return the gradient of each image's logit with respect to the image, which can be differentiated again.
 
     Args:
-        discriminator: Gives logits ``(N,)``. Images that require a gradient are passed on as they are, so that a
-            function may answer from what it has computed of them before.
+        discriminator: Images to logits ``(N,)``. Images that require a gradient are passed unchanged, so the function
+            may return logits that it has computed for them before.
         images: Shape ``(N, ...)``.
 
     Returns:
-        Shape ``(N, D)``, D being the numbers of one image.
+        Shape ``(N, D)``, where D is the number of values of an image.
     """
     if not images.requires_grad:
         images = images.detach().requires_grad_()
@@ -53,20 +53,20 @@ def to_zero(gradients: Tensor) -> Tensor:
 def wgan_gp(discriminator: Discriminator, real: Tensor, fake: Tensor, uniform: Tensor) -> Tensor:
     r"""Penalty of WGAN-GP, :math:`\mathbb E (\|\nabla D(\hat x)\|_2 - 1)^2`, :math:`\hat x = u x + (1 - u) G(z)`.
 
-    Gulrajani et al. 2017, equation 3 (https://arxiv.org/abs/1704.00028), where its weight is 10.
+    Gulrajani et al. 2017, equation 3 (https://arxiv.org/abs/1704.00028), with a weight of 10.
 
     Args:
         discriminator: Images to logits ``(N,)``.
         real: Shape ``(N, ...)``.
         fake: Of the same shape.
-        uniform: One number in [0, 1) for each image, shape ``(N,)``.
+        uniform: Uniform numbers u in [0, 1), shape ``(N,)``.
     """
     share = uniform.to(real.dtype).view(-1, *[1] * (real.dim() - 1))
     return to_one(input_gradients(discriminator, (share * real + (1 - share) * fake).detach()))
 
 
 def r1(discriminator: Discriminator, real: Tensor) -> Tensor:
-    r"""Zero-centred penalty at real images, :math:`\frac12 \mathbb E \|\nabla D(x)\|_2^2`.
+    r"""Zero-centered penalty at real images, :math:`\frac12 \mathbb E \|\nabla D(x)\|_2^2`.
 
     Mescheder et al. 2018, equation 9 (https://arxiv.org/abs/1801.04406); the weight is their gamma.
     """
@@ -74,7 +74,7 @@ def r1(discriminator: Discriminator, real: Tensor) -> Tensor:
 
 
 def r2(discriminator: Discriminator, fake: Tensor) -> Tensor:
-    r"""Zero-centred penalty at fake images, :math:`\frac12 \mathbb E \|\nabla D(G(z))\|_2^2`.
+    r"""Zero-centered penalty at fake images, :math:`\frac12 \mathbb E \|\nabla D(G(z))\|_2^2`.
 
     Mescheder et al. 2018, equation 10; the weight is their gamma.
     """
@@ -84,15 +84,15 @@ def r2(discriminator: Discriminator, fake: Tensor) -> Tensor:
 def dragan(discriminator: Discriminator, real: Tensor, uniform: Tensor, share: Tensor) -> Tensor:
     r"""Penalty of DRAGAN, :math:`\mathbb E (\|\nabla D(x + \delta)\|_2 - 1)^2`, around real images.
 
-    Kodali et al. 2017 (https://arxiv.org/abs/1705.07215), where its weight is 10. The perturbation is that of its
-    authors' experiments, :math:`\delta = \alpha \cdot \frac12 \operatorname{std}(x) \cdot u` with the standard
-    deviation of all numbers of the batch, which makes it the one penalty that mixes the batch.
+    Kodali et al. 2017 (https://arxiv.org/abs/1705.07215), with a weight of 10. The perturbation is that of the
+    authors' code, :math:`\delta = \alpha \cdot \frac12 \operatorname{std}(x) \cdot u` with the standard
+    deviation over the whole batch, so this penalty depends on the batch.
 
     Args:
         discriminator: Images to logits ``(N,)``.
         real: Shape ``(N, ...)``.
-        uniform: u, one number in [0, 1) for each number of the images, of their shape.
-        share: alpha, one number in [0, 1) for each image, shape ``(N,)``.
+        uniform: Uniform numbers u in [0, 1), of the shape of ``real``.
+        share: Uniform numbers alpha in [0, 1), shape ``(N,)``.
     """
     share = share.to(real.dtype).view(-1, *[1] * (real.dim() - 1))
     perturbed = real + share * 0.5 * real.std(correction=0) * uniform.to(real.dtype)

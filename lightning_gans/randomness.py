@@ -1,7 +1,7 @@
-"""Counter-based random numbers: each is a function of what it is for, not of the process that draws it.
+"""Counter-based random numbers: each draw is a function of a key, independent of earlier draws.
 
-A key is a tuple of integers such as ``(seed, stream, step)``. The same key gives the same numbers on any
-number of processes, before and after a resume, because nothing is carried from one draw to the next.
+A key is a tuple of integers such as ``(seed, stream, step)``. The same key gives the same numbers on any number of
+processes, and before and after a resume.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Stream(IntEnum):
-    """What a random number is for; streams of one seed never share a number."""
+    """The use of a random number; different streams of a seed are independent."""
 
     NOISE = 1
     SHUFFLE = 2
@@ -38,10 +38,9 @@ class Stream(IntEnum):
 
 
 def mix(*key: int) -> int:
-    """Hash integers into one 32-bit seed (MurmurHash3's rounds, Appleby 2011).
+    """Hash integers to a 32-bit seed (the rounds of MurmurHash3, Appleby 2011).
 
-    torch's CPU generator reads only the low 32 bits of a seed, so the mixing has to end in 32 bits.
-    Integers of any size count whole, in 32-bit words, and so does their sign.
+    torch's CPU generator uses only the low 32 bits of a seed. All 32-bit words of an integer enter, and its sign.
 
     Example:
         >>> mix(0, 1) == mix(0, 1), mix(0, 1) == mix(1, 0), mix(5) == mix(5 + 2**32)
@@ -73,12 +72,12 @@ def generator(*key: int, device: torch.device | str = "cpu") -> torch.Generator:
 def randn(
     shape: tuple[int, ...], *key: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> Tensor:
-    """Draw standard normal numbers of the given shape from the key."""
+    """Draw standard normal numbers of a shape from the key."""
     return torch.randn(shape, generator=generator(*key, device=device), device=device, dtype=dtype)
 
 
 def rand(shape: tuple[int, ...], *key: int, device: torch.device | str = "cpu") -> Tensor:
-    """Draw numbers uniform in [0, 1) of the given shape from the key, float32."""
+    """Draw uniform numbers in [0, 1) of a shape from the key, float32."""
     return torch.rand(shape, generator=generator(*key, device=device), device=device)
 
 
@@ -90,10 +89,10 @@ def randn_rows(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
-    """Draw rows ``start … start + num`` of an endless table of normal numbers, shape ``(num, size)``.
+    """Draw rows ``start`` to ``start + num - 1`` of an infinite table of normal numbers, shape ``(num, size)``.
 
-    Row k depends on (key, k) alone, however many are drawn at once: the rows come from the CPU, one
-    generator seeded anew for each, and are moved to the device together.
+    Row k depends only on (key, k), not on ``start`` and ``num``. Rows are drawn on the CPU, with a generator seeded for
+    each, and moved to the device together.
     """
     source = torch.Generator()
     rows = torch.empty(num, size)
@@ -103,9 +102,9 @@ def randn_rows(
 
 
 def rand_at(rows: Tensor, size: int, *key: int) -> Tensor:
-    """Draw the given rows of an endless table of numbers uniform in [0, 1), shape ``(len(rows), size)``, on the CPU.
+    """Draw rows of an infinite table of uniform numbers in [0, 1), shape ``(len(rows), size)``, on the CPU.
 
-    Row k depends on (key, k) alone, as in :func:`randn_rows`.
+    Row k depends only on (key, k), as in :func:`randn_rows`.
     """
     source = torch.Generator()
     drawn = torch.empty(len(rows), size)
@@ -115,9 +114,9 @@ def rand_at(rows: Tensor, size: int, *key: int) -> Tensor:
 
 
 def randn_for(items: Tensor, size: int, *key: int, device: torch.device | str = "cpu") -> Tensor:
-    """Draw a row of normal numbers for each item, shape ``(N, size)``, that depends on (key, the item's bits) alone.
+    """Draw a row of normal numbers for each item, shape ``(N, size)``, that depends only on the key and the item.
 
-    For numbers that belong to an image whichever batch or process it comes in; equal items get equal rows.
+    Use it for numbers that belong to an image, independent of its batch and process. Equal items get equal rows.
     """
     source = torch.Generator()
     rows = torch.empty(len(items), size)
@@ -128,10 +127,10 @@ def randn_for(items: Tensor, size: int, *key: int, device: torch.device | str = 
 
 @contextmanager
 def default_generator_seeded(device: torch.device, *key: int) -> Iterator[None]:
-    """Seed the device's default generator inside the block and put its state back afterwards.
+    """Seed the device's default generator inside the block and restore its state afterwards.
 
-    For dropout and whatever else draws from the global stream. On the CPU and on CUDA this touches one
-    generator, which costs microseconds; :func:`torch.manual_seed` visits every device.
+    Use it for dropout and other operations that draw from the default generator. On the CPU and on CUDA this takes
+    microseconds, as it seeds one generator; :func:`torch.manual_seed` seeds those of all devices.
     """
     if device.type == "cpu":
         default = torch.default_generator
@@ -152,6 +151,6 @@ def default_generator_seeded(device: torch.device, *key: int) -> Iterator[None]:
 
 
 def global_seed() -> int | None:
-    """Return the seed given to ``seed_everything``, or None where it was not called."""
+    """Return the seed that was given to ``seed_everything``, or None if it was not called."""
     value = os.environ.get("PL_GLOBAL_SEED")
     return None if value is None else int(value)

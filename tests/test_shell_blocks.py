@@ -24,12 +24,10 @@ PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.m
 ELSEWHERE = ("pip", "pytest", "torchrun", "srun", "#")
 BENCHMARKS = {
     "digits_score": [],
+    "evaluation_throughput": ["--num", "20"],
     "gan_train": ["--num_samples", "300", "--epochs", "1"],
     "kill_resume": ["--kills", "1", "--epochs", "2"],
-    "metrics_cost": ["--num_samples", "300", "--repeats", "1"],
     "mnist_score": ["--reference_seeds"],
-    "processes": ["--steps", "2", "--warm_up", "1", "--repeats", "1"],
-    "sampling": ["--num_samples", "300", "--rounds", "1"],
     "sines_score": [],
     "train_throughput": ["--rounds", "1", "--repeats", "1", "--warm_up", "1", "--updates", "2"],
 }

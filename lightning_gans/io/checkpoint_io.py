@@ -1,4 +1,4 @@
-"""Checkpoints written whole or not at all."""
+"""Atomic writing of checkpoints."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lightning_gans.io.files import read_tensors, replacing
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its target, to the disk, and only then gives it the target's name.
+    """Write a checkpoint to a temporary file beside its target, synchronize it to the disk, then rename it.
 
-    Lightning's own writes to ``$TMPDIR`` and moves: on another file system that is a copy, and a run that is
-    killed in it leaves half a checkpoint under the final name. Here what a killed run leaves is at most
-    ``.NAME.tmp`` in the checkpoint's folder, which the next save replaces.
+    Lightning's plugin writes to ``$TMPDIR`` and moves the file. On another file system that is a copy, and a killed run
+    leaves half a checkpoint under the final name. With this plugin a killed run leaves at most ``.NAME.tmp`` in the
+    folder of the checkpoint, which the next save replaces.
 
-    Reading never runs what is pickled in a checkpoint. The command line uses this by itself; in Python:
+    Reading never runs code that is pickled in a checkpoint. The command line uses this plugin by default; in Python:
 
     Example:
         >>> import pytorch_lightning as pl
@@ -26,7 +26,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a checkpoint whole; to other places than local files as Lightning does."""
+        """Write a checkpoint atomically; use Lightning's plugin for paths that are not local."""
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -37,10 +37,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint; pickled code in it is refused, whatever ``weights_only`` says.
+        """Read a checkpoint with ``weights_only=True``, whatever ``weights_only`` is.
 
         Raises:
-            DataError: There is no such file, it is damaged, or it holds pickled code.
+            DataError: The file is missing, damaged, or contains pickled code.
         """
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and read without running anything of them."""
+"""Atomic writing of files and folders, and safe reading of tensors."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ import torch
 from lightning_gans.errors import DataError, UnwritableError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a block that writes can meet and is not to blame for."""
+"""Errors of a full disk, which may be raised while a block writes."""
 
 
 @contextmanager
 def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[IO[bytes]]:
-    """Open a temporary file beside ``path`` and rename it to ``path`` when the block ends well.
+    """Open a temporary file beside ``path`` and rename it to ``path`` if the block succeeds.
 
-    The content is on the disk before the name is, so a reader, or a machine that loses power, finds the
-    old file or the new one. Missing folders are made.
+    The content is synchronized to the disk before the rename, so that after a crash there is the old file or the new
+    one, each whole. Missing folders are created.
 
     Args:
         path: The file.
-        temporary: Name of the temporary file, in the same folder; by default one that no other process uses.
+        temporary: The temporary file, in the same folder; by default a name that no other process uses.
 
     Raises:
-        UnwritableError: There is no place for the file, or no room.
+        UnwritableError: The file cannot be created, or the disk is full.
     """
     path = Path(path)
     temporary = temporary or path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -56,11 +56,11 @@ def replacing(path: str | Path, temporary: Path | None = None) -> Iterator[IO[by
 
 @contextmanager
 def replacing_folder(path: str | Path) -> Iterator[Path]:
-    """Make a temporary folder beside ``path`` and rename it to ``path`` when the block ends well.
+    """Create a temporary folder beside ``path`` and rename it to ``path`` if the block succeeds.
 
     Raises:
-        DataError: Before the block: there is something of this name that is no empty folder.
-        UnwritableError: There is no place for the folder, or no room.
+        DataError: ``path`` exists and is not an empty folder; raised before the block.
+        UnwritableError: The folder cannot be created, or the disk is full.
     """
     path = check_free_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -70,7 +70,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
         in_block = True
         yield temporary
         in_block = False
-        if hasattr(os, "sync"):  # all files at once: one after the other takes minutes for thousands
+        if hasattr(os, "sync"):  # all files at once: thousands one by one take minutes
             os.sync()
         if path.is_dir():
             path.rmdir()
@@ -84,7 +84,7 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
 
 
 def _of_the_disk(error: BaseException, path: Path, in_block: bool) -> UnwritableError | None:
-    """Return the error of ours for one that the disk is to blame for; torch raises another from it."""
+    """Return an :class:`UnwritableError` for an error of the disk, also if torch has raised another one from it."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, OSError):
         found = found.__cause__ or found.__context__
@@ -94,78 +94,85 @@ def _of_the_disk(error: BaseException, path: Path, in_block: bool) -> Unwritable
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk, where the system can."""
+    """Synchronize the entries of a folder to the disk, if the system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:  # Windows opens no folders
+    except OSError:  # Windows cannot open folders
         return
     try:
         os.fsync(descriptor)
-    except OSError:  # nor do some network file systems sync them
+    except OSError:  # some network file systems cannot synchronize them
         pass
     finally:
         os.close(descriptor)
 
 
 def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:
-    """Read what ``torch.save`` has written, without running anything of it.
+    """Read a file written by ``torch.save`` without running code from it.
 
     Raises:
-        DataError: There is no such file, it is damaged, or it holds pickled code.
+        DataError: The file is missing, damaged, or contains pickled code.
     """
     path = Path(os.fspath(path))
     if not path.is_file():
-        raise DataError(f"{path} does not exist." if not path.exists() else f"{path} is a folder, not a checkpoint.")
+        message = f"{path} is a folder, not a checkpoint." if path.exists() else f"{path} does not exist."
+        raise DataError(message, setting=str(path))
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except UnpicklingError as error:
-        if "global" in str(error).lower():  # what torch calls the names that a pickle wants to be imported
-            raise DataError(f"{path} holds pickled code, which is not loaded: it is no checkpoint of ours.") from error
-        raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
+        if "global" in str(error).lower():  # torch's word for the names that a pickle imports
+            message = f"{path} contains pickled code, which is not loaded: it is not a lightning_gans checkpoint."
+            raise DataError(message, setting=str(path)) from error
+        raise _not_a_checkpoint(path) from error
     except MemoryError:
         raise
-    except Exception as error:  # the reader of pickles fails in every way on bytes that are none
-        raise DataError(f"{path} is no checkpoint, or a damaged one.") from error
+    except Exception as error:  # unpickling other bytes raises errors of any type
+        raise _not_a_checkpoint(path) from error
+
+
+def _not_a_checkpoint(path: Path) -> DataError:
+    return DataError(f"{path} is not a checkpoint, or is damaged.", setting=str(path))
 
 
 def check_writable(path: str | Path) -> Path:
-    """Return ``path`` if a file of that name can be made; make its folder. To be called before any work.
+    """Return ``path`` if a file can be created there, and create its folder. Call it before any work.
 
     Raises:
-        DataError: A parent is a file, ``path`` itself is a folder, or the folder cannot be written to.
+        DataError: A parent is a file, ``path`` is a folder, or the folder is not writable.
     """
     path = Path(path)
     if path.is_dir():
-        raise DataError(f"{path} is a folder: give the name of a file in it.")
+        raise DataError(f"{path} is a folder: give the name of a file in it.", setting=str(path))
     make_folder(path.parent)
     return path
 
 
 def check_free_folder(path: str | Path) -> Path:
-    """Return ``path``, absolute, if a folder of that name can be made; make its parent. To be called before any work.
+    """Return the absolute ``path`` if a folder can be created there, and create its parent. Call it before any work.
 
     Raises:
-        DataError: There is a file of this name or a folder with something in it, or the parent cannot be written to.
+        DataError: ``path`` is a file or a folder that is not empty, or its parent is not writable.
     """
     path = Path(path).absolute()
     if path.is_dir() and any(path.iterdir()):
-        raise DataError(f"{path} is a folder with files in it: name a new one.")
+        raise DataError(f"{path} is a folder with files in it: name a new one.", setting=str(path))
     if path.exists() and not path.is_dir():
-        raise DataError(f"{path} is a file, not a folder.")
+        raise DataError(f"{path} is a file, not a folder.", setting=str(path))
     make_folder(path.parent)
     return path
 
 
 def make_folder(path: str | Path) -> Path:
-    """Make a folder and its parents, with one clear error where that is not possible."""
+    """Create a folder and its parents; raise :class:`DataError` if that is impossible."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         blocking = next(parent for parent in (path, *path.parents) if parent.exists())
-        raise DataError(f"{path} cannot be made: {blocking} is a file, not a folder.") from None
+        message = f"{path} cannot be created: {blocking} is a file, not a folder."
+        raise DataError(message, setting=str(path), value=str(blocking)) from None
     except OSError as error:
-        raise DataError(f"{path} cannot be made: {error.strerror}.") from None
+        raise DataError(f"{path} cannot be created: {error.strerror}.", setting=str(path)) from None
     if not os.access(path, os.W_OK):
-        raise DataError(f"{path} cannot be written to.")
+        raise DataError(f"{path} is not writable.", setting=str(path))
     return path

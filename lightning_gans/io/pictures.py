@@ -1,4 +1,4 @@
-"""Images in [-1, 1] as bytes, as labelled grids, and as PNG files; pictures read from files."""
+"""Conversion of images in [-1, 1] to bytes, grids and PNG files; reading of image files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from lightning_gans.errors import SettingError
 from lightning_gans.io.files import replacing
 
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""The ends of the names of files that count as pictures."""
+"""Extensions of image files."""
 
 Fit = Literal["crop", "pad", "stretch"]
 
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What :func:`read_picture` raises for a file that is no picture, or a damaged one."""
+"""Errors that :func:`read_picture` raises for files that are damaged or are not images."""
 
 _GAP = 2
 _TEXT_HEIGHT = 20
@@ -31,12 +31,12 @@ _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Map images in [-1, 1], ``(N, C, H, W)``, to bytes of the same shape; what lies outside is clamped."""
+    """Map images in [-1, 1], ``(N, C, H, W)``, to uint8 of the same shape; clamp other values."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Map images in [-1, 1], ``(N, C, H, W)``, to bytes, ``(N, H, W, C)``; what lies outside is clamped.
+    """Map images in [-1, 1], ``(N, C, H, W)``, to uint8, ``(N, H, W, C)``; clamp other values.
 
     Example:
         >>> to_uint8(torch.tensor([-1.0, 0.0, 2.0]).view(1, 1, 1, 3)).flatten()
@@ -48,22 +48,23 @@ def to_uint8(images: Tensor) -> Tensor:
 def grid(
     images: Tensor, *, columns: int | None = None, title: str | None = None, row_labels: Sequence[str] | None = None
 ) -> Image.Image:
-    """Lay images out in rows from left to right, with a title above and a label before each row.
+    """Arrange images in a grid, row by row, with an optional title and row labels.
 
-    A notebook shows what it returns: ``grid(model.sample(16))``.
+    A notebook displays the result: ``grid(model.sample(16))``.
 
     Args:
-        images: Values in [-1, 1], shape ``(N, C, H, W)`` with 1 or 3 channels. Small ones are enlarged by
-            whole pixels.
-        columns: Images in a row; by default as many as there are rows.
+        images: Values in [-1, 1], shape ``(N, C, H, W)`` with 1 or 3 channels. Small images are enlarged by an integer
+            factor.
+        columns: Images per row; by default the grid is about square.
         title: One line above the grid.
         row_labels: A label for each row.
 
     Raises:
-        SettingError: The images are not grey or RGB.
+        SettingError: The images have neither 1 nor 3 channels.
     """
     if images.dim() != 4 or images.shape[1] not in (1, 3):
-        raise SettingError(f"a grid needs images of 1 or 3 channels, not of the shape {list(images.shape[1:])}.")
+        message = f"A grid needs images (N, C, H, W) of 1 or 3 channels, not of the shape {list(images.shape)}."
+        raise SettingError(message, setting="images", value=list(images.shape), allowed=(1, 3))
     tiles = to_uint8(images.detach().cpu())
     columns = columns or square(len(tiles))
     _, height, width, _ = tiles.shape
@@ -90,47 +91,47 @@ def grid(
 
 
 def square(num: int) -> int:
-    """Return how many columns a grid has that has as many rows, or one fewer."""
+    """Return the number of columns of an about square grid, which has as many rows or one fewer."""
     return max(1, math.ceil(math.sqrt(num)))
 
 
 def sheet_size(num: int, columns: int, height: int, width: int) -> tuple[int, int]:
-    """Return the width and the height in pixels of a grid without title and labels."""
+    """Return width and height, in pixels, of a grid without title and labels."""
     scale, rows = _scale(height, width), max(1, math.ceil(num / columns))
     return columns * (width * scale + _GAP) + _GAP, rows * (height * scale + _GAP) + _GAP
 
 
 def _scale(height: int, width: int) -> int:
-    """Return how many times a grid enlarges images."""
+    """Return the factor by which a grid enlarges images."""
     return max(1, 64 // max(height, width))
 
 
 def to_image(picture: Tensor) -> Image.Image:
-    """Return bytes ``(H, W, C)`` as an image, grey where C is 1."""
+    """Return uint8 ``(H, W, C)`` as an image, gray if C is 1."""
     array: np.ndarray = picture.numpy()
     return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def save_png(image: Image.Image, path: str | Path) -> None:
-    """Write an image whole or not at all."""
+    """Write an image atomically."""
     with replacing(path) as file:
         image.save(file, format="png")
 
 
 def read_picture(path: str | Path, shape: tuple[int, int, int], fit: Fit = "crop", convert: bool = True) -> np.ndarray:
-    """Return a picture as uint8 of the shape ``(C, H, W)``, upright if its EXIF data say how it was held.
+    """Read an image file as uint8 of a shape ``(C, H, W)``, rotated according to its EXIF orientation.
 
     Args:
         path: The file.
-        shape: ``(C, H, W)``, C being 1 or 3.
-        fit: ``crop`` takes the largest part of the shape in the middle, ``pad`` adds black borders to the whole,
-            ``stretch`` distorts it.
-        convert: Whether to take odd modes too: CMYK becomes RGB, what is transparent is laid on white, more than 8
-            bits a channel are scaled down to 8, and of several frames or pages the first is taken.
+        shape: ``(C, H, W)`` with 1 or 3 channels.
+        fit: ``crop`` takes the largest centered part of the aspect ratio, ``pad`` adds black borders, ``stretch``
+            distorts the image.
+        convert: Whether to convert other modes: CMYK to RGB, transparency to a white background, 16 bits per channel
+            to 8, and several frames or pages to the first.
 
     Raises:
-        OSError: It cannot be read; or another of :data:`UNREADABLE`.
-        ValueError: Its mode is odd, where such are not converted, or its values are not finite.
+        OSError: The file cannot be read; or another error of :data:`UNREADABLE`.
+        ValueError: The mode needs ``convert``, or values are not finite.
     """
     channels, height, width = shape
     with Image.open(path) as opened:
@@ -143,7 +144,7 @@ def read_picture(path: str | Path, shape: tuple[int, int, int], fit: Fit = "crop
         whole.paste(image.resize(size, bicubic), ((width - size[0]) // 2, (height - size[1]) // 2))
     elif fit == "stretch":
         whole = image.resize((width, height), bicubic)
-    else:  # the largest part of the shape asked for
+    else:  # the largest part of this aspect ratio
         wide = min(image.width, image.height * width / height)
         high = min(image.height, image.width * height / width)
         left, top = (image.width - wide) // 2, (image.height - high) // 2
@@ -152,12 +153,12 @@ def read_picture(path: str | Path, shape: tuple[int, int, int], fit: Fit = "crop
 
 
 def _eight_bits(image: ImageFile.ImageFile, convert: bool) -> Image.Image:
-    """Return a picture of 8 bits a channel, upright, with neither ink nor what shines through."""
+    """Return an image with 8 bits per channel, upright and opaque, in gray or RGB."""
     deep = _has_16_bits(image)
-    # What a camera's JPEG holds besides its picture (MPO) are previews and maps of it.
+    # The other frames of a camera's JPEG (MPO) are previews and maps.
     several = getattr(image, "is_animated", False) and image.format != "MPO"
     image.load()
-    with contextlib.suppress(Exception):  # damaged EXIF data, which say nothing, are no damage to the picture
+    with contextlib.suppress(Exception):  # damaged EXIF data do not matter
         ImageOps.exif_transpose(image, in_place=True)
     mode = image.mode
     transparent = image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
@@ -165,22 +166,21 @@ def _eight_bits(image: ImageFile.ImageFile, convert: bool) -> Image.Image:
         raise ValueError("it has several frames or pages (convert=true takes the first)")
     if not convert and (transparent or deep or mode[0] in "IF" or mode == "CMYK"):
         what = "it is transparent" if transparent else "it has 16 bits a channel" if deep else f"its mode is {mode}"
-        raise ValueError(f"{what}, and 8 bits of grey or of each colour are needed (convert=true makes them)")
-    if mode[0] in "IF":  # PIL would clip these at 255, which leaves them white
+        raise ValueError(f"{what}, but 8 bits of gray or RGB are needed (convert=true makes them)")
+    if mode[0] in "IF":  # PIL would clip these at 255
         values = np.asarray(image, np.float64)
         if not np.isfinite(values).all():
             raise ValueError("some of its values are not finite numbers")
         largest = 1.0 if mode == "F" and values.max(initial=0) <= 1 else 65535.0 if mode[0] == "I" else 255.0
         return Image.fromarray((values / largest * 255).round().clip(0, 255).astype(np.uint8))
     if transparent:
-        colours = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), colours)
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image
 
 
 def _has_16_bits(image: ImageFile.ImageFile) -> bool:
-    """Whether the file has 16 bits a channel, of which PIL keeps 8 of each colour; known only until it is loaded."""
-    for decoder, _, _, args in image.tile:  # args begin with how pixels are stored, as in "RGB;16B"
+    """Return whether the file has 16 bits per channel, of which PIL keeps 8; call it before the image is loaded."""
+    for decoder, _, _, args in image.tile:  # args start with the raw mode, such as "RGB;16B"
         if re.search(r";16[BLN]", str(args)) or (
             decoder.startswith("ppm") and isinstance(args, tuple) and int(args[1]) > 255
         ):

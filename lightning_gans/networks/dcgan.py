@@ -1,8 +1,8 @@
-"""Convolutional networks after DCGAN (Radford et al. 2015, https://arxiv.org/abs/1511.06434).
+"""Convolutional networks of DCGAN (Radford et al. 2015, https://arxiv.org/abs/1511.06434).
 
-An image of 4 x 2^n or 7 x 2^n pixels is made by n transposed convolutions that double the size each, and
-judged by n convolutions that halve it. ``width`` is the number of channels at half the image's size; each
-halving doubles it. Radford's networks for 64 pixels are ``width=128``.
+For images of 4 x 2^n or 7 x 2^n pixels the generator has n transposed convolutions that double the size, and the
+discriminator n convolutions that halve it. ``width`` is the number of channels at half the image size; each
+halving doubles it. The paper's networks for 64 pixels have ``width=128``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lightning_gans.networks.mlp import hidden_layers
 
 
 def levels(image_shape: Sequence[int]) -> tuple[int, int]:
-    """Return the side of the smallest feature map, 4 or 7, and how often it doubles to give the image.
+    """Return the side of the smallest feature map, 4 or 7, and the number of doublings up to the image size.
 
     Raises:
         SettingError: The image is not square, or its side is not 4 x 2^n or 7 x 2^n with n at least 1.
@@ -34,15 +34,18 @@ def levels(image_shape: Sequence[int]) -> tuple[int, int]:
     if height != width or side not in (4, 7) or doublings == 0:
         raise SettingError(
             f"image_shape is {tuple(image_shape)}: a convolutional network needs square images "
-            "of 8, 16, 32, 64, 128 … or 14, 28, 56, 112 … pixels"
+            "of 8, 16, 32, 64, 128 … or 14, 28, 56, 112 … pixels.",
+            setting="image_shape",
+            value=tuple(image_shape),
         )
     return side, doublings
 
 
 def initialize(module: nn.Module, normalized: bool = True) -> None:
-    """Draw weights as Radford et al. did: N(0, 0.02²), BatchNorm's scale N(1, 0.02²), biases zero.
+    """Initialize as in the paper: weights from N(0, 0.02²), BatchNorm scales from N(1, 0.02²), biases zero.
 
-    Without BatchNorm activations would fade; convolutions and linear layers then keep their scale (He et al. 2015).
+    Without BatchNorm (``normalized=False``) such small weights would let activations vanish; convolutions and linear
+    layers then use He initialization (He et al. 2015, arXiv:1502.01852).
     """
     for layer in module.modules():
         if isinstance(layer, nn.BatchNorm2d) and layer.affine:
@@ -60,7 +63,7 @@ def initialize(module: nn.Module, normalized: bool = True) -> None:
 def upsampling(
     image_shape: Sequence[int], in_features: int, width: int, dense_dims: Sequence[int] = (), num_classes: int = 0
 ) -> nn.Sequential:
-    """Stack fully connected layers, if any, and transposed convolutions from a vector to pixels before activation."""
+    """Stack fully connected layers, if any, and transposed convolutions, from a vector to pixels without activation."""
     check_counts(width=width)
     check_widths(dense_dims=dense_dims, empty=True)
     side, doublings = levels(image_shape)
@@ -93,10 +96,10 @@ def downsampling(
     batch_norm: bool = True,
     dense_dims: Sequence[int] = (),
 ) -> tuple[nn.Sequential, int]:
-    """Stack convolutions from an image to a vector; no BatchNorm on the first, as in the paper, or on none.
+    """Stack convolutions from an image to a vector; the first has no BatchNorm, as in the paper.
 
     Returns:
-        The layers, and the length of the vector.
+        The layers and the length of the vector.
     """
     side, doublings = levels(image_shape)
     check_counts(width=width)
@@ -117,19 +120,19 @@ def downsampling(
 
 
 class DCGANGenerator(nn.Module):
-    """Noise through transposed convolutions with BatchNorm and ReLU to an image in [-1, 1].
+    """Map noise to images in [-1, 1] by transposed convolutions with BatchNorm and ReLU.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images made; see :func:`levels` for the sizes.
+        image_shape: ``(C, H, W)`` of the images; see :func:`levels` for the sizes.
         latent_dim: Length of the noise vectors.
-        width: Channels at half the image's size.
-        num_classes: Number of labels; 0 makes it unconditional.
+        width: Number of channels at half the image size.
+        num_classes: Number of classes; 0 for an unconditional network.
         dense_dims: Widths of fully connected layers between the noise and the convolutions.
-        conditioning: Where a label enters: ``input``, beside the noise, or ``batch_norm``, as scale and shift of
-            each BatchNorm, where it takes nothing from the noise's share of what is normalized.
+        conditioning: Where labels enter: ``input`` appends them to the noise, ``batch_norm`` uses a scale and shift
+            per label in each BatchNorm.
 
     Raises:
-        SettingError: A setting is out of range, or labels are missing or given where there are none.
+        SettingError: A setting is invalid.
     """
 
     def __init__(
@@ -163,16 +166,16 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Images through strided convolutions with BatchNorm and LeakyReLU to one logit each.
+    """Map images to one logit each by strided convolutions with BatchNorm and LeakyReLU.
 
-    A label enters twice: beside the image, and as a weight on the last features (Miyato & Koyama 2018,
-    arXiv:1802.05637). The first alone is too far from the features that tell one class from another.
+    Labels enter twice: as planes appended to the image, and by projection on the last features (Miyato & Koyama 2018,
+    arXiv:1802.05637), since the planes alone are too far from the features that separate the classes.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images judged; see :func:`levels` for the sizes.
-        width: Channels at half the image's size.
-        num_classes: Number of labels; 0 makes it unconditional.
-        batch_norm: Whether it has BatchNorm, which mixes the batch: a gradient penalty wants none.
+        image_shape: ``(C, H, W)`` of the images; see :func:`levels` for the sizes.
+        width: Number of channels at half the image size.
+        num_classes: Number of classes; 0 for an unconditional network.
+        batch_norm: Whether to use BatchNorm. It mixes the images of a batch, so use ``False`` with gradient penalties.
         dense_dims: Widths of fully connected layers between the convolutions and the logit.
     """
 

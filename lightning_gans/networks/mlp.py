@@ -20,12 +20,12 @@ def hidden_layers(
     dropout: float = 0.0,
     num_classes: int = 0,
 ) -> nn.Sequential:
-    """Stack linear layers, each followed by BatchNorm (optional), LeakyReLU(0.2) and dropout (optional).
+    """Stack linear layers, each followed by optional BatchNorm, LeakyReLU(0.2) and optional dropout.
 
-    With ``num_classes`` BatchNorm is conditional, and :func:`conditioning.call_layers` calls the layers.
+    With ``num_classes`` BatchNorm is conditional; call the layers by :func:`conditioning.call_layers`.
 
     Raises:
-        SettingError: There is no layer, or a width below 1.
+        SettingError: There are no layers, or a width is below 1.
     """
     check_widths(hidden_dims=hidden_dims)
     layers: list[nn.Module] = []
@@ -41,13 +41,13 @@ def hidden_layers(
 
 
 class MLPGenerator(nn.Module):
-    """Noise through hidden layers with BatchNorm to an image in [-1, 1].
+    """Map noise to images in [-1, 1] by hidden layers with BatchNorm.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images made.
+        image_shape: ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
         hidden_dims: Widths of the hidden layers, from the noise to the image.
-        num_classes: Number of labels; 0 makes it unconditional.
+        num_classes: Number of classes; 0 for an unconditional network.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Images through hidden layers with dropout to one logit each.
+    """Map images to one logit each by hidden layers with dropout.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images judged.
+        image_shape: ``(C, H, W)`` of the images.
         hidden_dims: Widths of the hidden layers, from the image to the logit.
-        dropout: Probability of dropping a hidden unit in training.
-        num_classes: Number of labels; 0 makes it unconditional.
+        dropout: Probability of dropping a hidden unit during training.
+        num_classes: Number of classes; 0 for an unconditional network.
     """
 
     def __init__(

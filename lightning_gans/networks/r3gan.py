@@ -1,9 +1,9 @@
-"""Residual networks without normalization, after R3GAN (Huang et al. 2024, https://arxiv.org/abs/2501.05441).
+"""Residual networks without normalization, from R3GAN (Huang et al. 2024, https://arxiv.org/abs/2501.05441).
 
-An image of 4 x 2^n or 7 x 2^n pixels has n + 1 stages, one for each size on the way. ``widths`` and ``blocks``
-have one entry a stage, from the smallest size to the full one, in both networks. ``patch_size`` is not the paper's:
-where it is 2, say, the networks work on images of half the size, whose channels are the pixels of a 2 x 2 patch. What
-the largest size costs, which is most of it, is saved.
+Networks for images of 4 x 2^n or 7 x 2^n pixels have n + 1 stages, one per resolution. ``widths`` and ``blocks`` have
+one entry per stage, from the lowest resolution to the full one, in both networks. ``patch_size`` is an addition to the
+paper: with 2, for example, the networks work at half the resolution, on channels that are the pixels of 2 x 2 patches.
+This saves the full resolution, which is most of the cost.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, are_counts, check_counts, shown
+from lightning_gans.errors import SettingError, are_counts, check_counts, invalid, shown
 from lightning_gans.networks.conditioning import check_labels, look_up
 from lightning_gans.networks.dcgan import levels
 
 SLOPE = 0.2
-"""Of the LeakyReLUs, below zero."""
+"""Negative slope of the LeakyReLUs."""
 
 
 def draw(layer: nn.Linear | nn.Conv2d, gain: float = 1.0) -> None:
-    """Draw weights from N(0, gain²/fan_in), ``fan_in`` being the inputs of one output: those of its group. No bias."""
+    """Draw weights from N(0, gain²/fan_in), with the fan-in of one group, and set the bias to zero."""
     nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(layer.weight[0].numel()))
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 
 
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution, as the matrix product over the channels that it is.
+    """A 1x1 convolution, computed as a matrix product over the channels.
 
-    It is differentiated twice in a gradient penalty: twice a matrix product costs less there than a
-    convolution's second derivative. What it returns lies in memory as ``(N, H, W, C)``.
+    Gradient penalties differentiate it twice, which is cheaper for a matrix product than for a convolution. The output
+    has the memory layout ``(N, H, W, C)``.
     """
 
     def __init__(self, width: int, new_width: int, bias: bool = False) -> None:
@@ -48,17 +48,20 @@ class Pointwise(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """A residual bottleneck: 1x1 to more channels, 3x3 in groups, 1x1 back, and the input added.
+    """An inverted residual bottleneck: 1x1 convolution to more channels, grouped 3x3 convolution, 1x1 back.
 
-    Biases stand before the LeakyReLUs alone. The last convolution is zero at first, so that the block is the
-    identity; the others are drawn smaller the more blocks there are, so that the first updates change the whole
-    network's output by as much for any depth (Zhang et al. 2019, arXiv:1901.09321, with three layers in a branch).
+    Only the convolutions before a LeakyReLU have a bias. The last convolution starts at zero, so that the block starts
+    as the identity; the others are scaled down with the depth, so that the first updates change the network's output
+    equally for any depth (Fixup, Zhang et al. 2019, arXiv:1901.09321, with three layers per branch).
 
     Args:
-        width: Channels of the input and of the output.
-        group_width: Channels in a group of the 3x3 convolution; one group where there are fewer in all.
-        expansion: Channels between, for each of ``width``.
-        depth: Blocks in the whole network.
+        width: Number of input and output channels.
+        group_width: Channels per group of the 3x3 convolution; a single group if there are fewer channels.
+        expansion: Ratio of inner channels to ``width``.
+        depth: Number of blocks in the network.
+
+    Raises:
+        SettingError: ``group_width`` does not divide the inner channels.
     """
 
     def __init__(self, width: int, group_width: int = 16, expansion: int = 2, depth: int = 1) -> None:
@@ -69,7 +72,9 @@ class Block(nn.Module):
         if inner % group_width:
             raise SettingError(
                 f"group_width is {group_width}: it must divide the {inner} channels (width {width} times "
-                f"expansion {expansion}) between a block's convolutions."
+                f"expansion {expansion}) between a block's convolutions.",
+                setting="group_width",
+                value=group_width,
             )
         self.expand = Pointwise(width, inner, bias=True)
         self.mix = nn.Conv2d(inner, inner, 3, padding=1, groups=inner // group_width)
@@ -87,7 +92,7 @@ class Block(nn.Module):
 
 
 class _Resample(nn.Module):
-    """Has the FIR filter [1, 3, 3, 1] in both directions, normalized to 1; beyond the border are zeros."""
+    """Holds the separable FIR filter [1, 3, 3, 1], normalized to sum 1; the border is padded with zeros."""
 
     kernel: Tensor
 
@@ -97,12 +102,12 @@ class _Resample(nn.Module):
         self.register_buffer("kernel", torch.outer(taps, taps)[None, None], persistent=False)
 
     def filters(self, x: Tensor) -> Tensor:
-        """Return the filter for each channel, ``(C, 1, 4, 4)``."""
+        """Return the filter of each channel, ``(C, 1, 4, 4)``."""
         return self.kernel.to(x.dtype).expand(x.shape[1], -1, -1, -1)
 
 
 class Upsample(_Resample):
-    """Double height and width, with the filter's gain of 4 that makes up for the zeros between the pixels."""
+    """Double height and width; the filter has a gain of 4 to compensate for the inserted zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(N, C, H, W)`` to ``(N, C, 2H, 2W)``."""
@@ -118,15 +123,15 @@ class Downsample(_Resample):
 
 
 def in_patches(image_shape: Sequence[int], patch_size: int) -> tuple[int, int, int]:
-    """Return the shape of images of which every patch has become a pixel with as many channels as it had values.
+    """Return the image shape after each patch has become a pixel, ``(C * p², H / p, W / p)``.
 
     Raises:
-        SettingError: The image cannot be cut into such patches, or there are not as many as :func:`levels` takes.
+        SettingError: ``patch_size`` does not divide the image, or :func:`levels` does not support the result.
     """
     check_counts(patch_size=patch_size)
     channels, height, width = image_shape
     if height % patch_size or width % patch_size:
-        raise SettingError(f"patch_size is {patch_size}: it must divide the image's {height} x {width} pixels.")
+        raise invalid("patch_size", patch_size, f"a divisor of the image's {height} x {width} pixels")
     shape = channels * patch_size**2, height // patch_size, width // patch_size
     try:
         levels(shape)
@@ -134,67 +139,81 @@ def in_patches(image_shape: Sequence[int], patch_size: int) -> tuple[int, int, i
         if patch_size == 1:
             raise
         raise SettingError(
-            f"patch_size is {patch_size}: the image's {height} x {width} pixels are {shape[1]} x {shape[2]} such "
-            "patches, and must be 8, 16, 32 … or 14, 28, 56 … of them square."
+            f"patch_size is {patch_size}: the image's {height} x {width} pixels give {shape[1]} x {shape[2]} patches, "
+            "but 8, 16, 32 … or 14, 28, 56 … per side are needed.",
+            setting="patch_size",
+            value=patch_size,
         ) from error
     return shape
 
 
 class Stage(NamedTuple):
-    """The blocks at one size, and their width."""
+    """The blocks at one resolution and their width."""
 
     width: int
     blocks: list[nn.Module]
 
 
 def make_stages(
-    image_shape: Sequence[int], widths: Sequence[int], blocks: int | Sequence[int], group_width: int, expansion: int
-) -> list[Stage]:
-    """Make the blocks of each stage, from the smallest size to the full one.
+    image_shape: Sequence[int],
+    widths: Sequence[int],
+    blocks: int | Sequence[int],
+    group_width: int,
+    expansion: int,
+    patch_size: int,
+) -> tuple[list[Stage], int, int]:
+    """Make the blocks of each stage, from the lowest resolution to the full one.
+
+    Returns:
+        The stages, the side of the lowest resolution, and the number of channels of the images in patches.
 
     Raises:
-        SettingError: The sizes do not fit the image or each other.
+        SettingError: A setting is invalid, or does not match the image or another setting.
     """
-    side, doublings = levels(image_shape)
+    patches = in_patches(image_shape, patch_size)
+    side, doublings = levels(patches)
     count = doublings + 1
     numbers = [blocks] * count if isinstance(blocks, int) else blocks
     for name, values, least in (("widths", widths, 1), ("blocks", numbers, 0)):
         if not are_counts(values, least) or len(values) != count:
             raise SettingError(
                 f"{name} is {shown(values)}: there are {count} stages, from {side} pixels, doubled, "
-                f"to {image_shape[1]}; give each a whole number, {least} or more."
+                f"to {patches[1]}; give a whole number, {least} or more, for each.",
+                setting=name,
+                value=values,
             )
     depth = sum(numbers)
-    return [
+    stages = [
         Stage(width, [Block(width, group_width, expansion, depth) for _ in range(number)])
         for width, number in zip(widths, numbers, strict=True)
     ]
+    return stages, side, patches[0]
 
 
 def change_of_width(width: int, new_width: int) -> list[nn.Module]:
-    """Return a 1x1 convolution, or nothing where the widths are the same."""
+    """Return a 1x1 convolution, or nothing if the widths are equal."""
     return [] if width == new_width else [Pointwise(width, new_width)]
 
 
 class R3GANGenerator(nn.Module):
-    """Noise to images: a learned constant, each channel scaled by the noise, through residual stages.
+    """Map noise to images: the noise scales the channels of a learned constant, which passes residual stages.
 
-    There is no activation at the end. Training pulls the images into [-1, 1], but nothing holds them there;
-    whoever shows or measures them clamps them (:meth:`lightning_gans.R3GAN.decode` does).
+    There is no output activation, so training pulls the images into [-1, 1] but does not bound them. Clamp them before
+    they are shown or measured, as :meth:`lightning_gans.R3GAN.decode` does.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
         latent_dim: Length of the noise vectors.
-        widths: Channels of each stage.
-        blocks: Blocks of each stage, 0 or more; a single number is for every stage.
+        widths: Number of channels of each stage.
+        blocks: Number of blocks of each stage, 0 or more; a single number applies to every stage.
         group_width: See :class:`Block`.
         expansion: See :class:`Block`.
-        patch_size: Side of the patches that are a pixel each; 1 is the paper's.
-        num_classes: Number of labels; 0 makes it unconditional.
-        label_dim: Length of a label's embedding, which stands beside the noise.
+        patch_size: Side of the patches that become one pixel each; 1 in the paper.
+        num_classes: Number of classes; 0 for an unconditional network.
+        label_dim: Length of the label embedding, which is appended to the noise.
 
     Raises:
-        SettingError: The sizes do not fit the image or each other.
+        SettingError: A setting is invalid, or does not match the image or another setting.
     """
 
     def __init__(
@@ -211,21 +230,20 @@ class R3GANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(label_dim=label_dim)
-        patches = in_patches(image_shape, patch_size)
-        side, _ = levels(patches)
-        (width, layers), *larger = make_stages(patches, widths, blocks, group_width, expansion)
+        stages, side, channels = make_stages(image_shape, widths, blocks, group_width, expansion, patch_size)
+        (width, layers), *larger = stages
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.patch_size = patch_size
         self.constant = nn.Parameter(torch.randn(width, side, side))
-        self.embedding = nn.Embedding(num_classes, label_dim) if num_classes > 0 else None  # N(0, 1), as the noise is
+        self.embedding = nn.Embedding(num_classes, label_dim) if num_classes > 0 else None  # N(0, 1) like the noise
         self.scale = nn.Linear(latent_dim + (label_dim if num_classes > 0 else 0), width, bias=False)
         draw(self.scale)
         for stage in larger:
             layers = [*layers, *change_of_width(width, stage.width), Upsample(), *stage.blocks]
             width = stage.width
-        self.layers = nn.Sequential(*layers, Pointwise(width, patches[0]))
+        self.layers = nn.Sequential(*layers, Pointwise(width, channels))
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``."""
@@ -236,22 +254,22 @@ class R3GANGenerator(nn.Module):
 
 
 class R3GANDiscriminator(nn.Module):
-    """Images to logits: the generator's stages in reverse, then one weight for each place and channel.
+    """Map images to one logit each: the generator's stages in reverse, then one weight per position and channel.
 
-    In a conditional network the logit is the scalar product of the features with an embedding of the label that
-    is as wide as the first stage. There is no bias at the end, which the relativistic loss would not see.
+    In a conditional network the logit is the inner product of the features and a label embedding as wide as the first
+    stage. The output has no bias, which would cancel in the relativistic loss.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
-        widths: Channels of each stage.
-        blocks: Blocks of each stage, 0 or more; a single number is for every stage.
+        widths: Number of channels of each stage.
+        blocks: Number of blocks of each stage, 0 or more; a single number applies to every stage.
         group_width: See :class:`Block`.
         expansion: See :class:`Block`.
-        patch_size: Side of the patches that are a pixel each; 1 is the paper's.
-        num_classes: Number of labels; 0 makes it unconditional.
+        patch_size: Side of the patches that become one pixel each; 1 in the paper.
+        num_classes: Number of classes; 0 for an unconditional network.
 
     Raises:
-        SettingError: The sizes do not fit the image or each other.
+        SettingError: A setting is invalid, or does not match the image or another setting.
     """
 
     def __init__(
@@ -265,9 +283,8 @@ class R3GANDiscriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        patches = in_patches(image_shape, patch_size)
-        side, _ = levels(patches)
-        (width, layers), *larger = make_stages(patches, widths, blocks, group_width, expansion)
+        stages, side, channels = make_stages(image_shape, widths, blocks, group_width, expansion, patch_size)
+        (width, layers), *larger = stages
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.patch_size = patch_size
@@ -275,7 +292,7 @@ class R3GANDiscriminator(nn.Module):
         for stage in larger:
             layers = [*stage.blocks, Downsample(), *change_of_width(stage.width, width), *layers]
             width = stage.width
-        self.layers = nn.Sequential(Pointwise(patches[0], width), *layers)
+        self.layers = nn.Sequential(Pointwise(channels, width), *layers)
         self.gather = nn.Conv2d(first_width, first_width, side, groups=first_width, bias=False)
         self.output = nn.Linear(first_width, first_width if num_classes > 0 else 1, bias=False)
         self.embedding = nn.Embedding(num_classes, first_width) if num_classes > 0 else None

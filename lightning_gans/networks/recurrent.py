@@ -1,7 +1,7 @@
 """Recurrent networks over the steps of a sequence (Esteban et al. 2017, arXiv:1706.02633).
 
 A sequence ``(N, C, T)`` has T steps of C numbers. An image ``(N, C, H, W)`` is the sequence of its H rows, each a
-step of ``C * W`` numbers. Labels stand one-hot beside the input of each step.
+step of ``C * W`` numbers. One-hot labels are appended to the input of each step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_choice, check_counts
+from lightning_gans.errors import check_choice, check_counts, invalid
 from lightning_gans.networks.conditioning import with_labels
 
 Cell = Literal["gru", "lstm"]
@@ -23,21 +23,21 @@ _CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LST
 
 
 def to_steps(images: Tensor) -> Tensor:
-    """Turn sequences ``(N, C, T)`` or images ``(N, C, H, W)`` into steps ``(N, T or H, numbers of a step)``."""
+    """Reshape sequences ``(N, C, T)`` to ``(N, T, C)``, or images ``(N, C, H, W)`` to ``(N, H, C * W)``."""
     return images.transpose(1, 2).flatten(2)
 
 
 def from_steps(steps: Tensor, image_shape: Sequence[int]) -> Tensor:
-    """Undo :func:`to_steps`."""
+    """Invert :func:`to_steps`."""
     channels, num_steps, *rest = image_shape
     return steps.reshape(steps.shape[0], num_steps, channels, *rest).transpose(1, 2)
 
 
 def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, **options: Any) -> nn.GRU | nn.LSTM:
-    """Make recurrent layers whose first weights let a state last and turn, which generators of waves need to begin.
+    """Make recurrent layers, initialized so that the state persists over many steps.
 
-    The matrices from state to state are orthogonal (Saxe et al. 2014, arXiv:1312.6120), and an LSTM's forget gates are
-    open (Jozefowicz et al. 2015, https://proceedings.mlr.press/v37/jozefowicz15.html).
+    Hidden-to-hidden matrices are orthogonal (Saxe et al. 2014, arXiv:1312.6120), and the bias of an LSTM's forget gate
+    is 1 (Jozefowicz et al. 2015, https://proceedings.mlr.press/v37/jozefowicz15.html).
     """
     check_choice("cell", cell, _CELLS)
     check_counts(hidden_dim=hidden_dim, num_layers=num_layers)
@@ -55,24 +55,24 @@ def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, *
 
 
 class RecurrentGenerator(nn.Module):
-    """Noise at each step through a recurrent network to one output a step, in [-1, 1].
+    """Map noise to sequences or images in [-1, 1] by a recurrent network.
 
-    The last ``steps * step_noise`` numbers of a latent vector are dealt out, ``step_noise`` to each step in turn. All
-    before them set the first state and are given to every step: they can say what holds for the whole sequence (a
-    frequency, a digit), and those of one step what is new in it. With ``latent_dim = steps * step_noise`` nothing is
-    shared, as in the paper of Esteban et al.; with ``step_noise=0`` everything is.
+    The last ``steps * step_noise`` entries of a latent vector are split among the steps, ``step_noise`` each. The rest
+    is shared: it gives the initial state and is input to every step, so it can encode properties of the whole
+    sequence (a frequency, a digit). With ``latent_dim = steps * step_noise`` nothing is shared, as in Esteban et al.;
+    with ``step_noise=0`` everything is.
 
     Args:
-        image_shape: ``(C, T)`` of the sequences made, or ``(C, H, W)`` of the images.
+        image_shape: ``(C, T)`` of sequences, or ``(C, H, W)`` of images.
         latent_dim: Length of the noise vectors.
-        hidden_dim: Hidden units of each layer.
-        num_layers: Recurrent layers, one above the other.
+        hidden_dim: Number of hidden units of each layer.
+        num_layers: Number of stacked recurrent layers.
         cell: ``gru`` or ``lstm``.
-        step_noise: Numbers of the noise vector that each step has for itself.
-        num_classes: Number of labels; 0 makes it unconditional.
+        step_noise: Length of the noise of each step.
+        num_classes: Number of classes; 0 for an unconditional network.
 
     Raises:
-        SettingError: The steps' own noise is more than there is.
+        SettingError: A setting is invalid, or ``steps * step_noise`` exceeds ``latent_dim``.
     """
 
     def __init__(
@@ -93,13 +93,12 @@ class RecurrentGenerator(nn.Module):
         self.step_noise = step_noise
         self.shared_noise = latent_dim - self.num_steps * step_noise
         if not isinstance(step_noise, int) or step_noise < 0 or self.shared_noise < 0:
-            raise SettingError(
-                f"step_noise is {step_noise} for {self.num_steps} steps: it may be 0 to {latent_dim // self.num_steps} "
-                f"with latent_dim {latent_dim}."
-            )
+            most = latent_dim // self.num_steps
+            allowed = f"0 to {most} for {self.num_steps} steps and latent_dim {latent_dim}"
+            raise invalid("step_noise", step_noise, allowed)
         in_features = self.shared_noise + num_classes
         self.recurrent = _recurrent(cell, in_features + step_noise, hidden_dim, num_layers)
-        self.num_states = 2 if cell == "lstm" else 1  # an LSTM's state is a hidden one and a cell's
+        self.num_states = 2 if cell == "lstm" else 1  # an LSTM has a hidden state and a cell state
         self.first_state = nn.Linear(in_features, self.num_states * num_layers * hidden_dim) if in_features else None
         self.output = nn.Linear(hidden_dim, channels * math.prod(rest))
 
@@ -112,7 +111,7 @@ class RecurrentGenerator(nn.Module):
         return from_steps(self.output(hidden).tanh(), self.image_shape)
 
     def _first_state(self, shared: Tensor) -> Any:
-        """Return what the recurrent layers begin with, as they take it; None stands for zeros."""
+        """Return the initial state in the format of the recurrent layers; None means zeros."""
         if self.first_state is None:
             return None
         states = (
@@ -123,18 +122,18 @@ class RecurrentGenerator(nn.Module):
 
 
 class RecurrentDiscriminator(nn.Module):
-    """Steps through a recurrent network; the logit is the mean of one for each step, so that their order counts.
+    """Map sequences or images to one logit each, the mean of the logits of all steps of a recurrent network.
 
-    Where a penalty asks for the gradient at the sequences, it is differentiated in turn, which cuDNN's recurrent
-    kernels cannot do: on a GPU the network then runs without them, which takes longer.
+    Gradient penalties differentiate twice, which cuDNN's recurrent kernels do not support: on a GPU the network then
+    runs without them, which is slower.
 
     Args:
-        image_shape: ``(C, T)`` of the sequences judged, or ``(C, H, W)`` of the images.
-        hidden_dim: Hidden units of each layer and direction.
-        num_layers: Recurrent layers, one above the other.
+        image_shape: ``(C, T)`` of sequences, or ``(C, H, W)`` of images.
+        hidden_dim: Number of hidden units of each layer and direction.
+        num_layers: Number of stacked recurrent layers.
         cell: ``gru`` or ``lstm``.
-        bidirectional: Whether a second network reads each layer's steps backwards (Mogren 2016).
-        num_classes: Number of labels; 0 makes it unconditional.
+        bidirectional: Whether the layers are bidirectional (Mogren 2016, arXiv:1611.09904).
+        num_classes: Number of classes; 0 for an unconditional network.
     """
 
     def __init__(
@@ -165,9 +164,9 @@ class RecurrentDiscriminator(nn.Module):
 
 
 def _twice_differentiable(images: Tensor) -> AbstractContextManager[Any]:
-    """Leave cuDNN out where a gradient at the images is asked for, which a penalty differentiates in turn.
+    """Disable cuDNN if a gradient with respect to the images is required, as a penalty differentiates it again.
 
-    The generator's loss asks for it too, and differentiates it no further; from in here the two look the same.
+    The generator's loss requires that gradient too, without differentiating it; the two cannot be distinguished here.
     """
     if images.is_cuda and images.requires_grad and torch.is_grad_enabled():
         return torch.backends.cudnn.flags(enabled=False)
@@ -175,7 +174,7 @@ def _twice_differentiable(images: Tensor) -> AbstractContextManager[Any]:
 
 
 def _without_autocast(layers: nn.GRU | nn.LSTM, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """Call recurrent layers, on a CPU without autocast, which torch has no kernel for on every processor."""
+    """Call recurrent layers, on a CPU without autocast, as torch lacks the kernels on some processors."""
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return layers(inputs, state)  # type: ignore[no-any-return]
     dtype = next(layers.parameters()).dtype

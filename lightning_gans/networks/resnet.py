@@ -1,8 +1,8 @@
 """Residual networks of SNGAN (Miyato et al. 2018, https://arxiv.org/abs/1802.05957, appendix B.4).
 
-WGAN-GP's (Gulrajani et al. 2017, arXiv:1704.00028, appendix F) are the same without spectral normalisation, but
-for a mean where Miyato has the sum over the last features. At 32 pixels, ``width=256`` and ``width=128`` are
-the paper's for CIFAR-10; at other sizes there are blocks of the same width for more doublings, or fewer.
+Those of WGAN-GP (Gulrajani et al. 2017, arXiv:1704.00028, appendix F) are the same without spectral normalization,
+except that they average the last features instead of summing them. At 32 pixels, ``width=256`` (generator) and
+``width=128`` (discriminator) are the paper's networks for CIFAR-10; other sizes have more or fewer blocks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Conditioning = Literal["projection", "auxiliary"]
 
 
 def initialize(network: nn.Module) -> None:
-    """Draw weights from Glorot's uniform distribution, with a gain of sqrt(2) within residual branches; biases zero."""
+    """Use Glorot's uniform initialization, with a gain of sqrt(2) in residual branches, and zero biases."""
     branches = [block.residual for block in network.modules() if isinstance(block, (UpBlock, DownBlock))]
     within = {layer for branch in branches for layer in branch}
     for layer in network.modules():
@@ -34,12 +34,12 @@ def initialize(network: nn.Module) -> None:
 
 
 def upsample(images: Tensor) -> Tensor:
-    """Double the size by repeating each pixel."""
+    """Double height and width by repeating each pixel."""
     return F.interpolate(images, scale_factor=2, mode="nearest")
 
 
 class UpBlock(nn.Module):
-    """Doubles the size: BatchNorm, ReLU, up, convolution, BatchNorm, ReLU, convolution; and a 1x1 shortcut."""
+    """Double the size: BatchNorm, ReLU, upsampling, convolution, BatchNorm, ReLU, convolution; and a 1x1 shortcut."""
 
     def __init__(self, width: int, num_classes: int) -> None:
         super().__init__()
@@ -51,19 +51,19 @@ class UpBlock(nn.Module):
         """Map ``(N, width, H, W)`` to ``(N, width, 2H, 2W)``."""
         features = self.residual[0](upsample(self.norms[0](images, *labels).relu()))
         features = self.residual[1](self.norms[1](features, *labels).relu())
-        # A 1x1 convolution and the repetition of pixels commute; this order computes a quarter.
+        # A 1x1 convolution commutes with the upsampling; this order is a quarter of the work.
         result: Tensor = features + upsample(self.shortcut(images))
         return result
 
 
 class DownBlock(nn.Module):
-    """ReLU, convolution, ReLU, convolution, and a mean over 2x2 pixels where it halves the size; and a shortcut.
+    """Apply ReLU, convolution, ReLU, convolution and, with ``down``, average pooling; add a shortcut.
 
     Args:
-        in_channels: Channels that come in.
-        width: Channels that go out.
+        in_channels: Number of input channels.
+        width: Number of output channels.
         down: Whether to halve the size.
-        first: Whether these are the images themselves, on which there is no ReLU.
+        first: Whether the inputs are images, to which no ReLU is applied.
     """
 
     def __init__(self, in_channels: int, width: int, *, down: bool, first: bool = False) -> None:
@@ -84,15 +84,15 @@ class DownBlock(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """Noise through residual blocks with BatchNorm, one for each doubling of the size, to an image in [-1, 1].
+    """Map noise to images in [-1, 1] by residual blocks with BatchNorm, one per doubling of the size.
 
-    A label enters each BatchNorm in the blocks (Miyato & Koyama 2018, arXiv:1802.05637).
+    Labels enter each BatchNorm of the blocks (Miyato & Koyama 2018, arXiv:1802.05637).
 
     Args:
-        image_shape: ``(C, H, W)`` of the images made; see :func:`lightning_gans.networks.dcgan.levels`.
+        image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
         latent_dim: Length of the noise vectors.
-        width: Channels of all blocks.
-        num_classes: Number of labels; 0 makes it unconditional.
+        width: Number of channels of all blocks.
+        num_classes: Number of classes; 0 for an unconditional network.
     """
 
     def __init__(self, image_shape: Sequence[int], latent_dim: int, width: int = 256, num_classes: int = 0) -> None:
@@ -118,19 +118,19 @@ class ResNetGenerator(nn.Module):
 
 
 class ResNetDiscriminator(nn.Module):
-    """Images through residual blocks and a sum over the pixels to one logit each, without normalising a batch.
+    """Map images to one logit each by residual blocks and a sum over the pixels, without batch statistics.
 
-    Blocks halve the size until it is 7 or 8 pixels (of an image of 8, 4); two more leave it as it is.
+    Blocks halve the size down to 7 or 8 pixels (4 for images of 8 pixels); two more keep it.
 
     Args:
-        image_shape: ``(C, H, W)`` of the images judged; see :func:`lightning_gans.networks.dcgan.levels`.
-        width: Channels of all blocks.
-        num_classes: Number of labels; 0 makes it unconditional.
-        spectral_norm: Whether to divide every weight matrix by its largest singular value, which one power
-            iteration in each forward pass of training follows.
-        conditioning: How a label enters, where there are labels: ``projection`` adds its inner product with the
-            features to the logit (Miyato & Koyama 2018, arXiv:1802.05637); ``auxiliary`` has the discriminator
-            tell the label as well (Odena et al. 2017, arXiv:1610.09585): it returns class logits beside.
+        image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
+        width: Number of channels of all blocks.
+        num_classes: Number of classes; 0 for an unconditional network.
+        spectral_norm: Whether to divide every weight matrix by its largest singular value, estimated by one power
+            iteration per forward pass in training mode.
+        conditioning: How labels enter if there are any: ``projection`` adds the inner product of a label embedding
+            and the features to the logit (Miyato & Koyama 2018, arXiv:1802.05637); ``auxiliary`` returns class
+            logits as well (Odena et al. 2017, arXiv:1610.09585).
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class ResNetDiscriminator(nn.Module):
         if self.projection is not None:
             nn.init.xavier_uniform_(self.projection.weight)
         initialize(self)
-        if spectral_norm:  # after the weights are drawn, as it starts from their singular vectors
+        if spectral_norm:  # after the initialization, as it starts from singular vectors of the weights
             for layer in [layer for layer in self.modules() if isinstance(layer, (nn.Conv2d, nn.Linear, nn.Embedding))]:
                 parametrizations.spectral_norm(layer)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
-        """Map images ``(N, C, H, W)`` to logits ``(N, 1)``, or to a pair of them and class logits."""
+        """Map images ``(N, C, H, W)`` to logits ``(N, 1)``, or to these and class logits ``(N, num_classes)``."""
         check_labels(labels, self.num_classes)
         features = self.blocks(images).relu().sum((2, 3))
         logits: Tensor = self.output(features)

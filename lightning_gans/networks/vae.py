@@ -1,7 +1,7 @@
 """Encoders and decoders of variational autoencoders (Kingma & Welling 2013, arXiv:1312.6114).
 
-An encoder gives the mean and the log-variance of the latents. A decoder gives the parameter of the
-likelihood for each pixel, without an output activation: logits (Bernoulli) or means (Gaussian).
+An encoder returns the mean and the log-variance of the latents. A decoder returns the parameter of the
+likelihood of each pixel without an output activation: logits (Bernoulli) or means (Gaussian).
 """
 
 from __future__ import annotations
@@ -16,15 +16,27 @@ from lightning_gans.networks.dcgan import downsampling, upsampling
 from lightning_gans.networks.mlp import hidden_layers
 
 
-class MLPEncoder(nn.Module):
-    """Images through hidden layers to the posterior's parameters.
+class _MLP(nn.Module):
+    """Hidden layers and a linear output, with labels appended to the input."""
+
+    def __init__(
+        self, in_features: int, hidden_dims: Sequence[int], out_features: int, num_classes: int, batch_norm: bool
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.hidden = hidden_layers(in_features + num_classes, hidden_dims, batch_norm=batch_norm)
+        self.output = nn.Linear(hidden_dims[-1], out_features)
+
+
+class MLPEncoder(_MLP):
+    """Map images to the parameters of the posterior by hidden layers.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Number of latents.
         hidden_dims: Widths of the hidden layers, from the image to the latents.
-        num_classes: Number of labels; 0 makes it unconditional.
-        batch_norm: Whether the hidden layers have BatchNorm.
+        num_classes: Number of classes; 0 for an unconditional network.
+        batch_norm: Whether to use BatchNorm in the hidden layers.
     """
 
     def __init__(
@@ -35,12 +47,8 @@ class MLPEncoder(nn.Module):
         num_classes: int = 0,
         batch_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.image_shape = tuple(image_shape)
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.hidden = hidden_layers(math.prod(image_shape) + num_classes, hidden_dims, batch_norm=batch_norm)
-        self.output = nn.Linear(hidden_dims[-1], 2 * latent_dim)
+        super().__init__(math.prod(image_shape), hidden_dims, 2 * latent_dim, num_classes, batch_norm)
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Map images ``(N, C, H, W)`` to means and log-variances, ``(N, latent_dim)`` each."""
@@ -49,15 +57,15 @@ class MLPEncoder(nn.Module):
         return mean, log_variance
 
 
-class MLPDecoder(nn.Module):
-    """Latents through hidden layers to the likelihood's parameter for each pixel.
+class MLPDecoder(_MLP):
+    """Map latents to the likelihood parameter of each pixel by hidden layers.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Number of latents.
         hidden_dims: Widths of the hidden layers, from the latents to the image.
-        num_classes: Number of labels; 0 makes it unconditional.
-        batch_norm: Whether the hidden layers have BatchNorm.
+        num_classes: Number of classes; 0 for an unconditional network.
+        batch_norm: Whether to use BatchNorm in the hidden layers.
     """
 
     def __init__(
@@ -68,12 +76,8 @@ class MLPDecoder(nn.Module):
         num_classes: int = 0,
         batch_norm: bool = False,
     ) -> None:
-        super().__init__()
-        self.image_shape = tuple(image_shape)
-        self.latent_dim = latent_dim
-        self.num_classes = num_classes
-        self.hidden = hidden_layers(latent_dim + num_classes, hidden_dims, batch_norm=batch_norm)
-        self.output = nn.Linear(hidden_dims[-1], math.prod(self.image_shape))
+        super().__init__(latent_dim, hidden_dims, math.prod(image_shape), num_classes, batch_norm)
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         """Map latents ``(N, latent_dim)`` to pixel parameters ``(N, C, H, W)``."""
@@ -83,14 +87,14 @@ class MLPDecoder(nn.Module):
 
 
 class ConvEncoder(nn.Module):
-    """Images through DCGAN's convolutions to the posterior's parameters.
+    """Map images to the parameters of the posterior by DCGAN's convolutions.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
         latent_dim: Number of latents.
-        width: Channels at half the image's size.
-        num_classes: Number of labels; 0 makes it unconditional.
-        dense_dims: Widths of fully connected layers with BatchNorm behind the convolutions.
+        width: Number of channels at half the image size.
+        num_classes: Number of classes; 0 for an unconditional network.
+        dense_dims: Widths of fully connected layers with BatchNorm after the convolutions.
     """
 
     def __init__(
@@ -118,13 +122,13 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Latents through DCGAN's transposed convolutions to the likelihood's parameter for each pixel.
+    """Map latents to the likelihood parameter of each pixel by DCGAN's transposed convolutions.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
         latent_dim: Number of latents.
-        width: Channels at half the image's size.
-        num_classes: Number of labels; 0 makes it unconditional.
+        width: Number of channels at half the image size.
+        num_classes: Number of classes; 0 for an unconditional network.
         dense_dims: Widths of fully connected layers with BatchNorm before the convolutions.
     """
 

@@ -122,7 +122,7 @@ class Evil:
 @pytest.mark.parametrize("weights_only", [None, False, True])
 def test_pickled_code_is_refused_whatever_is_asked_for(saved, tmp_path, weights_only):
     torch.save({"state_dict": {}, "more": Evil(tmp_path / "run")}, saved)
-    with pytest.raises(DataError, match=r"last.ckpt holds pickled code"):
+    with pytest.raises(DataError, match="pickled code"):
         AtomicCheckpointIO().load_checkpoint(saved, weights_only=weights_only)
     assert not (tmp_path / "run").exists()
     torch.load(saved, weights_only=False)
@@ -130,12 +130,11 @@ def test_pickled_code_is_refused_whatever_is_asked_for(saved, tmp_path, weights_
 
 
 def test_missing_and_damaged_checkpoints_are_named(saved):
-    saved.write_bytes(saved.read_bytes()[:1000])
-    with pytest.raises(DataError, match=f"{saved} is no checkpoint, or a damaged one"):
-        AtomicCheckpointIO().load_checkpoint(saved)
-    saved.unlink()
-    with pytest.raises(DataError, match=f"{saved} does not exist"):
-        AtomicCheckpointIO().load_checkpoint(saved)
+    for damage in (lambda: saved.write_bytes(saved.read_bytes()[:1000]), saved.unlink):
+        damage()
+        with pytest.raises(DataError) as error:
+            AtomicCheckpointIO().load_checkpoint(saved)
+        assert error.value.setting == str(saved)
 
 
 # --- metrics.csv ------------------------------------------------------------------------------------------

@@ -65,10 +65,11 @@ def test_labels_have_to_fit(kind):
     make_generator, make_discriminator = PAIRS[kind]
     labels = torch.zeros(2, dtype=torch.long)
     for classes, given in ((0, (labels,)), (3, ())):
-        with pytest.raises(SettingError, match="num_classes"):
-            make_generator((1, 28, 28), classes)(torch.randn(2, 5), *given)
-        with pytest.raises(SettingError, match="num_classes"):
-            make_discriminator((1, 28, 28), classes)(torch.zeros(2, 1, 28, 28), *given)
+        networks = (make_generator((1, 28, 28), classes), torch.randn(2, 5))
+        for network, inputs in (networks, (make_discriminator((1, 28, 28), classes), torch.zeros(2, 1, 28, 28))):
+            with pytest.raises(SettingError) as error:
+                network(inputs, *given)
+            assert error.value.setting == "labels"
 
 
 @pytest.mark.parametrize(
@@ -81,8 +82,9 @@ def test_levels(size, wanted):
 @pytest.mark.parametrize("shape", [(1, 28, 32), (1, 4, 4), (1, 7, 7), (1, 30, 30), (3, 1, 1), (3, 96, 96)])
 def test_other_sizes_are_refused(shape):
     for make in PAIRS["dcgan"]:
-        with pytest.raises(SettingError, match="image_shape"):
+        with pytest.raises(SettingError) as error:
             make(shape, 0)
+        assert (error.value.setting, error.value.value) == ("image_shape", shape)
 
 
 def test_weights_are_drawn_as_in_the_paper():
@@ -116,10 +118,10 @@ def test_there_is_no_batchnorm_at_the_image():
 
 @pytest.mark.parametrize("dims", [[], [0], [4, -1]])
 def test_hidden_layers_have_to_be_there(dims):
-    with pytest.raises(SettingError, match="hidden_dims"):
-        MLPGenerator((1, 8, 8), 5, dims)
-    with pytest.raises(SettingError, match="hidden_dims"):
-        MLPDiscriminator((1, 8, 8), dims)
+    for make in (lambda: MLPGenerator((1, 8, 8), 5, dims), lambda: MLPDiscriminator((1, 8, 8), dims)):
+        with pytest.raises(SettingError) as error:
+            make()
+        assert error.value.setting == "hidden_dims"
 
 
 def test_dropout_is_for_training_alone():
@@ -191,5 +193,6 @@ def test_labels_in_batchnorm_are_neither_beside_the_noise_nor_drawn_apart():
     torch.testing.assert_close(first, second)
     nn.init.normal_(norms[0].shift.weight)
     assert not generator(noise, torch.tensor([0, 0])).allclose(generator(noise, torch.tensor([0, 2])))
-    with pytest.raises(SettingError, match="conditioning"):
+    with pytest.raises(SettingError) as error:
         DCGANGenerator((1, 28, 28), 5, 2, 3, conditioning="sum")
+    assert (error.value.setting, error.value.allowed) == ("conditioning", ["input", "batch_norm"])

@@ -200,8 +200,9 @@ def test_the_label_changes_the_image():
 def test_labels_have_to_fit(classes, labels):
     generator, discriminator = pair(8, classes=classes)
     for network, inputs in ((generator, torch.randn(1, 5)), (discriminator, torch.zeros(1, 1, 8, 8))):
-        with pytest.raises(SettingError, match="num_classes"):
+        with pytest.raises(SettingError) as error:
             network(inputs, *labels)
+        assert error.value.setting == "labels"
 
 
 @pytest.mark.parametrize(
@@ -222,8 +223,9 @@ def test_labels_have_to_fit(classes, labels):
 )
 def test_settings_out_of_range_are_refused(setting, value):
     for make in (R3GANGenerator, R3GANDiscriminator):
-        with pytest.raises(SettingError, match=setting):
+        with pytest.raises(SettingError) as error:
             make((1, 8, 8), **{"widths": (4, 2), setting: value})
+        assert error.value.setting == setting
 
 
 def test_a_stage_may_have_no_block_and_groups_are_never_wider_than_the_stage():

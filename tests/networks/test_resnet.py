@@ -113,25 +113,30 @@ def test_labels_enter_and_have_to_fit(conditioning):
     if conditioning == "projection":
         assert not discriminator(images, first).equal(discriminator(images, second))
     for network, inputs in ((generator, noise), (discriminator, images)):
-        with pytest.raises(SettingError, match="num_classes=3"):
+        with pytest.raises(SettingError) as error:
             network(inputs)
-    with pytest.raises(SettingError, match="num_classes=0"):
+        assert error.value.setting == "labels"
+    with pytest.raises(SettingError) as error:
         ResNetDiscriminator(SHAPE, 4)(images, first)
+    assert error.value.setting == "labels"
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 32), (1, 4, 4), (1, 30, 30)])
 def test_other_sizes_are_refused(shape):
     for make in (lambda: ResNetGenerator(shape, 5, 4), lambda: ResNetDiscriminator(shape, 4)):
-        with pytest.raises(SettingError, match="image_shape"):
+        with pytest.raises(SettingError) as error:
             make()
+        assert error.value.setting == "image_shape"
 
 
 def test_other_settings_are_refused():
-    with pytest.raises(SettingError, match="conditioning is 'concat'"):
+    with pytest.raises(SettingError) as error:
         ResNetDiscriminator(SHAPE, 4, 3, conditioning="concat")
+    assert (error.value.setting, error.value.value) == ("conditioning", "concat")
     for make in (lambda: ResNetGenerator(SHAPE, 5, 0), lambda: ResNetDiscriminator(SHAPE, 0)):
-        with pytest.raises(SettingError, match="width is 0"):
+        with pytest.raises(SettingError) as error:
             make()
+        assert (error.value.setting, error.value.value) == ("width", 0)
 
 
 def test_weights_are_drawn_as_in_the_paper():
