@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gans import randomness
-from lightning_gans.datamodules.sampler import ShardedBatchSampler
+from lightning_gans.datamodules.batch_order import ShuffledOrder
+from lightning_gans.io.pictures import from_bytes
 
 # On a GPU, ``device_resident="auto"`` leaves at least three quarters of what is free to the model.
 _SHARE_OF_FREE_MEMORY = 0.25
@@ -78,7 +79,7 @@ class ResidentImages:
         if images.is_floating_point():
             return images.to(dtype), labels
         # In float32 whatever the dtype, so that it is rounded once.
-        return images.float().div_(127.5).sub_(1).to(dtype), labels
+        return from_bytes(images).to(dtype), labels
 
     def release(self) -> None:
         """Drop the copies on accelerators."""
@@ -174,25 +175,24 @@ class IndexBatch:
 
 
 class ResidentLoader:
-    """Yields an :class:`IndexBatch` per fetch of the sampler; Lightning saves and restores its place.
+    """Yields an :class:`IndexBatch` per batch of the order; Lightning saves and restores its position.
 
-    This is no ``DataLoader``: there is nothing to collate, pin or give to workers, and Lightning builds a
-    ``DataLoader`` anew with a sampler of its own in several places (``predict``, ``overfit_batches``,
-    several processes). What Lightning asks of other iterables is here.
+    This is not a ``DataLoader``: there is nothing to collate, pin or give to workers, and Lightning replaces the
+    sampler of a ``DataLoader`` in several places (``predict``, ``overfit_batches``, several processes).
 
     Args:
-        source: The pictures.
-        sampler: Yields places in ``rows``.
+        source: The images.
+        sampler: The batches, as positions in ``rows``. Lightning calls its ``set_epoch``.
         rows: The rows of the source that the split has, int64; all if None.
-        binarize: Returns the key that an epoch's images are binarized by; None leaves them grey.
+        binarize: Returns the key that an epoch's images are binarized by; None leaves them gray.
     """
 
-    batch_sampler = None  # Lightning asks every object that has a sampler for this one too
+    batch_sampler = None  # Lightning reads it from every loader that has a sampler
 
     def __init__(
         self,
         source: ResidentImages,
-        sampler: ShardedBatchSampler,
+        sampler: ShuffledOrder,
         rows: Tensor | None = None,
         binarize: Callable[[], tuple[int, ...]] | None = None,
     ) -> None:
@@ -206,13 +206,13 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[IndexBatch]:
         key = None if self.binarize is None else self.binarize()
-        for rows, flips in self.sampler.fetches():
+        for rows, flips in self.sampler:
             yield IndexBatch(self.source, rows if self.rows is None else self.rows[rows], flips, binarize=key)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the place in the epoch."""
+    def state_dict(self) -> dict[str, int]:
+        """Return the position in the epoch."""
         return self.sampler.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Begin the next iteration at that place."""
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Start the next iteration at that position."""
         self.sampler.load_state_dict(state)

@@ -35,6 +35,11 @@ def to_bytes(images: Tensor) -> Tensor:
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def from_bytes(images: Tensor) -> Tensor:
+    """Map bytes to images in [-1, 1], float32 of the same shape; the inverse of :func:`to_bytes`."""
+    return images.to(torch.float32, copy=True).div_(127.5).sub_(1)
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """Map images in [-1, 1], ``(N, C, H, W)``, to uint8, ``(N, H, W, C)``; clamp other values.
 

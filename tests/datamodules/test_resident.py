@@ -5,8 +5,8 @@ import pytest
 import torch
 from lightning_utilities.core.apply_func import apply_to_collection
 
+from lightning_gans.datamodules.batch_order import SequentialOrder
 from lightning_gans.datamodules.resident import IndexBatch, ResidentImages, ResidentLoader
-from lightning_gans.datamodules.sampler import InOrderBatchSampler
 
 IMAGES = torch.arange(256).byte().view(16, 1, 4, 4)
 LABELS = torch.arange(16)
@@ -86,7 +86,7 @@ def test_copies_do_not_travel():
 
 def test_loader_looks_rows_up_in_its_split():
     rows = torch.tensor([15, 3, 8])
-    loader = ResidentLoader(ResidentImages(IMAGES, LABELS), InOrderBatchSampler(3, 2), rows)
+    loader = ResidentLoader(ResidentImages(IMAGES, LABELS), SequentialOrder(3, 2), rows)
     assert [batch.to("cpu")[1].tolist() for batch in loader] == [[15, 3], [8]]
     assert len(loader) == 2
 
