@@ -100,10 +100,10 @@ class Updates(Callback):
         """The networks in the order of their steps."""
         return [update.name for update in self.seen]
 
-    def norms(self, name):
-        """Return the gradient norms of a network's steps."""
+    def gradients_of(self, name):
+        """Return the gradient of each step of a network, flat and in float64."""
         gradients = [update.gradients[name] for update in self.seen if update.name == name]
-        return [torch.cat([g.flatten().double() for g in of if g is not None]).norm().item() for of in gradients]
+        return [torch.cat([g.flatten().double() for g in of if g is not None]) for of in gradients]
 
 
 def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0):
