@@ -90,7 +90,7 @@ def test_every_recipe_trains_validates_and_samples(name, workplace, capsys):
     for path in (checkpoint, run / "metrics.csv", *([run / "samples" / "step=0000004.png"] if pictures else [])):
         assert str(path.relative_to(workplace)) in summary
 
-    assert hasattr(model, "generator_ema") or hasattr(model, "decoder_ema")
+    assert set(model.ema) & {"generator", "decoder"}
     main(["sample", str(checkpoint), "--num_samples", "3", "--seed", "5", "--output", "s.npz"])
     archive = np.load("s.npz")
     assert ("labels" in archive) == (model.num_classes > 0)

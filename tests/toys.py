@@ -1,13 +1,16 @@
 """Models of a few hundred weights, and data for them."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
 from lightning_gans.datamodules import ImageDataModule
+from lightning_gans.training.step import TrainingStep
 
 SHAPE = (1, 8, 8)
 LATENT_DIM = 4
@@ -74,10 +77,49 @@ def same(first, second):
     return all(a.equal(b) for a, b in zip(first, second, strict=True))
 
 
-def placed(model, *, world_size=1, rank=0, step=0):
-    """Let a model believe that it is a process of many, at a step of a run."""
-    model._trainer = SimpleNamespace(world_size=world_size, global_rank=rank, global_step=step)
-    return model
+class Updates(Callback):
+    """Records each step of an optimizer: its network, and the gradients and the weights of all networks after it."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_start(self, trainer, pl_module):
+        for name, optimizer in zip(pl_module.trained_networks, trainer.optimizers, strict=True):
+            optimizer.register_step_post_hook(partial(self.note, name, trainer, pl_module))
+
+    def note(self, name, trainer, model, *_):
+        networks = model.networks(model.trained_networks)
+        gradients = {
+            n: [None if p.grad is None else p.grad.clone() for p in networks[n].parameters()] for n in networks
+        }
+        after = {n: weights(network) for n, network in networks.items()}
+        self.seen.append(SimpleNamespace(name=name, step=trainer.global_step, gradients=gradients, weights=after))
+
+    @property
+    def names(self):
+        """The networks in the order of their steps."""
+        return [update.name for update in self.seen]
+
+    def gradients_of(self, name):
+        """Return the gradient of each step of a network, flat and in float64."""
+        gradients = [update.gradients[name] for update in self.seen if update.name == name]
+        return [torch.cat([g.flatten().double() for g in of if g is not None]) for of in gradients]
+
+
+def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0):
+    """Make a training step of a stand-in for a model, in one process of several."""
+    trainer = SimpleNamespace(world_size=world_size, global_step=global_step, log_every_n_steps=0)
+    model = SimpleNamespace(
+        trainer=trainer,
+        accumulate_batches=accumulate,
+        collect=lambda batch, count: [],
+        global_rank=rank,
+        run_seed=run_seed,
+        latent_dim=LATENT_DIM,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+    return TrainingStep(model, None)
 
 
 class Toys(ImageDataModule):

@@ -18,6 +18,7 @@ from lightning_gans.errors import (
     check_counts,
     check_not_negative,
     check_positive,
+    check_widths,
 )
 from lightning_gans.losses import bernoulli_log_likelihood, full_precision, gaussian_kl, gaussian_log_likelihood
 from lightning_gans.models.autoencoding import AutoencodingModule
@@ -106,6 +107,10 @@ class VAE(AutoencodingModule):
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim, num_classes)
+        # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
+        check_counts(width=width)
+        check_widths(encoder_dims=encoder_dims, decoder_dims=decoder_dims)
+        check_widths(dense_dims=dense_dims, empty=True)
         super().__init__(image_shape, latent_dim, num_classes, **options)
         check_choice("likelihood", likelihood, ("bernoulli", "gaussian"))
         if sigma is not None:

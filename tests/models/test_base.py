@@ -4,6 +4,7 @@ from pytorch_lightning import Callback
 from torch import nn
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, DataError, RecurrentGAN, SettingError, load, randomness
+from lightning_gans.randomness import Stream
 from lightning_gans.training.sampling import SAMPLE_BLOCK
 from tests.toys import (
     LATENT_DIM,
@@ -11,8 +12,8 @@ from tests.toys import (
     NUM_CLASSES,
     SHAPE,
     loader,
+    lone_step,
     make_batches,
-    placed,
     same,
     tiny,
     weights,
@@ -29,7 +30,7 @@ def model(request):
     model = tiny(request.param)
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if "_ema." not in name:
+            if not name.startswith("ema."):
                 weight += 0.1 * torch.randn_like(weight)
         for name, buffer in model.named_buffers():
             if name.endswith("running_var"):
@@ -113,7 +114,7 @@ def test_the_average_is_used_unless_switched_off(model):
     raw = model.sample(3, seed=0, ema=False)
     assert not model.sample(3, seed=0).equal(raw)
     for name in model.averaged_networks:
-        getattr(model, f"{name}_ema").load_state_dict(getattr(model, name).state_dict())
+        model.ema[name].load_state_dict(getattr(model, name).state_dict())
     assert model.sample(3, seed=0).equal(raw)
 
 
@@ -125,43 +126,49 @@ def test_counts_of_samples():
 
 
 @pytest.mark.parametrize(
-    ("cls", "arguments", "message"),
+    ("cls", "arguments", "setting", "value"),
     [
-        (GAN, {"num_samples": -1}, "num_samples is -1"),
-        (GAN, {"num_samples": 1, "start": -2}, "start is -2"),
-        (GAN, {"labels": [1]}, "labels were given"),
-        (ConditionalGAN, {"labels": [3]}, "labels contains 3: the model knows 0 to 2"),
-        (ConditionalGAN, {"labels": [0, -1]}, "labels contains -1"),
-        (ConditionalGAN, {"num_samples": 3, "labels": [0, 1]}, "one label for each of 3"),
-        (ConditionalGAN, {"labels": [[0, 1]]}, r"shape \[1, 2\]"),
+        (GAN, {"num_samples": -1}, "num_samples", -1),
+        (GAN, {"num_samples": 1, "start": -2}, "start", -2),
+        (GAN, {"labels": [1]}, "labels", [1]),
+        (ConditionalGAN, {"labels": [3]}, "labels", 3),
+        (ConditionalGAN, {"labels": [0, -1]}, "labels", -1),
+        (ConditionalGAN, {"num_samples": 3, "labels": [0, 1]}, "labels", [2]),
+        (ConditionalGAN, {"labels": [[0, 1]]}, "labels", [1, 2]),
     ],
 )
-def test_samples_that_cannot_be_are_refused(cls, arguments, message):
-    with pytest.raises(SettingError, match=message):
+def test_samples_that_cannot_be_are_invalid(cls, arguments, setting, value):
+    with pytest.raises(SettingError) as error:
         tiny(cls).sample(**arguments)
+    assert (error.value.setting, error.value.value) == (setting, value)
 
 
 # --- noise ------------------------------------------------------------------------------------------------
 
 
-def test_noise_is_a_function_of_seed_step_and_part():
-    def noise(seed=1, step=2, part=0):
-        model = placed(tiny(GAN), step=step)
-        model.run_seed = seed
-        return model.noise(5, part)
+def test_noise_is_a_function_of_the_seed_the_step_the_stream_and_the_update():
+    def noise(run_seed=1, global_step=2, stream=Stream.NOISE, number=0):
+        step = lone_step(run_seed=run_seed, global_step=global_step)
+        step.number = number
+        return step.noise(5, stream=stream)
 
     first = noise()
-    assert first.shape == (5, LATENT_DIM)
-    assert noise().equal(first)
-    for other in (noise(seed=2), noise(step=3), noise(part=1)):
+    assert first.equal(randomness.randn((5, LATENT_DIM), 1, Stream.NOISE, 2, 0))
+    for other in (noise(run_seed=2), noise(global_step=3), noise(stream=Stream.POSTERIOR), noise(number=1)):
         assert not (other == first).any()
 
 
-@pytest.mark.parametrize(("world_size", "rows"), [(2, 6), (4, 3), (3, 4)])
-def test_the_processes_draw_together_what_one_draws(world_size, rows):
-    model = tiny(GAN)
-    parts = [placed(model, world_size=world_size, rank=rank).noise(rows, 0) for rank in range(world_size)]
-    assert torch.cat(parts).equal(placed(model).noise(12, 0))
+@pytest.mark.parametrize(("world_size", "accumulate", "rows"), [(2, 1, 6), (4, 1, 3), (1, 3, 4), (2, 2, 3)])
+def test_processes_and_accumulated_batches_draw_the_rows_of_one_large_batch(world_size, accumulate, rows):
+    parts = []
+    for position in range(accumulate):
+        for rank in range(world_size):
+            step = lone_step(world_size=world_size, rank=rank, accumulate=accumulate)
+            step.position = position
+            parts.append((step.noise(rows), step.uniform(rows, 3, Stream.AUGMENT)))
+    noise, uniform = zip(*parts, strict=True)
+    assert torch.cat(noise).equal(lone_step().noise(12))
+    assert torch.cat(uniform).equal(lone_step().uniform(12, 3, Stream.AUGMENT))
 
 
 def test_the_runs_seed_is_that_of_seed_everything(monkeypatch):
@@ -174,28 +181,22 @@ def test_the_runs_seed_is_that_of_seed_everything(monkeypatch):
 # --- the moving average -----------------------------------------------------------------------------------
 
 
-def test_after_one_half_life_half_of_the_start_is_left():
-    model = tiny(GAN, ema_half_life=64, ema_ramp=NEVER_RAMPED)
-    start = weights(model.generator_ema)
+@pytest.mark.parametrize(
+    ("options", "images_seen", "batches"),
+    [
+        ({"ema_half_life": 64, "ema_ramp": NEVER_RAMPED}, 1, (8, 24, 16, 16)),
+        ({"ema_half_life": 10_000, "ema_ramp": 0.05}, 100, (5,)),  # at most 5 % of the images seen
+    ],
+)
+def test_after_one_half_life_half_of_the_start_is_left(options, images_seen, batches):
+    model = tiny(GAN, **options)
+    start, networks = weights(model.ema["generator"]), {"generator": model.generator}
     with torch.no_grad():
         for weight in model.generator.parameters():
             weight += 1
-    model.images_seen = 1
-    for images in (8, 24, 16, 16):
-        model.update_ema(images)
-    for average, old, new in zip(model.generator_ema.parameters(), start, model.generator.parameters(), strict=True):
-        torch.testing.assert_close(average, (old + new) / 2)
-
-
-def test_the_ramp_shortens_the_half_life_to_a_share_of_the_images_seen():
-    model = tiny(GAN, ema_half_life=10_000, ema_ramp=0.05)
-    model.images_seen = 100
-    start = weights(model.generator_ema)
-    with torch.no_grad():
-        for weight in model.generator.parameters():
-            weight += 1
-    model.update_ema(5)
-    for average, old, new in zip(model.generator_ema.parameters(), start, model.generator.parameters(), strict=True):
+    for images in batches:
+        model.ema.average(networks, images, images_seen)
+    for average, old, new in zip(model.ema.parameters(), start, model.generator.parameters(), strict=True):
         torch.testing.assert_close(average, (old + new) / 2)
 
 
@@ -205,7 +206,7 @@ def test_training_moves_the_averages_once_a_step(make_trainer, cls):
     starts = {name: weights(getattr(model, name)) for name in model.averaged_networks}
     make_trainer().fit(model, loader(make_batches(1, 8)))
     for name, start in starts.items():
-        network, ema = getattr(model, name), getattr(model, f"{name}_ema")
+        network, ema = getattr(model, name), model.ema[name]
         assert not same(start, network)
         for average, old, new in zip(ema.parameters(), start, network.parameters(), strict=True):
             torch.testing.assert_close(average, (old + new) / 2)
@@ -213,25 +214,30 @@ def test_training_moves_the_averages_once_a_step(make_trainer, cls):
             assert copied.equal(buffer)
 
 
-@pytest.mark.parametrize(("cls", "options"), [(GAN, {"d_steps": 2}), (VAE, {"encoder_steps": 2}), (GAN, {})])
-def test_images_are_counted(make_trainer, cls, options):
-    model = tiny(cls, **options)
-    make_trainer().fit(model, loader(make_batches(3, 6)))
-    assert model.images_seen == 18
+@pytest.mark.parametrize(
+    ("cls", "options", "batches_of_a_step"),
+    [(GAN, {}, 1), (GAN, {"d_steps": 2}, 2), (VAE, {"encoder_steps": 2, "accumulate_batches": 2}, 4)],
+)
+def test_a_step_waits_for_all_its_batches_and_an_epoch_drops_the_rest(make_trainer, cls, options, batches_of_a_step):
+    model, trainer = tiny(cls, **options), make_trainer(max_epochs=2)
+    trainer.fit(model, loader(make_batches(5, 6)))
+    steps = 2 * (5 // batches_of_a_step)
+    assert trainer.global_step == steps
+    assert model.images_seen == steps * batches_of_a_step * 6
 
 
 def test_averages_stay_in_evaluation_mode_without_gradients():
     model = tiny(VAE).train()
     assert model.encoder.training
-    for ema in (model.encoder_ema, model.decoder_ema):
-        assert not any(module.training for module in ema.modules())
-        assert not any(weight.requires_grad for weight in ema.parameters())
+    assert set(model.ema) == {"encoder", "decoder"}
+    assert not any(module.training for module in model.ema.modules())
+    assert not any(weight.requires_grad for weight in model.ema.parameters())
 
 
 def test_a_half_life_of_zero_switches_the_average_off(make_trainer):
     model = tiny(GAN, ema_half_life=0)
     make_trainer().fit(model, loader(make_batches(1)))
-    assert not any("_ema" in name for name in model.state_dict())
+    assert not any("ema" in name for name in model.state_dict())
     assert model.sample(2, seed=0).equal(model.sample(2, seed=0, ema=False))
 
 
@@ -239,12 +245,16 @@ def test_a_half_life_of_zero_switches_the_average_off(make_trainer):
 
 
 class Rates(Callback):
-    """Notes the learning rates at the start of each step."""
+    """Records the learning rates at the start of each step."""
 
     def __init__(self):
         self.seen = []
 
-    def on_train_batch_start(self, trainer, *args):
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx % 2 == 0:
+            self.note(trainer)
+
+    def note(self, trainer):
         self.seen.append([optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers])
 
 
@@ -263,8 +273,8 @@ def test_learning_rates_go_down_over_the_whole_run(make_trainer, schedule, share
         Rates(),
     )
     trainer = make_trainer(callbacks=[rates], **run)
-    trainer.fit(model, loader(make_batches(4 if "max_steps" in run else 2, 8)))
-    rates.on_train_batch_start(trainer)
+    trainer.fit(model, loader(make_batches(8 if "max_steps" in run else 4)))
+    rates.note(trainer)
     assert [rate for pair in rates.seen for rate in pair] == pytest.approx(
         [lr * share for share in shares for lr in (0.1, 0.4)], rel=1e-5
     )
@@ -278,13 +288,14 @@ def test_a_model_that_was_loaded_trains_again(make_trainer, tmp_path):
     assert not model.generator.training
     before = [buffer.clone() for buffer in model.generator.buffers()]
     make_trainer().fit(model, loader(make_batches(2)))
-    assert model.generator.training and model.discriminator.training and not model.generator_ema.training
+    assert model.generator.training and model.discriminator.training and not model.ema["generator"].training
     assert not same(before, list(model.generator.buffers()))
 
 
 def test_a_schedule_needs_an_end(make_trainer):
-    with pytest.raises(SettingError, match=r"set --trainer\.max_epochs, --trainer\.max_steps or"):
+    with pytest.raises(SettingError) as error:
         make_trainer(max_epochs=-1).fit(tiny(VAE, lr_schedule="cosine"), loader(make_batches(1)))
+    assert error.value.setting == "trainer.max_epochs"
 
 
 # --- settings and data that do not fit --------------------------------------------------------------------
@@ -303,15 +314,17 @@ def test_a_schedule_needs_an_end(make_trainer):
     ],
 )
 @pytest.mark.parametrize("cls", [GAN, VAE])
-def test_settings_out_of_range_are_refused(cls, setting, value):
-    with pytest.raises(SettingError, match=setting):
+def test_settings_out_of_range_are_invalid(cls, setting, value):
+    with pytest.raises(SettingError) as error:
         tiny(cls, **{setting: value})
+    assert (error.value.setting, error.value.value) == (setting, value)
 
 
 @pytest.mark.parametrize("cls", MODELS)
-def test_images_of_another_shape_are_refused(make_trainer, cls):
-    with pytest.raises(SettingError, match=r"image_shape is \[1, 8, 8\], but the data's images are \[3, 8, 8\]"):
+def test_images_of_another_shape_are_invalid(make_trainer, cls):
+    with pytest.raises(SettingError) as error:
         make_trainer().fit(tiny(cls), loader(make_batches(1, shape=(3, 8, 8))))
+    assert (error.value.setting, error.value.value, error.value.allowed) == ("image_shape", SHAPE, (3, 8, 8))
 
 
 @pytest.mark.parametrize(
@@ -331,102 +344,98 @@ def test_the_remedy_fits_the_shape(make_trainer, shape, told):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda images: (images + 1) * 127.5, r"go from \d.*\d to 2\d\d.*: scale them to -1 to 1"),
-        (lambda images: images * 1.1, r"go from -1\..* to 1\..*: scale them"),
-        (lambda images: images * float("nan"), "are not all finite numbers"),
-    ],
+    "change",
+    [lambda images: (images + 1) * 127.5, lambda images: images * 1.1, lambda images: images * float("nan")],
 )
 @pytest.mark.parametrize("cls", [GAN, VAE])
-def test_images_beyond_their_range_are_refused(make_trainer, cls, change, told):
+def test_images_beyond_their_range_are_invalid(make_trainer, cls, change):
     model, batches = tiny(cls), [(change(images), labels) for images, labels in make_batches(1)]
-    for _ in range(2):  # and again, as the same model may be given other data
-        with pytest.raises(DataError, match=told):
+    for _ in range(2):  # and again, as the same model may get other data
+        with pytest.raises(DataError) as error:
             make_trainer().fit(model, loader(batches))
+        assert (error.value.setting, error.value.allowed) == ("batch", "[-1, 1]")
 
 
-def test_sequences_beyond_their_range_are_refused(make_trainer):
+def test_sequences_beyond_their_range_are_invalid(make_trainer):
     batches = [(sequences * 5, labels) for sequences, labels in make_batches(1, shape=(2, 6))]
-    with pytest.raises(DataError, match="scale them to -1 to 1"):
+    with pytest.raises(DataError) as error:
         make_trainer().fit(RecurrentGAN((2, 6), LATENT_DIM, hidden_dim=5), loader(batches))
+    assert (error.value.setting, error.value.allowed) == ("batch", "[-1, 1]")
 
 
-def test_images_are_looked_at_once_a_stage_and_may_round(make_trainer):
+def test_the_range_is_checked_once_a_stage_and_may_round(make_trainer):
     first, (images, labels) = make_batches(2)
     first = (first[0] / first[0].abs().max() * 1.009, first[1])
     model = tiny(VAE)
     make_trainer().fit(model, loader([first, (images * 2, labels)]), loader([first]))
-    with pytest.raises(DataError, match="scale them"):  # other data
+    with pytest.raises(DataError):  # other data
         make_trainer().validate(model, loader([(images * 2, labels)]), verbose=False)
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "found"),
     [
-        (lambda images, labels: {"image": images}, "a batch is a dict: it must be a tensor of images, or a tuple"),
-        (lambda images, labels: [(images, labels)] * 2, "a batch is a list of tuple, tuple: "),
-        (lambda images, labels: (), "a batch is a tuple: "),
-        (lambda images, labels: (images, {"label": labels}), "a batch is a tuple of Tensor, dict: "),
-        (
-            lambda images, labels: (images, torch.eye(NUM_CLASSES)[labels]),
-            r"labels have the shape \[8, 3\] for 8 images: give one whole number for each, as labels\.argmax\(1\)",
-        ),
-        (lambda images, labels: (images, labels[:5]), r"labels have the shape \[5\] for 8 images"),
+        (lambda images, labels: {"image": images}, "dict"),
+        (lambda images, labels: [(images, labels)] * 2, "list"),
+        (lambda images, labels: (), "tuple"),
+        (lambda images, labels: (images, {"label": labels}), "tuple"),
+        (lambda images, labels: (images, torch.eye(NUM_CLASSES)[labels]), [8, 3]),
+        (lambda images, labels: (images, labels[:5]), [5]),
     ],
 )
-def test_batches_of_another_kind_are_refused(change, told):
+def test_batches_of_another_kind_are_invalid(change, found):
     model = tiny(ConditionalGAN)
     (batch,) = make_batches(1)
-    with pytest.raises(DataError, match=told):
+    with pytest.raises(DataError) as error:
         model.images_and_labels(change(*batch))
+    assert (error.value.setting, error.value.value) == ("batch", found)
 
 
-def test_what_stands_beside_the_images_is_nothing_to_a_model_without_labels():
+def test_a_model_without_labels_ignores_the_rest_of_a_batch():
     (images, _), model = make_batches(1)[0], tiny(GAN)
     for beside in ((), ({"name": "a"},), (torch.eye(8), 5)):
         found, labels = model.images_and_labels((images, *beside))
         assert found.equal(images) and labels is None
 
 
-def test_labels_out_of_range_are_found_in_later_batches(make_trainer):
-    first, (images, labels) = make_batches(2)
-    with pytest.raises(SettingError, match="the data has the label 5: labels are 0 to 2"):
-        make_trainer().fit(tiny(ConditionalGAN), loader([first, (images, labels.clamp(max=1) * 5)]))
+@pytest.mark.parametrize("earlier", [0, 1])
+@pytest.mark.parametrize("wrong", [-1, NUM_CLASSES])
+def test_labels_out_of_range_are_found_in_every_batch(make_trainer, earlier, wrong):
+    *first, (images, labels) = make_batches(earlier + 1)
+    with pytest.raises(SettingError) as error:
+        make_trainer().fit(
+            tiny(ConditionalGAN), loader([*first, (images, labels.index_fill(0, torch.tensor(3), wrong))])
+        )
+    assert error.value.setting == "num_classes"
+    assert f"the label {wrong}" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("cls", "name", "options"),
     [(GAN, "generator", {}), (VAE, "decoder", {}), (VAE, "decoder", {"likelihood": "gaussian"})],
 )
-def test_networks_that_make_images_of_another_shape_are_refused(make_trainer, cls, name, options):
+def test_networks_that_make_images_of_another_shape_are_invalid(make_trainer, cls, name, options):
     small = nn.Sequential(nn.Linear(LATENT_DIM, 8), nn.Unflatten(1, (1, 1, 8)))  # which would broadcast
     model = tiny(cls, **{name: small}, **options)
-    told = r"image_shape is \[1, 8, 8\], but the network makes images \[1, 1, 8\]"
-    with pytest.raises(SettingError, match=told):
-        model.sample(2, seed=0)
-    with pytest.raises(SettingError, match=told):
-        make_trainer().fit(model, loader(make_batches(1)))
+    for run in (lambda: model.sample(2, seed=0), lambda: make_trainer().fit(model, loader(make_batches(1)))):
+        with pytest.raises(SettingError) as error:
+            run()
+        assert (error.value.setting, error.value.value, error.value.allowed) == ("image_shape", SHAPE, (1, 1, 8))
 
 
-def test_missing_labels_are_refused(make_trainer):
+def test_missing_labels_are_invalid(make_trainer):
     images = [images for images, _ in make_batches(1)]
-    with pytest.raises(SettingError, match="num_classes is 3, but the data has no labels"):
+    with pytest.raises(SettingError) as error:
         make_trainer().fit(tiny(ConditionalGAN), loader(images))
+    assert (error.value.setting, error.value.allowed) == ("num_classes", 0)
     make_trainer().fit(tiny(GAN), loader(images))
 
 
-def test_bytes_are_refused_as_images(make_trainer):
+def test_images_of_whole_numbers_are_invalid(make_trainer):
     batches = [(((images + 1) * 127.5).byte(), labels) for images, labels in make_batches(1)]
-    with pytest.raises(SettingError, match=r"images are torch.uint8: they must be floats in \[-1, 1\]"):
+    with pytest.raises(SettingError) as error:
         make_trainer().fit(tiny(GAN), loader(batches))
-
-
-@pytest.mark.parametrize(("shift", "wrong"), [(1, NUM_CLASSES), (-1, -1)])
-def test_labels_out_of_range_are_refused(make_trainer, shift, wrong):
-    batches = [(images, torch.arange(len(images)) % NUM_CLASSES + shift) for images, _ in make_batches(1)]
-    with pytest.raises(SettingError, match=f"num_classes is {NUM_CLASSES}, but the data has the label {wrong}"):
-        make_trainer().fit(tiny(ConditionalGAN), loader(batches))
+    assert (error.value.setting, error.value.value) == ("batch", torch.uint8)
 
 
 def test_labels_of_any_integers_are_labels(make_trainer):
@@ -438,15 +447,17 @@ def test_labels_of_any_integers_are_labels(make_trainer):
     assert all(same(models[0], model) for model in models[1:])
 
 
-def test_a_batch_of_one_image_is_refused_where_batchnorm_has_no_places_to_average_over(make_trainer):
-    with pytest.raises(SettingError, match="batch of 1 image"):
+def test_batchnorm_over_vectors_needs_more_than_one_image(make_trainer):
+    with pytest.raises(SettingError) as error:
         make_trainer().fit(tiny(GAN), loader(make_batches(1, size=1)))
+    assert error.value.setting == "batch_size"
     make_trainer().fit(tiny(DCGAN), loader(make_batches(1, size=1)))
 
 
-def test_prediction_has_no_meaning_for_an_unconditional_gan(make_trainer):
-    with pytest.raises(SettingError, match="lightning-gans sample"):
+def test_an_unconditional_gan_cannot_predict(make_trainer):
+    with pytest.raises(SettingError) as error:
         make_trainer().predict(tiny(GAN), loader(make_batches(1)))
+    assert error.value.setting == "num_classes"
 
 
 def test_every_process_takes_the_first_ones_seed(make_trainer):
@@ -455,4 +466,3 @@ def test_every_process_takes_the_first_ones_seed(make_trainer):
     trainer.strategy.broadcast = lambda value, src=0: 99
     trainer.fit(model, loader(make_batches(1)))
     assert model.run_seed == 99
-    assert placed(model).noise(2, 0).equal(randomness.randn((2, LATENT_DIM), 99, randomness.Stream.NOISE, 0, 0))

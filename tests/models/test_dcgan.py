@@ -22,11 +22,12 @@ def test_images_of_the_usual_sizes_train(make_trainer, shape):
         ("discriminator_width", 0),
     ],
 )
-def test_sizes_out_of_range_are_refused(setting, value):
+def test_sizes_out_of_range_are_invalid(setting, value):
     with pytest.raises(SettingError, match=f"^{setting} is "):
         tiny(DCGAN, **{setting: value})
 
 
-def test_dense_dims_are_named_in_the_order_given():
-    with pytest.raises(SettingError, match=r"dense_dims is \[0, 8\]"):
+def test_dense_dims_are_shown_in_the_order_given():
+    with pytest.raises(SettingError) as error:
         tiny(DCGAN, dense_dims=[0, 8])
+    assert (error.value.setting, error.value.value) == ("dense_dims", [0, 8])

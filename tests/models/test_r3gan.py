@@ -1,18 +1,27 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from lightning_gans import R3GAN, SettingError, load
+from lightning_gans.training.regularizers import GradientPenalty
 from tests.toys import SHAPE, loader, make_batches, same, weights
 
 SMALL = {"image_shape": SHAPE, "latent_dim": 4, "widths": (4, 4), "blocks": 1, "label_dim": 3}
+
+
+def weights_of_penalties(model, step=None):
+    """Return the weights of the gradient penalties by name, in a step or without schedule."""
+    penalties = [r for r in model.regularizers if isinstance(r, GradientPenalty)]
+    return {r.name: r.weight if step is None else r.weight_in(step) for r in penalties}
 
 
 @pytest.mark.parametrize("classes", [0, 3])
 def test_it_trains_with_the_papers_loss_and_penalties(make_trainer, classes):
     model = R3GAN(**SMALL, num_classes=classes)
     assert model.loss == "relativistic"
-    assert model.penalties == {"r1": 0.05, "r2": 0.05}
+    assert weights_of_penalties(model) == {"r1": 0.05, "r2": 0.05}
     before = weights(model.generator), weights(model.discriminator)
     trainer = make_trainer()
     trainer.fit(model, loader(make_batches(3)))
@@ -51,16 +60,17 @@ def test_all_schedules_of_the_paper_can_be_set(make_trainer):
         (group,) = optimizer.param_groups
         assert group["lr"] == pytest.approx(0.25 * 2e-4)
         assert group["betas"] == pytest.approx((0.0, 0.99))
-    assert model.penalty_weights(3) == pytest.approx({"r1": 0.005, "r2": 0.005})
+    step = SimpleNamespace(module=model)
+    assert weights_of_penalties(model, step) == pytest.approx({"r1": 0.005, "r2": 0.005})
 
 
-def test_a_checkpoint_makes_it_again(make_trainer, tmp_path):
+def test_a_checkpoint_makes_the_model_again(make_trainer, tmp_path):
     model = R3GAN(**SMALL, num_classes=3, penalties={"r1": 1.0}, group_width=2)
     trainer = make_trainer()
     trainer.fit(model, loader(make_batches(2)))
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     again = load(tmp_path / "model.ckpt")
-    assert again.penalties == {"r1": 1.0} and again.betas == model.betas and again.loss == "relativistic"
+    assert weights_of_penalties(again) == {"r1": 1.0} and again.betas == model.betas and again.loss == "relativistic"
     assert again.sample(5, seed=1).equal(model.sample(5, seed=1))
 
 
@@ -75,19 +85,15 @@ def test_a_checkpoint_makes_it_again(make_trainer, tmp_path):
         ("image_shape", (1, 9, 9)),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, value):
-    with pytest.raises(SettingError, match=setting):
+def test_settings_out_of_range_are_invalid(setting, value):
+    with pytest.raises(SettingError, match=f"^{setting} is "):
         R3GAN(**{**SMALL, setting: value})
 
 
 @pytest.mark.parametrize(
-    ("image_shape", "patch_size", "message"),
-    [
-        ((1, 28, 28), 4, r"patch_size is 4: the image's 28 x 28 pixels are 7 x 7 such patches"),
-        ((1, 28, 28), 3, "patch_size is 3: it must divide"),
-        ((1, 30, 30), 1, r"image_shape is \(1, 30, 30\)"),
-    ],
+    ("image_shape", "patch_size", "setting"),
+    [((1, 28, 28), 4, "patch_size"), ((1, 28, 28), 3, "patch_size"), ((1, 30, 30), 1, "image_shape")],
 )
-def test_what_does_not_fit_is_the_patch_size_or_the_image(image_shape, patch_size, message):
-    with pytest.raises(SettingError, match=message):
+def test_the_patch_size_has_to_fit_the_image(image_shape, patch_size, setting):
+    with pytest.raises(SettingError, match=f"^{setting} is "):
         R3GAN(image_shape, 4, widths=(4, 4), blocks=1, patch_size=patch_size)

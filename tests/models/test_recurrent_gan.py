@@ -30,7 +30,7 @@ def test_sequences_and_images_train(make_trainer, shape, num_classes, cell):
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "wgan_gp"])
 @pytest.mark.parametrize("cell", ["gru", "lstm"])
-def test_penalties_can_be_had(make_trainer, cell, penalty):
+def test_penalties_train(make_trainer, cell, penalty):
     model = small(cell=cell, penalties={penalty: 1.0})
     make_trainer().fit(model, loader(make_batches(2, shape=SEQUENCE)))
     assert all(weight.isfinite().all() for weight in model.parameters())
@@ -55,14 +55,16 @@ def test_the_label_enters_both_networks():
 
 
 @pytest.mark.parametrize("shape", [(6,), (1, 0), (1, 2, 3, 4)])
-def test_shapes_of_neither_are_refused(shape):
-    with pytest.raises(SettingError, match=r"image_shape is .*\[channels, height, width\], or \[channels, steps\]"):
+def test_shapes_of_neither_are_invalid(shape):
+    with pytest.raises(SettingError) as error:
         small(shape)
+    assert (error.value.setting, error.value.value) == ("image_shape", shape)
 
 
-def test_data_of_another_length_is_refused(make_trainer):
-    with pytest.raises(SettingError, match=r"image_shape is \[2, 6\], but the data's images are \[2, 5\]"):
+def test_data_of_another_length_is_invalid(make_trainer):
+    with pytest.raises(SettingError) as error:
         make_trainer().fit(small(), loader(make_batches(1, shape=(2, 5))))
+    assert (error.value.setting, error.value.allowed) == ("image_shape", (2, 5))
 
 
 @pytest.mark.parametrize(

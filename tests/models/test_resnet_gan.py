@@ -53,7 +53,7 @@ def test_a_checkpoint_keeps_the_singular_vectors(make_trainer, tmp_path):
     assert model.sample(4, seed=1).equal(loaded.sample(4, seed=1))
 
 
-def test_only_the_discriminator_is_spectrally_normalised():
+def test_only_the_discriminator_is_spectrally_normalized():
     model = small()
     names = [name for name, _ in model.named_parameters() if "parametrizations" in name]
     assert names and all(name.startswith("discriminator.") for name in names)
@@ -80,14 +80,10 @@ def test_defaults_are_the_papers_networks_for_cifar():
         ("image_shape", (8, 8)),
         ("latent_dim", 0),
         ("conditioning", "concat"),
+        ("generator_width", 0),
+        ("discriminator_width", 0),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, value):
-    with pytest.raises(SettingError, match=f"{setting} is"):
+def test_settings_out_of_range_are_invalid(setting, value):
+    with pytest.raises(SettingError, match=f"(^{setting}|^width) is "):
         small(**{setting: value})
-
-
-@pytest.mark.parametrize("setting", ["generator_width", "discriminator_width"])
-def test_networks_without_channels_are_refused(setting):
-    with pytest.raises(SettingError, match="width is 0"):
-        small(**{setting: 0})

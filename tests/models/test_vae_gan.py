@@ -4,11 +4,12 @@ import torch.nn.functional as F
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import nn
 
-from lightning_gans import losses
+from lightning_gans import losses, randomness
 from lightning_gans.errors import SettingError
 from lightning_gans.models.vae_gan import VAEGAN
 from lightning_gans.randomness import Stream
-from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, Toys, loader, make_batches, placed, same, weights
+from lightning_gans.training.discriminator_calls import find_feature_layer, record_calls
+from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, Toys, Updates, loader, make_batches, same, weights
 
 NETWORKS = ("encoder", "decoder", "discriminator")
 
@@ -40,11 +41,11 @@ class Discriminator(nn.Module):
         return self.output(self.hidden(images.flatten(1)).tanh())
 
 
-def plain(cls=VAEGAN, **options):
+def plain(**options):
     """Make a model without BatchNorm, in float64."""
     torch.manual_seed(1)
     networks = {"encoder": Encoder(), "decoder": Decoder(), "discriminator": Discriminator()}
-    model = cls(SHAPE, LATENT_DIM, **networks, **options).double()
+    model = VAEGAN(SHAPE, LATENT_DIM, **networks, **options).double()
     model.run_seed = 3
     return model
 
@@ -53,26 +54,39 @@ def conv(**options):
     return VAEGAN(**{"image_shape": SHAPE, "latent_dim": LATENT_DIM, "width": 4, **options})
 
 
-class Watched(VAEGAN):
-    """Notes the gradients and the weights of each update."""
+def noise_of(num, stream=Stream.NOISE):
+    """Return the noise of the first update of a run with the seed of ``plain``."""
+    return randomness.randn((num, LATENT_DIM), 3, stream, 0, 0).double()
 
-    def update(self, losses, *optimizers, counted=False):
-        before = {name: weights(getattr(self, name)) for name in NETWORKS}
-        mean = super().update(losses, *optimizers, counted=counted)
-        changed = [name for name in NETWORKS if not same(before[name], getattr(self, name))]
-        gradients = {name: [p.grad for p in getattr(self, name).parameters()] for name in NETWORKS}
-        gradients = {name: [None if g is None else g.clone() for g in of] for name, of in gradients.items()}
-        self.__dict__.setdefault("notes", []).append((counted, changed, gradients))
-        return mean
+
+def gradients_of_a_step(trainer, images, **options):
+    """Return each network's gradients in the first step.
+
+    The learning rates are so small that the encoder and the decoder see the initial discriminator.
+    """
+    model, updates = plain(**options, encoder_lr=1e-20, decoder_lr=1e-20, discriminator_lr=1e-20), Updates()
+    trainer.callbacks.append(updates)
+    trainer.fit(model, loader([(images,)]))
+    first = updates.seen[0]
+    assert updates.names == ["discriminator", "encoder", "decoder"]
+    assert first.gradients["encoder"] == first.gradients["decoder"] == [None] * 4
+    return {update.name: update.gradients[update.name] for update in updates.seen}
+
+
+def check_gradients(found, losses, by_hand):
+    """Compare the gradients of some networks with those of losses computed by hand."""
+    for name, loss in losses.items():
+        wanted = torch.autograd.grad(loss, list(getattr(by_hand, name).parameters()), retain_graph=True)
+        for gradient, value in zip(found[name], wanted, strict=True):
+            torch.testing.assert_close(gradient, value, rtol=1e-9, atol=1e-12)
 
 
 def three_losses(model, images, gamma, kl_weight, loss):
     """The losses of algorithm 1, each from a forward pass of its own."""
     x = images.double()
     mean, log_variance = model.encoder(x)
-    z = mean + placed(model).noise(len(x), 0, Stream.POSTERIOR) * log_variance.exp().sqrt()
-    prior = model.noise(len(x), 0, Stream.NOISE)
-    decoded, sampled = model.decoder(z), model.decoder(prior)
+    z = mean + noise_of(len(x), Stream.POSTERIOR) * log_variance.exp().sqrt()
+    decoded, sampled = model.decoder(z), model.decoder(noise_of(len(x)))
 
     def features(pictures):
         return model.discriminator.hidden(pictures.flatten(1)).tanh()
@@ -91,28 +105,15 @@ def three_losses(model, images, gamma, kl_weight, loss):
         + (1 - logits(sampled).sigmoid()).log().mean()
     )
     fooling = gan if loss == "minimax" else -F.logsigmoid(logits(decoded)).mean() - F.logsigmoid(logits(sampled)).mean()
-    return kl_weight * kl.mean() + error, gamma * error + fooling, -gan
+    return {"encoder": kl_weight * kl.mean() + error, "decoder": gamma * error + fooling, "discriminator": -gan}
 
 
 @pytest.mark.parametrize("loss", ["minimax", "nonsaturating"])
 def test_each_network_gets_the_gradient_of_its_own_loss(make_trainer, loss):
     weighing = {"gamma": 0.3, "kl_weight": 0.7, "loss": loss}
-    # Rates so small that the discriminator the other two see is the one of the start.
-    model = plain(Watched, **weighing, encoder_lr=1e-20, decoder_lr=1e-20, discriminator_lr=1e-20)
-    images, _ = make_batches(1)[0]
-    by_hand = plain(**weighing)
-    wanted = [
-        torch.autograd.grad(value, list(getattr(by_hand, name).parameters()), retain_graph=True)
-        for name, value in zip(NETWORKS, three_losses(by_hand, images, **weighing), strict=True)
-    ]
-    make_trainer().fit(model, loader([(images,)]))
-    (_, _, of_discriminator), (_, _, of_both) = model.notes
-    found = of_both["encoder"], of_both["decoder"], of_discriminator["discriminator"]
-    for gradients, right in zip(found, wanted, strict=True):
-        for gradient, value in zip(gradients, right, strict=True):
-            torch.testing.assert_close(gradient, value, rtol=1e-10, atol=1e-12)
-    assert of_discriminator["encoder"] == [None] * 4
-    assert of_discriminator["decoder"] == [None] * 4
+    images, by_hand = make_batches(1)[0][0], plain(**weighing)
+    found = gradients_of_a_step(make_trainer(), images, **weighing)
+    check_gradients(found, three_losses(by_hand, images, **weighing), by_hand)
 
 
 def game(loss, real, fake):
@@ -125,12 +126,11 @@ def game(loss, real, fake):
 def test_other_losses_are_two_games(make_trainer, loss):
     """Against the reconstructions and against the samples; penalties and feature matching are those of all models."""
     options = {"loss": loss, "gamma": 0.3, "penalties": {"r1": 0.7, "r2": 0.4}, "feature_matching": 0.6}
-    model = plain(Watched, **options, encoder_lr=1e-20, decoder_lr=1e-20, discriminator_lr=1e-20)
     by_hand, (images, _) = plain(), make_batches(1)[0]
     x = images.double().requires_grad_()
     mean, log_variance = by_hand.encoder(x)
-    latents = mean + placed(by_hand).noise(len(x), 0, Stream.POSTERIOR) * log_variance.exp().sqrt()
-    fakes = [by_hand.decoder(latents), by_hand.decoder(by_hand.noise(len(x), 0, Stream.NOISE))]
+    latents = mean + noise_of(len(x), Stream.POSTERIOR) * log_variance.exp().sqrt()
+    fakes = [by_hand.decoder(latents), by_hand.decoder(noise_of(len(x)))]
 
     def features(pictures):
         return by_hand.discriminator.hidden(pictures.flatten(1)).tanh()
@@ -150,15 +150,8 @@ def test_other_losses_are_two_games(make_trainer, loss):
     error = (features(x) - features(fakes[0])).square().sum(1).mean() / 2
     distance = (features(x).mean(0) - features(torch.cat(fakes)).mean(0)).square().sum()
     g_loss = 0.3 * error + g_one + g_two + 0.6 * distance
-    wanted = [
-        torch.autograd.grad(value, list(network.parameters()), retain_graph=True)
-        for network, value in ((by_hand.discriminator, d_loss), (by_hand.decoder, g_loss))
-    ]
-    make_trainer().fit(model, loader([(images,)]))
-    (_, _, first), (_, _, second) = model.notes
-    for gradients, right in zip((first["discriminator"], second["decoder"]), wanted, strict=True):
-        for gradient, value in zip(gradients, right, strict=True):
-            torch.testing.assert_close(gradient, value, rtol=1e-9, atol=1e-12)
+    found = gradients_of_a_step(make_trainer(), images, **options)
+    check_gradients(found, {"discriminator": d_loss, "decoder": g_loss}, by_hand)
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "wgan_gp", "dragan"])
@@ -200,15 +193,17 @@ def test_an_auxiliary_classifier_learns_from_both_kinds_of_fakes(make_trainer):
 
 
 def test_the_discriminator_goes_first_and_the_other_two_together(make_trainer, tmp_path):
-    model, calls = plain(Watched), []
+    model, updates, calls = plain(), Updates(), []
+    before = {name: weights(getattr(model, name)) for name in NETWORKS}
     for name in NETWORKS:
         getattr(model, name).register_forward_hook(lambda *_, name=name: calls.append(name))
-    trainer = make_trainer(log_every_n_steps=1)
+    trainer = make_trainer(log_every_n_steps=1, callbacks=[updates])
     trainer.fit(model, loader(make_batches(3)))
-    assert [(counted, changed) for counted, changed, _ in model.notes] == [
-        (False, ["discriminator"]),
-        (True, ["encoder", "decoder"]),
-    ] * 3
+    assert updates.names == ["discriminator", "encoder", "decoder"] * 3
+    assert [update.step for update in updates.seen] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    for update in updates.seen:
+        assert [name for name in NETWORKS if not same(before[name], update.weights[name])] == [update.name]
+        before = update.weights
     assert calls == ["encoder", "decoder", *["discriminator"] * 4] * 3
     assert trainer.global_step == 3
     logged = {"d_loss", "g_loss", "kl", "reconstruction", "d_real", "d_fake"}
@@ -224,10 +219,11 @@ REGULARIZED = {
 
 @pytest.mark.parametrize("case", ["plain", *REGULARIZED])
 def test_accumulated_batches_are_one_large_batch(make_trainer, case):
-    options = REGULARIZED.get(case, {})
+    options, large = REGULARIZED.get(case, {}), make_batches(3)
+    halves = [half for batch in large for half in zip(*(part.split(4) for part in batch), strict=True)]
     whole, parts = plain(**options), plain(**options, accumulate_batches=2)
-    for model in (whole, parts):
-        make_trainer().fit(model, loader(make_batches(3)))
+    make_trainer().fit(whole, loader(large))
+    make_trainer().fit(parts, loader(halves))
     for name in NETWORKS:
         for a, b in zip(getattr(whole, name).parameters(), getattr(parts, name).parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
@@ -279,19 +275,20 @@ def test_samples_reconstructions_and_predictions_are_images(make_trainer, num_cl
         ("weight_decay", -1.0),
     ],
 )
-def test_settings_out_of_range_are_refused(setting, value):
-    with pytest.raises(SettingError, match=setting):
+def test_settings_out_of_range_are_invalid(setting, value):
+    with pytest.raises(SettingError) as error:
         conv(**{setting: value})
+    assert (error.value.setting, error.value.value) == (setting, value)
 
 
-def test_the_features_are_what_the_layer_named_is_given():
+def test_features_are_the_input_of_the_named_layer():
     model, images = conv(image_shape=(1, 16, 16)).eval(), torch.randn(2, 1, 16, 16)
 
-    def features():
-        with model.watched(0, features=True) as judgements:
+    def features(name):
+        layer = find_feature_layer(model.discriminator, name)
+        with record_calls(model.discriminator, feature_layer=layer) as calls:
             model.logits(images, None)
-        return judgements[0].features
+        return calls[0].features
 
-    assert features().equal(model.discriminator.layers(images))
-    model.feature_layer = "layers.2"
-    assert features().equal(model.discriminator.layers[:2](images))
+    assert features(None).equal(model.discriminator.layers(images))
+    assert features("layers.2").equal(model.discriminator.layers[:2](images))
