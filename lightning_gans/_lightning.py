@@ -197,3 +197,13 @@ def _finish(progress: dict[str, Any], but: int = 0) -> None:
     """Call everything that was begun finished, but for the last."""
     for counts in (progress["total"], progress["current"]):
         counts.update(processed=counts["ready"] - but, completed=counts["ready"] - but)
+
+
+def forget_sigterm(trainer: Any) -> None:
+    """Clear the SIGTERM that Lightning has received; otherwise it exits after the next batch without saving."""
+    trainer._signal_connector.received_sigterm = False
+
+
+def cluster_environment(trainer: Any) -> Any:
+    """Return the cluster environment, or None; the strategy of a single process does not know it."""
+    return getattr(trainer._accelerator_connector, "cluster_environment", None)
