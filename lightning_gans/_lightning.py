@@ -240,3 +240,13 @@ def state_key(callback: Callback, **options: Any) -> str:
     """
     key: str = callback._generate_state_key(**options)
     return key
+
+
+def forget_sigterm(trainer: Any) -> None:
+    """Clear the SIGTERM that Lightning has received; otherwise it exits after the next batch without saving."""
+    trainer._signal_connector.received_sigterm = False
+
+
+def cluster_environment(trainer: Any) -> Any:
+    """Return the cluster environment, or None; the strategy of a single process does not know it."""
+    return getattr(trainer._accelerator_connector, "cluster_environment", None)

@@ -49,6 +49,7 @@ class Checkpoint(ModelCheckpoint):
         )
         self.every_n_steps = every_n_steps
         self._scorer: GenerativeMetrics | None = None
+        self._last_step = 0
 
     @property
     def state_key(self) -> str:
@@ -69,6 +70,11 @@ class Checkpoint(ModelCheckpoint):
             rank_zero_info(f"{monitor} is not measured: only the last checkpoint is saved, not the best one.")
             self.monitor, self.save_top_k = None, 0
 
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Remember the step that a resumed run starts from."""
+        super().on_train_start(trainer, pl_module)
+        self._last_step = trainer.global_step
+
     def on_validation_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Save ``best.ckpt`` if the score has improved."""
         if self._is_scored(trainer):
@@ -85,7 +91,9 @@ class Checkpoint(ModelCheckpoint):
         self, trainer: Any, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save ``last.ckpt`` every ``every_n_steps`` updates."""
-        if self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
+        # Only right after a step: the batches of an unfinished one do not enter checkpoints.
+        stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
+        if stepped and self.every_n_steps and trainer.global_step % self.every_n_steps == 0:
             self.write_last(trainer)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:

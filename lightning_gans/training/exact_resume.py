@@ -57,6 +57,11 @@ class ExactResume(Callback):
         """Tell the loader where the checkpoint was within the epoch."""
         _lightning.restore_loader_place(trainer)
 
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """End an unfinished step with the epoch, which drops its batches."""
+        if trainer.is_last_batch:
+            pl_module.within_step = False
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Keep what a checkpoint needs that is written before the validation is over."""
         if _is_fitting(trainer):
@@ -78,7 +83,7 @@ class ExactResume(Callback):
         """
         checkpoint_format.check_finite(pl_module)
         if pl_module.within_step:
-            rank_zero_warn("This checkpoint is written within an update: a run that is resumed from it is not exact.")
+            rank_zero_warn("This checkpoint is written within a training step: a run resumed from it is not exact.")
         before = self._before_validation
         checkpoint_format.describe(pl_module, checkpoint)
         checkpoint[checkpoint_format.KEY]["loggers"] = logger_states(trainer) if before is None else before.loggers

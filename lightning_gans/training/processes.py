@@ -29,7 +29,8 @@ def check_strategy_name(name: str) -> None:
     """
     for prefix, cls in {"deepspeed": "DeepSpeedStrategy", "fsdp": "FSDPStrategy"}.items():
         if name.startswith(prefix):
-            raise SettingError(f"trainer.strategy is {name}, but {_UNFIT[cls]}: use ddp.")
+            message = f"trainer.strategy is {name}, but {_UNFIT[cls]}: use ddp."
+            raise SettingError(message, setting="trainer.strategy", value=name, allowed="ddp")
 
 
 def check_strategy(strategy: Any) -> None:
@@ -40,16 +41,23 @@ def check_strategy(strategy: Any) -> None:
     """
     for cls in type(strategy).__mro__:
         if cls.__name__ in _UNFIT:
-            raise SettingError(f"trainer.strategy is {cls.__name__}, but {_UNFIT[cls.__name__]}: use ddp.")
+            message = f"trainer.strategy is {cls.__name__}, but {_UNFIT[cls.__name__]}: use ddp."
+            raise SettingError(message, setting="trainer.strategy", value=cls.__name__, allowed="ddp")
     if _lightning.has_static_graph(strategy):
         raise SettingError(
             "trainer.strategy has static_graph=True, but the graph changes with the network whose turn it is: "
-            "use ddp without it."
+            "use ddp without it.",
+            setting="trainer.strategy",
+            value="static_graph=True",
+            allowed="ddp",
         )
     if _lightning.synchronizes_batch_norm(strategy) and strategy.root_device.type != "cuda":
         raise SettingError(
             "trainer.sync_batchnorm is True, but torch has it for GPUs only: leave it out, and each process takes "
-            "the statistics of its own batch."
+            "the statistics of its own batch.",
+            setting="trainer.sync_batchnorm",
+            value=True,
+            allowed=False,
         )
 
 

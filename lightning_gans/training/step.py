@@ -52,8 +52,8 @@ class TrainingStep:
 
     def __enter__(self) -> Self:
         """Make what draws from torch's global stream (dropout) a function of the seed, the step and the rank."""
+        self.module.within_step = True  # until its last batch is done
         if self.parts:
-            self.module.within_step = True
             key = (self.module.run_seed, Stream.LAYERS, self.global_step, self.module.global_rank)
             self._stack.enter_context(randomness.default_generator_seeded(self.module.device, *key))
         return self
@@ -66,9 +66,9 @@ class TrainingStep:
         if self.parts:
             images = sum(len(part[0]) for part in self.parts) * self.trainer.world_size
             self.module.end_of_step(images)
+            self.module.within_step = False
         # The axis of what Lightning hands to the loggers, validation included; its own counts batches.
         _lightning.set_logger_step(self.trainer, self.trainer.global_step)
-        self.module.within_step = False
         if self._logged:
             self._write({name: torch.stack(values).mean().float() for name, values in self._logged.items()})
 

@@ -1,16 +1,21 @@
+"""Options for speed: what is compiled, where weights lie in memory, and that nothing is left after a fit."""
+
 import copy
 import pickle
 import warnings
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from pytorch_lightning import Callback
 from torch import nn
 
-from lightning_gans import DCGAN, GAN, VAE, SettingError
+from lightning_gans import DCGAN, GAN, VAE, VAEGAN, SettingError
+from lightning_gans.training.acceleration import Acceleration
 from tests.toys import MODELS, SHAPE, Toys, loader, make_batches, same, tiny
 
 compile_with = torch.compile
+DEFAULT = {"compile_mode": "default"}
 
 
 @pytest.fixture
@@ -33,28 +38,17 @@ def quick_compiler(monkeypatch):
     torch._dynamo.reset()
 
 
-class Unpinned(nn.Module):
-    """Multiplies by a mean that each call replaces instead of changing it."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-        self.register_buffer("mean", torch.zeros(1))
-
-    def forward(self, noise):
-        if self.training:
-            self.mean = 0.9 * self.mean + 0.1 * noise.detach().mean() + 1.0
-        return (noise.mean(1) * self.weight + 0.0 * self.mean)[:, None, None, None].expand(-1, *SHAPE).tanh()
-
-
-def train(make_trainer, cls, steps=4, **options):
+def train(make_trainer, cls, steps=4, acceleration=None, **options):
+    """Train some steps; ``acceleration`` has the arguments of the callback."""
     torch.manual_seed(0)
     model = tiny(cls, **options)
-    make_trainer(log_every_n_steps=2).fit(model, loader(make_batches(steps)))
+    callbacks = [] if acceleration is None else [Acceleration(**acceleration)]
+    make_trainer(log_every_n_steps=2, callbacks=callbacks).fit(model, loader(make_batches(steps)))
     return model
 
 
 def close(first, second):
+    """Check that two models have the same weights but for rounding."""
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -63,13 +57,13 @@ def close(first, second):
 def test_compiled_networks_learn_what_the_others_do(make_trainer, quick_compiler, cls):
     plain = train(make_trainer, cls)
     assert quick_compiler == []
-    compiled = train(make_trainer, cls, compile_mode="reduce-overhead")
+    compiled = train(make_trainer, cls, acceleration={"compile_mode": "reduce-overhead"})
     networks = {getattr(compiled, name) for name in compiled.trained_networks}
     assert {network for network, _, _ in quick_compiler} == networks
     assert {mode for _, mode, _ in quick_compiler} == {"reduce-overhead"}
     close(compiled, plain)
     assert compiled.images_seen == plain.images_seen and compiled.weights_step == 4
-    assert all("forward" not in vars(network) for network in networks)  # it is over with the fit
+    assert all("forward" not in vars(network) for network in networks)  # after the fit
 
 
 @pytest.mark.parametrize("cls", [GAN, VAE])
@@ -77,31 +71,51 @@ def test_compiled_networks_learn_what_the_others_do(make_trainer, quick_compiler
 def test_compiled_networks_in_longer_steps(make_trainer, quick_compiler, cls, options):
     if cls is VAE and "d_steps" in options:
         options = {"encoder_steps": 2}
-    close(train(make_trainer, cls, compile_mode="default", **options), train(make_trainer, cls, **options))
+    close(train(make_trainer, cls, acceleration=DEFAULT, **options), train(make_trainer, cls, **options))
     assert quick_compiler != []
 
 
-class Penalized(GAN):
-    """A GAN whose discriminator is differentiated twice (Mescheder et al. 2018)."""
-
-    def discriminator_loss(self, real, fake, labels):
-        real = real.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(self.discriminator(real).sum(), real, create_graph=True)
-        return super().discriminator_loss(real, fake, labels) + slope.square().sum(1).mean()
+def not_compiled(warned):
+    """Return the warnings that a network is not compiled."""
+    return [str(warning.message) for warning in warned if "is not compiled" in str(warning.message)]
 
 
-def test_a_discriminator_with_a_gradient_penalty_stays_as_it_is_with_one_warning(make_trainer, quick_compiler):
-    plain = train(make_trainer, Penalized)
+@pytest.mark.parametrize("options", [{"penalties": {"r1": 0.5}, "penalty_interval": 3}, {"feature_matching": 1.0}])
+def test_a_discriminator_that_cannot_be_compiled_runs_eagerly_with_one_warning(make_trainer, quick_compiler, options):
+    plain = train(make_trainer, GAN, **options)
     with pytest.warns(UserWarning) as warned:
-        compiled = train(make_trainer, Penalized, compile_mode="default")
-    messages = [str(warning.message) for warning in warned if "is not compiled" in str(warning.message)]
-    assert len(messages) == 1 and messages[0].startswith("The discriminator is not compiled (compile_mode='default'): ")
-    assert "double backward" in messages[0]
-    assert quick_compiler[-1][0] is compiled.generator
+        compiled = train(make_trainer, GAN, acceleration=DEFAULT, **options)
+    assert len(not_compiled(warned)) == 1
+    assert {network for network, _, _ in quick_compiler} == {compiled.generator}
     close(compiled, plain)
 
 
-def test_a_compiler_that_fails_fails_for_one_network_only(make_trainer, monkeypatch):
+def test_vaegan_compiles_the_encoder_and_the_decoder(make_trainer, quick_compiler):
+    model = VAEGAN(SHAPE, 4, width=4)
+    with pytest.warns(UserWarning) as warned:
+        make_trainer(callbacks=[Acceleration(**DEFAULT)]).fit(model, loader(make_batches(1)))
+    assert len(not_compiled(warned)) == 1
+    assert {network for network, _, _ in quick_compiler} == {model.encoder, model.decoder}
+
+
+def test_any_module_with_networks_is_compiled(make_trainer, quick_compiler):
+    class Plain(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.net, self.fixed = nn.Linear(64, 1), nn.Linear(1, 1).requires_grad_(False)
+
+        def training_step(self, batch, batch_idx):
+            return self.net(batch[0].flatten(1)).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    model = Plain()
+    make_trainer(callbacks=[Acceleration(**DEFAULT)]).fit(model, loader(make_batches(2)))
+    assert {network for network, _, _ in quick_compiler} == {model.net}
+
+
+def test_a_network_that_does_not_compile_runs_eagerly_with_a_warning(make_trainer, monkeypatch):
     def compile(function, mode):
         def fails(*args):
             raise RuntimeError("no compiler here\nand forty lines more")
@@ -110,40 +124,29 @@ def test_a_compiler_that_fails_fails_for_one_network_only(make_trainer, monkeypa
 
     monkeypatch.setattr(torch, "compile", compile)
     with pytest.warns(UserWarning) as warned:
-        model = train(make_trainer, DCGAN, compile_mode="default")
-    messages = [str(warning.message) for warning in warned if "is not compiled" in str(warning.message)]
-    assert [message.split()[1] for message in messages] == ["generator", "discriminator"]
-    assert [message.split(": ", 1)[1] for message in messages] == ["no compiler here"] * 2
+        model = train(make_trainer, DCGAN, acceleration=DEFAULT)
+    assert [message.split()[1] for message in not_compiled(warned)] == ["generator", "discriminator"]
+    assert all(message.endswith(": no compiler here") for message in not_compiled(warned))
     close(model, train(make_trainer, DCGAN))
 
 
-def test_an_error_of_the_users_own_is_not_blamed_on_the_compiler(make_trainer, quick_compiler, recwarn):
-    class Broken(GAN):
-        def generator_loss(self, real, fake, labels):
+def test_an_error_in_a_network_is_not_blamed_on_the_compiler(make_trainer, quick_compiler, recwarn):
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 1)
+
+        def forward(self, images):
             raise ZeroDivisionError("mine")
 
     with pytest.raises(ZeroDivisionError, match="mine"):
-        train(make_trainer, Broken, compile_mode="default")
-    assert not [warning for warning in recwarn if "is not compiled" in str(warning.message)]
+        train(make_trainer, GAN, discriminator=Broken(), acceleration=DEFAULT)
+    assert not not_compiled(recwarn)
 
 
-def test_a_penalty_that_begins_later_ends_the_run_with_a_sentence(make_trainer, quick_compiler):
-    class Lazy(Penalized):
-        def discriminator_loss(self, real, fake, labels):
-            late = self.trainer.global_step >= 2
-            return (super() if late else super(Penalized, self)).discriminator_loss(real, fake, labels)
-
-    expected = SettingError, r"compile_mode is 'default', but .* twice from update 3 on"
-    if torch.__version__.startswith("2.10."):  # which says so itself, in the midst of the loss
-        expected = RuntimeError, "donated buffers"
-    with pytest.raises(expected[0], match=expected[1]):
-        train(make_trainer, Lazy, compile_mode="default")
-    assert train(make_trainer, Lazy).weights_step == 4
-
-
-def test_a_forward_of_the_users_own_is_kept(make_trainer, quick_compiler):
+def test_a_custom_forward_is_kept(make_trainer, quick_compiler):
     calls = []
-    model = tiny(GAN, compile_mode="default")
+    model = tiny(GAN)
     own = model.discriminator.forward
 
     def forward(images):
@@ -151,11 +154,11 @@ def test_a_forward_of_the_users_own_is_kept(make_trainer, quick_compiler):
         return own(images)
 
     model.discriminator.forward = forward
-    make_trainer().fit(model, loader(make_batches(2)))
+    make_trainer(callbacks=[Acceleration(**DEFAULT)]).fit(model, loader(make_batches(2)))
     assert vars(model.discriminator)["forward"] is forward and calls
 
 
-def test_a_copy_of_a_compiled_network_is_a_network_of_its_own(make_trainer, quick_compiler):
+def test_a_copy_of_a_compiled_network_runs_its_own_forward(make_trainer, quick_compiler):
     found = []
 
     class Copying(Callback):
@@ -166,59 +169,23 @@ def test_a_copy_of_a_compiled_network_is_a_network_of_its_own(make_trainer, quic
             found.append(twin(torch.ones(2, 4)).abs().max().item())
             pickle.dumps(model.generator)
 
-    model = tiny(GAN, compile_mode="default")
-    make_trainer(callbacks=[Copying()]).fit(model, loader(make_batches(1)))
+    model = tiny(GAN)
+    make_trainer(callbacks=[Copying(), Acceleration(**DEFAULT)]).fit(model, loader(make_batches(1)))
     assert found == [0.0]
 
 
-def test_a_fit_that_fails_leaves_nothing_to_the_next(make_trainer, quick_compiler):
+def test_a_failed_fit_leaves_nothing_to_the_next(make_trainer, quick_compiler):
     class Stop(Callback):
         def on_train_batch_end(self, *args):
             raise ZeroDivisionError
 
     before = torch.get_float32_matmul_precision()
-    model = tiny(GAN, compile_mode="default", matmul_precision="medium")
+    model, acceleration = tiny(GAN), Acceleration("default", matmul_precision="medium")
     with pytest.raises(ZeroDivisionError):
-        make_trainer(callbacks=[Stop()]).fit(model, loader(make_batches(1)))
-    make_trainer().fit(model, loader(make_batches(1)))
+        make_trainer(callbacks=[Stop(), acceleration]).fit(model, loader(make_batches(1)))
+    make_trainer(callbacks=[acceleration]).fit(model, loader(make_batches(1)))
     assert torch.get_float32_matmul_precision() == before
     assert "forward" not in vars(model.generator)
-
-
-def test_buffers_that_a_network_replaces_reach_the_average_and_survive_a_rehearsal(make_trainer):
-    model = tiny(GAN, generator=Unpinned())
-    make_trainer().fit(model, loader(make_batches(4)))
-    assert model.generator.mean.item() > 3 and model.generator_ema.mean.equal(model.generator.mean)
-    before = model.generator.mean.clone()
-    model.rehearse(make_batches(1)[0])
-    assert model.generator.mean.equal(before)
-
-
-@pytest.mark.parametrize("cls", MODELS)
-def test_a_rehearsal_leaves_nothing_behind(make_trainer, cls):
-    model = tiny(cls)
-    make_trainer().fit(model, loader(make_batches(2)))
-    state, rng = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    gradients = [None if p.grad is None else p.grad.clone() for p in model.parameters()]
-    model.rehearse(make_batches(1, seed=5)[0])
-    assert all(value.equal(state[name]) for name, value in model.state_dict().items())
-    assert torch.get_rng_state().equal(rng)
-    for parameter, before in zip(model.parameters(), gradients, strict=True):
-        assert parameter.grad is None if before is None else parameter.grad.equal(before)
-
-
-def test_a_rehearsal_has_the_penalties_that_a_later_update_will_have(make_trainer):
-    seen = []
-
-    class Noted(GAN):
-        def penalty_terms(self, names, *others):
-            seen.append(set(names))
-            return super().penalty_terms(names, *others)
-
-    model = tiny(Noted, penalties={"r1": 1.0}, penalty_interval=4)
-    make_trainer().fit(model, loader(make_batches(2)))
-    model.rehearse(make_batches(1)[0])
-    assert seen == [set(), set(), {"r1"}]
 
 
 def test_the_generators_update_asks_a_compiled_discriminator_for_no_weight_gradients(make_trainer, quick_compiler):
@@ -229,8 +196,8 @@ def test_the_generators_update_asks_a_compiled_discriminator_for_no_weight_gradi
             asked.append(any(p.requires_grad for p in self.discriminator.parameters()))
             return super().generator_loss(real, fake, labels)
 
-    model = train(make_trainer, Watched, compile_mode="default")
-    assert not any(asked[-4:])
+    model = train(make_trainer, Watched, acceleration=DEFAULT)
+    assert asked == [False] * 4
     assert all(p.requires_grad for p in model.discriminator.parameters())
 
 
@@ -244,8 +211,8 @@ def test_samples_in_a_fit_are_not_compiled(make_trainer, quick_compiler):
                 found["within"] = torch._dynamo.eval_frame._stance.stance
             found["outside"] = stance
 
-    model = tiny(GAN, compile_mode="default")
-    make_trainer(callbacks=[Sampling()]).fit(model, loader(make_batches(1)))
+    model = tiny(GAN)
+    make_trainer(callbacks=[Sampling(), Acceleration(**DEFAULT)]).fit(model, loader(make_batches(1)))
     assert found == {"within": "force_eager", "outside": "default"}
 
 
@@ -258,10 +225,10 @@ def test_channels_last_changes_the_place_in_memory_and_not_the_numbers(make_trai
 
     torch.manual_seed(0)
     shape = (3, 8, 8)
-    model = tiny(cls, image_shape=shape, channels_last=True)
-    judge = model.encoder if cls is VAE else model.discriminator
-    judge.register_forward_hook(note)
-    make_trainer().fit(model, loader(make_batches(3, shape=shape)))
+    model = tiny(cls, image_shape=shape)
+    first = model.encoder if cls is VAE else model.discriminator
+    first.register_forward_hook(note)
+    make_trainer(callbacks=[Acceleration(channels_last=True)]).fit(model, loader(make_batches(3, shape=shape)))
     torch.manual_seed(0)
     plain = tiny(cls, image_shape=shape)
     make_trainer().fit(plain, loader(make_batches(3, shape=shape)))
@@ -283,20 +250,27 @@ def test_the_matrix_precision_is_that_of_the_fit(make_trainer):
 
     before = torch.get_float32_matmul_precision()
     for setting, within in ((None, before), ("medium", "medium")):
-        make_trainer().fit(tiny(Watched, matmul_precision=setting), loader(make_batches(1)))
+        acceleration = Acceleration(matmul_precision=setting)
+        make_trainer(callbacks=[acceleration]).fit(tiny(Watched), loader(make_batches(1)))
         assert seen.pop() == within and torch.get_float32_matmul_precision() == before
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"compile_mode": "fast"}, "compile_mode is 'fast'.*default, reduce-overhead, max-autotune"),
-        ({"matmul_precision": "low"}, "matmul_precision is 'low'.*highest, high, medium"),
-    ],
-)
-def test_wrong_settings_are_one_sentence(options, message):
-    with pytest.raises(SettingError, match=message):
-        tiny(GAN, **options)
+@pytest.mark.parametrize("make", [Acceleration, lambda **options: tiny(GAN, **options)], ids=["callback", "model"])
+@pytest.mark.parametrize(("setting", "value"), [("compile_mode", "fast"), ("matmul_precision", "low")])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_settings_out_of_range_are_invalid(make, setting, value):
+    with pytest.raises(SettingError) as error:
+        make(**{setting: value})
+    assert (error.value.setting, error.value.value) == (setting, value)
+
+
+def test_the_models_settings_are_deprecated_and_make_the_callback(make_trainer, quick_compiler):
+    options = {"compile_mode": "default", "channels_last": True, "matmul_precision": "high"}
+    with pytest.warns(DeprecationWarning):
+        model = tiny(GAN, **options)
+    make_trainer().fit(model, loader(make_batches(1)))
+    assert {network for network, _, _ in quick_compiler} == {model.generator, model.discriminator}
+    assert not options.keys() & model.arguments.keys()  # they belong to the machine
 
 
 @pytest.mark.slow
@@ -304,21 +278,21 @@ def test_wrong_settings_are_one_sentence(options, message):
 @pytest.mark.parametrize("cls", [GAN, DCGAN, VAE])
 def test_code_is_generated_for_each_network_and_gives_the_same_numbers(make_trainer, cls, recwarn):
     torch._dynamo.reset()
-    close(train(make_trainer, cls, compile_mode="default"), train(make_trainer, cls))
-    assert not [warning for warning in recwarn if "is not compiled" in str(warning.message)]
+    close(train(make_trainer, cls, acceleration=DEFAULT), train(make_trainer, cls))
+    assert not not_compiled(recwarn)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cls", [GAN, VAE])
 def test_a_compiled_run_is_resumed_to_the_bit(make_trainer, tmp_path, cls):
-    options = {"compile_mode": "default", **({"dropout": 0.3} if cls is GAN else {})}
+    options = {"dropout": 0.3} if cls is GAN else {}
 
     def run(steps, checkpoint=None):
         torch._dynamo.reset()
         torch.manual_seed(0)
         model = tiny(cls, **options)
-        trainer = make_trainer(max_epochs=-1, max_steps=steps)
+        trainer = make_trainer(max_epochs=-1, max_steps=steps, callbacks=[Acceleration(**DEFAULT)])
         trainer.fit(model, Toys(), ckpt_path=checkpoint)
         trainer.save_checkpoint(tmp_path / f"{steps}.ckpt")
         return model
@@ -341,8 +315,8 @@ def test_an_update_on_a_gpu_does_not_wait_for_it(make_trainer, cls, options):
             torch.cuda.set_sync_debug_mode("default")
 
     try:
-        model = tiny(cls, **options)
-        trainer = make_trainer(accelerator="gpu", devices=1, callbacks=[Strict()], log_every_n_steps=1000)
+        model, callbacks = tiny(cls), [Strict(), Acceleration(**options)]
+        trainer = make_trainer(accelerator="gpu", devices=1, callbacks=callbacks, log_every_n_steps=1000)
         trainer.fit(model, loader([tuple(part.cuda() for part in batch) for batch in make_batches(6)]))
     finally:
         torch.cuda.set_sync_debug_mode("default")
@@ -354,16 +328,17 @@ def test_an_update_on_a_gpu_does_not_wait_for_it(make_trainer, cls, options):
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("cls", [GAN, DCGAN, VAE])
 def test_cuda_graphs_learn_what_the_others_do(make_trainer, cls, precision):
-    def trained(**options):
+    def trained(*callbacks):
         torch.manual_seed(0)
-        model = tiny(cls, **options)
-        trainer = make_trainer(accelerator="gpu", devices=1, precision=precision, log_every_n_steps=5)
+        model = tiny(cls)
+        options = {"accelerator": "gpu", "devices": 1, "precision": precision, "log_every_n_steps": 5}
+        trainer = make_trainer(callbacks=[*callbacks], **options)
         trainer.fit(model, loader(make_batches(12)))
         return model.cpu()
 
     tolerance = 1e-3 if precision == "32-true" else 5e-2
     with warnings.catch_warnings():
         warnings.filterwarnings("error", ".*is not compiled.*")
-        compiled = trained(compile_mode="reduce-overhead")
+        compiled = trained(Acceleration("reduce-overhead"))
     for a, b in zip(compiled.parameters(), trained().parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)

@@ -1,9 +1,8 @@
-"""What cannot train networks in turn is refused, and what is sent comes back as the mean."""
+"""Strategies that cannot train networks in turn are invalid; gradients are averaged in one message."""
 
 from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
@@ -29,7 +28,7 @@ class DeepSpeedStrategy(SingleDeviceStrategy):
 
 
 class DerivedStrategy(DeepSpeedStrategy):
-    """A user's own."""
+    """A custom one."""
 
 
 class NotedSteps(Callback):
@@ -73,33 +72,29 @@ def group_of_one(monkeypatch):
         torch.distributed.destroy_process_group()
 
 
-REFUSED = {
-    "static_graph": (lambda: {"strategy": DDPStrategy(static_graph=True)}, "static_graph=True, but the graph changes"),
+INVALID = {
+    "static_graph": (lambda: {"strategy": DDPStrategy(static_graph=True)}, "trainer.strategy", "static_graph=True"),
     "model_parallel": (
         lambda: {"strategy": ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)},
-        "trainer.strategy is ModelParallelStrategy, but it averages gradients on its own",
+        "trainer.strategy",
+        "ModelParallelStrategy",
     ),
-    "fsdp": (lambda: {"strategy": FSDPStrategy()}, "trainer.strategy is FSDPStrategy, but it splits weights"),
-    "deepspeed": (
-        lambda: {"strategy": DeepSpeedStrategy()},
-        "trainer.strategy is DeepSpeedStrategy, but it knows one optimizer only",
-    ),
-    "derived": (lambda: {"strategy": DerivedStrategy()}, "trainer.strategy is DeepSpeedStrategy"),
-    "sync_batchnorm": (lambda: {"strategy": "ddp", "sync_batchnorm": True}, "torch has it for GPUs only"),
+    "fsdp": (lambda: {"strategy": FSDPStrategy()}, "trainer.strategy", "FSDPStrategy"),
+    "deepspeed": (lambda: {"strategy": DeepSpeedStrategy()}, "trainer.strategy", "DeepSpeedStrategy"),
+    "derived": (lambda: {"strategy": DerivedStrategy()}, "trainer.strategy", "DeepSpeedStrategy"),
+    "sync_batchnorm": (lambda: {"strategy": "ddp", "sync_batchnorm": True}, "trainer.sync_batchnorm", True),
 }
 
 
 @pytest.mark.parametrize("cls", [GAN, VAE])
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_update_networks_in_turn_is_refused_before_the_first_step(make_trainer, group_of_one, name, cls):
-    options, words = REFUSED[name]
+@pytest.mark.parametrize("name", INVALID)
+def test_what_cannot_update_networks_in_turn_is_invalid_before_the_first_step(make_trainer, group_of_one, name, cls):
+    options, setting, value = INVALID[name]
     noted = NotedSteps()
     trainer = make_trainer(devices=1, callbacks=[noted], **options())
-    with pytest.raises(SettingError) as refusal:
+    with pytest.raises(SettingError) as error:
         trainer.fit(tiny(cls), Toys())
-    message = str(refusal.value)
-    assert words in message
-    assert message.endswith(".") and message.count(". ") == 0 and "\n" not in message
+    assert (error.value.setting, error.value.value) == (setting, value)
     assert noted.steps == 0
 
 
@@ -111,15 +106,17 @@ def test_plain_ddp_is_allowed_in_any_form_that_leaves_the_graph_free(make_traine
 
 
 def test_synchronized_batchnorm_is_allowed_on_gpus():
-    check_strategy(SimpleNamespace(root_device=torch.device("cuda", 0)), sync_batchnorm=True)
-    with pytest.raises(SettingError, match="sync_batchnorm is True"):
-        check_strategy(SimpleNamespace(root_device=torch.device("cpu")), sync_batchnorm=True)
+    check_strategy(SimpleNamespace(root_device=torch.device("cuda", 0), _layer_sync=object()))
+    with pytest.raises(SettingError) as error:
+        check_strategy(SimpleNamespace(root_device=torch.device("cpu"), _layer_sync=object()))
+    assert error.value.setting == "trainer.sync_batchnorm"
 
 
 @pytest.mark.parametrize("name", ["deepspeed", "deepspeed_stage_3_offload", "fsdp", "fsdp_cpu_offload"])
-def test_strategies_that_cannot_be_made_here_are_refused_by_name(name):
-    with pytest.raises(SettingError, match=f"trainer.strategy is {name}, but it .*: use ddp\\.$"):
+def test_strategies_that_cannot_be_made_here_are_invalid_by_name(name):
+    with pytest.raises(SettingError) as error:
         check_strategy_name(name)
+    assert (error.value.setting, error.value.value) == ("trainer.strategy", name)
 
 
 @pytest.mark.parametrize("name", ["", "auto", "ddp", "ddp_spawn", "ddp_find_unused_parameters_true"])
@@ -183,25 +180,3 @@ def test_one_process_sends_nothing(strategy):
 def test_a_strategy_without_a_reducer_needs_no_block():
     with unsynchronized(SingleDeviceStrategy()) as nothing:
         assert nothing is None
-
-
-def test_an_update_averages_its_own_networks_gradients_and_the_statistics(make_trainer, monkeypatch):
-    sent = []
-
-    def note(strategy, parameters, buffers):
-        sent.append(([id(p) for p in parameters], [id(b) for b in buffers]))
-
-    monkeypatch.setattr("lightning_gans.training.update.average_over_processes", note)
-    model = tiny(DCGAN)
-    trainer: pl.Trainer = make_trainer(max_steps=1)
-    trainer.fit(model, Toys())
-    generator, discriminator = ([id(p) for p in net.parameters()] for net in (model.generator, model.discriminator))
-    statistics = [
-        id(b)
-        for net in (model.generator, model.discriminator)
-        for layer in net.modules()
-        if isinstance(layer, nn.BatchNorm2d)
-        for b in (layer.running_mean, layer.running_var)
-    ]
-    assert statistics
-    assert sent == [(discriminator, []), (generator, [*statistics, id(model.stop_vote)])]
