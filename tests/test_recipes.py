@@ -37,10 +37,14 @@ def small(name):
         args = []  # other networks are in the recipe
         if "widths" in model["init_args"]:
             args = ["--model.widths", str([4] * len(model["init_args"]["widths"]))]
+    options = model["init_args"]
+    batches = options.get("d_steps", 1) * options.get("accumulate_batches", 1)
+    if batches > 1:  # the overlay's four batches are fewer than four updates
+        args = [*args, "--trainer.limit_train_batches", str(4 * batches)]
     if data == "SinesDataModule":
         return [*args, "--data.num_sequences", "100", "--data.batch_size", "8"]
     if data != "DigitsDataModule":
-        batch = "8" if model["init_args"].get("d_steps", 1) == 1 else "2"  # four steps have to fit into the fakes
+        batch = "8" if batches < 5 else "2"  # four updates have to fit into the fakes
         args = [*args, "--data.data_dir", "data", "--data.val_size", "16", "--data.batch_size", batch]
     if data == "ImageFolderDataModule":
         args[args.index("data")] = "pictures"
@@ -68,7 +72,7 @@ def validated(run):
 
 
 def marked(names, quick):
-    """Leave to the slow tests what is not said to be quick."""
+    """Mark the tests that are not quick as slow."""
     return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in sorted(names)]
 
 
@@ -100,7 +104,7 @@ def test_every_recipe_trains_validates_and_samples(name, workplace, capsys):
     channels, height, width = model.image_shape
     assert archive["images"].shape == (3, height, width, channels) and archive["images"].dtype == np.uint8
     scored = {"val/fid", "val/recall"} <= set(validated(run))
-    assert scored == (channels == 1 and name not in LIKELIHOODS)  # colour needs Inception's weights
+    assert scored == (channels == 1 and name not in LIKELIHOODS)  # color needs Inception's weights
     assert bool(validated(run)) == (run / "metrics" / "step=0000004.json").is_file()
 
 
@@ -174,7 +178,7 @@ def test_recipes_lists_every_recipe_and_prints_one(capsys):
     assert capsys.readouterr().out == (recipes.folder() / "gan_mnist.yaml").read_text()
 
 
-def test_a_recipe_of_the_users_own_is_found_by_its_path(workplace):
+def test_a_custom_recipe_is_found_by_its_path(workplace):
     text = (recipes.folder() / "quickstart.yaml").read_text()
     (workplace / "mine.yaml").write_text(text)
     off = [f"--{name}.enabled=false" for name in ("metrics", "samples")]

@@ -177,6 +177,14 @@ class GenerativeModule(pl.LightningModule):
                 setting="batch_size",
                 value=1,
             )
+        if self.trainer.num_training_batches < count:
+            raise SettingError(
+                f"an epoch has {self.trainer.num_training_batches} batches, but a training step takes {count}: use "
+                "more images, a smaller batch_size, or a larger --trainer.limit_train_batches.",
+                setting="trainer.limit_train_batches",
+                value=self.trainer.num_training_batches,
+                allowed=f"{count} or more",
+            )
         self._batches_per_step = count
         if count == 1:
             return [part]

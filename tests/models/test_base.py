@@ -226,6 +226,12 @@ def test_a_step_waits_for_all_its_batches_and_an_epoch_drops_the_rest(make_train
     assert model.images_seen == steps * batches_of_a_step * 6
 
 
+def test_an_epoch_needs_the_batches_of_a_step(make_trainer):
+    with pytest.raises(SettingError) as error:
+        make_trainer().fit(tiny(GAN, d_steps=3), loader(make_batches(2)))
+    assert (error.value.setting, error.value.value) == ("trainer.limit_train_batches", 2)
+
+
 def test_averages_stay_in_evaluation_mode_without_gradients():
     model = tiny(VAE).train()
     assert model.encoder.training
