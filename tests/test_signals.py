@@ -122,7 +122,7 @@ def test_a_signal_ends_the_run_in_order_and_the_run_goes_on(start, tmp_path, pro
     step = step_of(last)
     lines = [line for line in said.splitlines() if "resume" in line and line.startswith("Stopped")]
     name = signal.Signals(number).name
-    assert lines == [f"Stopped by {name} after update {step:,}. Go on:  lightning-gans resume {RUN}"]
+    assert lines == [f"Stopped by {name} after update {step:,}. Resume with:  lightning-gans resume {RUN}"]
     assert "Traceback" not in said
     rows = (tmp_path / RUN / "metrics.csv").read_text().splitlines()
 
