@@ -46,12 +46,13 @@ class GracefulStop(Callback):
         self._requeue_signal: int | None = None
         self._arriving: tuple[torch.Tensor, torch.cuda.Event] | None = None
         self._last_step = 0
+        self._began = False
         self._can_stop = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Install the signal handlers; Lightning restores the previous ones when the fit ends."""
         self._trainer, self._signal, self._arriving = trainer, None, None
-        self._last_step, self._can_stop = trainer.global_step, True
+        self._last_step, self._began, self._can_stop = trainer.global_step, False, True
         if trainer.received_sigterm:  # while the run was being set up
             self._signal = signal.SIGTERM
             _lightning.forget_sigterm(trainer)
@@ -64,18 +65,21 @@ class GracefulStop(Callback):
                     signal.signal(number, self._receive)
 
     def _receive(self, number: int, _: Any) -> None:
-        """Record a signal; act on it at once only in a validation between two steps."""
+        """Record a signal; act on it at once only before the first batch or in a validation between two steps."""
         if self._signal is not None:
             if number == signal.SIGINT:
                 os._exit(128 + number)
             return
         self._signal = number
         trainer = self._trainer
-        if trainer is not None and trainer.validating and trainer.world_size == 1 and self._can_stop:
+        if trainer is None or trainer.world_size > 1:
+            return
+        if not self._began or (trainer.validating and self._can_stop):
             raise Stopped(128 + number)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
         """Vote for a stop; a counted update averages the votes over the processes."""
+        self._began = True
         if self._signal is not None and hasattr(pl_module, "stop_vote"):
             pl_module.stop_vote.fill_(1)
 
@@ -131,12 +135,12 @@ class GracefulStop(Callback):
         self._trainer = None
         if not isinstance(exception, Stopped) or self._signal is None:
             return
-        path = _save(trainer)
+        outcome = "Nothing was saved: no batch has been trained on."
+        if self._began:
+            outcome = _how_to_resume(trainer, _save(trainer))
         if trainer.is_global_zero:
             name = signal.Signals(self._signal).name
-            print(
-                f"\nStopped by {name} after update {trainer.global_step:,}. {_how_to_resume(trainer, path)}", flush=True
-            )
+            print(f"\nStopped by {name} after update {trainer.global_step:,}. {outcome}", flush=True)
         if self._signal == self._requeue_signal:
             on_first_process(trainer.strategy, _requeue)
         environment = getattr(trainer.strategy, "cluster_environment", None)

@@ -57,6 +57,14 @@ class ExactResume(Callback):
         """Tell the loader where the checkpoint was within the epoch."""
         _lightning.restore_loader_place(trainer)
 
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        """Count a validation as done: what callbacks saved at its end repeats it."""
+        self._count_validation(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Count a validation as done, also where ``max_steps`` ends the epoch."""
+        self._count_validation(trainer)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         """End an unfinished step with the epoch, which drops its batches."""
         if trainer.is_last_batch:
@@ -70,9 +78,9 @@ class ExactResume(Callback):
                 self._max_steps = None
             self._before_validation = _BeforeValidation(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Count the validation as done in what is saved from here on."""
-        if _is_fitting(trainer):
+    def _count_validation(self, trainer: pl.Trainer) -> None:
+        # Not in on_validation_end: a run resumed from there would lack the metrics that EarlyStopping needs afterwards.
+        if self._before_validation is not None:
             self._validated_step, self._before_validation = trainer.global_step, None
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

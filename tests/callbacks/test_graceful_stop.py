@@ -1,10 +1,11 @@
-"""A run that is told to stop: what it saves, what it says, and that it goes on as if nothing had been."""
+"""A run that a signal stops: what it saves and prints, and that it resumes as if it had not stopped."""
 
 import os
 import signal
 import threading
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
@@ -12,7 +13,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from lightning_gans import GAN, Checkpoint, GracefulStop
 from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.io.csv_logger import RunLogger
-from tests.test_resume import MODELS, Score, differences, end_of
+from tests.test_resume import MODELS, Score, batches_of_a_step, differences, end_of
 from tests.toys import Toys, same, tiny, weights
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -20,7 +21,7 @@ HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Gone(BaseException):
-    """Stands for a process that has left without a word."""
+    """Stands for a process that has exited at once."""
 
 
 class Kill(Callback):
@@ -93,7 +94,7 @@ def fit(make_trainer, tmp_path):
             enable_checkpointing=checkpoint != "none",
             **{"max_epochs": 2, "log_every_n_steps": 1, "num_sanity_val_steps": 2, **options},
         )
-        trainer.fit(model, Toys(batch_size=4 // model.batches_per_step), ckpt_path=resumed)
+        trainer.fit(model, Toys(batch_size=4 // batches_of_a_step(model)), ckpt_path=resumed)
         return trainer
 
     return fit
@@ -101,13 +102,13 @@ def fit(make_trainer, tmp_path):
 
 @pytest.fixture(scope="module")
 def ends():
-    """What the undisturbed runs have come to, by the model's name."""
+    """What the undisturbed runs end with, by the model's name."""
     return {}
 
 
 @pytest.fixture
 def end(fit, ends):
-    """Return what the run of a model comes to that is not disturbed."""
+    """Return what the undisturbed run of a model ends with."""
 
     def end(name):
         if name not in ends:
@@ -189,6 +190,33 @@ def test_a_validation_is_left_at_once_and_done_again(fit, stop, end, hook, seen)
     assert not differences(end("dcgan"), end_of(again))
 
 
+class KillMidStep(Kill):
+    """Sends them after the first of the batches of a step."""
+
+    def __init__(self, step, *numbers):
+        super().__init__("on_train_batch_end", step, *numbers)
+
+    def send(self, trainer, model, *_):
+        if model.within_step:
+            super().send(trainer)
+
+
+@pytest.mark.parametrize("name", ["gan", "conditional_vae"])
+def test_a_step_of_several_batches_gets_all_of_them_first(fit, stop, end, name):
+    code, last = stop(MODELS[name], "stopped", KillMidStep(5, signal.SIGTERM))
+    assert (code, step_of(last)) == (143, 6)
+    assert not differences(end(name), end_of(fit(MODELS[name], "stopped", resumed=last)))
+
+
+def test_a_validation_within_a_step_is_not_left(fit, stop):
+    options = {"val_check_interval": 3, "check_val_every_n_epoch": None}
+    whole, events = end_of(fit(MODELS["gan"], "whole", **options)), Events()
+    kill = Kill("on_validation_batch_end", 1, signal.SIGTERM)  # after three batches, two of which were the first step's
+    code, last = stop(MODELS["gan"], "stopped", events, kill, **options)
+    assert (code, step_of(last), events.hooks) == (143, 2, ["start", *["batch"] * 4, "end"])
+    assert not differences(whole, end_of(fit(MODELS["gan"], "stopped", resumed=last, **options)))
+
+
 @pytest.mark.parametrize(("hook", "step"), [("on_validation_batch_end", 8), ("on_train_batch_start", 15)])
 def test_the_scores_of_a_validation_that_was_left_are_those_of_a_whole_one(fit, stop, end, hook, step):
     _, last = stop(MODELS["vae"], "stopped", Kill(hook, step, signal.SIGTERM))
@@ -208,16 +236,17 @@ def test_a_signal_after_the_last_epoch_finds_the_run_complete(fit, tmp_path):
     assert trainer.global_step == step_of(tmp_path / "runs" / "run" / "checkpoints" / "last.ckpt") == 16
 
 
-# --- what is said, and where it is saved ------------------------------------------------------------------
+# --- what is printed, and where it is saved --------------------------------------------------------------
 
 
-def test_one_line_says_why_it_stopped_and_how_to_go_on(stop, capsys, tmp_path):
+def test_one_line_says_why_it_stopped_and_how_to_resume(stop, capsys, tmp_path):
     _, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGINT))
     said = [line for line in capsys.readouterr().out.splitlines() if "Stopped" in line]
-    assert said == [f"Stopped by SIGINT after update 6. Go on:  trainer.fit(model, ckpt_path={str(last)!r})"]
+    assert said == [f"Stopped by SIGINT after update 6. Resume with:  trainer.fit(model, ckpt_path={str(last)!r})"]
     (tmp_path / "runs" / "run" / "config.yaml").touch()
     stop(gan, "run", KillBetweenUpdates(7, signal.SIGTERM))
-    expected = f"Stopped by SIGTERM after update 8. Go on:  lightning-gans resume {tmp_path / 'runs' / 'run'}"
+    folder = tmp_path / "runs" / "run"
+    expected = f"Stopped by SIGTERM after update 8. Resume with:  lightning-gans resume {folder}"
     assert expected in capsys.readouterr().out.splitlines()
 
 
@@ -247,7 +276,7 @@ def test_lightnings_own_checkpoints_get_the_last_one_beside_them(fit, stop, end)
 
 @pytest.fixture
 def exits(monkeypatch):
-    """Codes of the processes that would have been left at once."""
+    """Codes of the processes that would have exited at once."""
     codes = []
 
     def leave(code):
@@ -266,14 +295,52 @@ def test_a_second_ctrl_c_leaves_at_once_and_saves_nothing(fit, exits, first, tmp
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
-def test_a_second_sigterm_is_no_reason_to_hurry(stop, exits):
+def test_a_second_sigterm_changes_nothing(stop, exits):
     code, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGINT, signal.SIGTERM, signal.SIGTERM))
     assert (code, step_of(last), exits) == (130, 6, [])
 
 
-def test_a_sigterm_while_the_run_is_set_up_is_obeyed_after_the_first_step(stop):
+def test_a_sigterm_during_setup_stops_the_run_after_the_first_step(stop):
     code, last = stop(gan, "run", Kill("on_train_start", 0, signal.SIGTERM))
     assert (code, step_of(last)) == (143, 1)
+
+
+class Loading(Toys):
+    """Gets a Ctrl-C while its pictures are loaded."""
+
+    def load_images(self, split):
+        os.kill(os.getpid(), signal.SIGINT)
+        return super().load_images(split)
+
+
+def test_a_ctrl_c_before_training_saves_nothing(make_trainer, tmp_path):
+    keeper = Checkpoint(dirpath=str(tmp_path / "checkpoints"))
+    trainer = make_trainer(callbacks=[GracefulStop(), keeper], enable_checkpointing=True)
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)):
+            trainer.fit(gan(), Loading())
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_ctrl_c_while_the_first_batch_is_loaded_saves_nothing(fit, stop, capsys):
+    code, last = stop(gan, "run", Kill("on_train_epoch_start", 0, signal.SIGINT))
+    assert code == 130 and not last.exists()
+    assert "Stopped by SIGINT after update 0. Nothing was saved" in capsys.readouterr().out
+
+
+class KillLast(Kill, pl.callbacks.Checkpoint):
+    """Comes after all other callbacks, as Lightning puts those that save to the end."""
+
+
+def test_a_ctrl_c_while_a_resumed_run_loads_keeps_its_checkpoint(fit, stop, end):
+    _, last = stop(MODELS["dcgan"], "stopped", Kill("on_train_batch_start", 3, signal.SIGTERM))
+    before = last.read_bytes()
+    code, _ = stop(MODELS["dcgan"], "stopped", KillLast("on_train_start", 4, signal.SIGINT), resumed=last)
+    assert code == 130 and last.read_bytes() == before
+    assert not differences(end("dcgan"), end_of(fit(MODELS["dcgan"], "stopped", resumed=last)))
 
 
 class KillInSanityCheck(Callback):
@@ -289,9 +356,58 @@ def test_a_sigterm_in_the_sanity_check_leaves_with_its_code(stop, steps):
     assert code == 143
 
 
+# --- any module -------------------------------------------------------------------------------------------
+
+
+class Plain(pl.LightningModule):
+    """A module that knows nothing of this package."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 1)
+
+    def training_step(self, batch, batch_idx):
+        return self.layer(batch[0].flatten(1)).square().mean()
+
+    def validation_step(self, batch, batch_idx):
+        pass
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("kill", "accumulate", "saved"),
+    [
+        (Kill("on_train_batch_start", 3, signal.SIGTERM), 1, 4),
+        (Kill("on_train_batch_end", 1, signal.SIGTERM), 2, 1),
+        (Kill("on_validation_batch_end", 8, signal.SIGTERM), 1, 8),
+    ],
+)
+def test_any_module_is_stopped(make_trainer, tmp_path, kill, accumulate, saved):
+    folder = tmp_path / "checkpoints"
+    callbacks = [kill, GracefulStop(), lightning(str(folder))]
+    trainer = make_trainer(
+        callbacks=callbacks, enable_checkpointing=True, accumulate_grad_batches=accumulate, max_epochs=2
+    )
+    with pytest.raises(SystemExit) as left:
+        trainer.fit(Plain(), Toys())
+    assert (left.value.code, step_of(folder / "last.ckpt")) == (143, saved)
+
+
+def test_processes_of_any_module_agree_after_each_step(make_trainer, monkeypatch):
+    stop, asked = GracefulStop(), []
+    trainer = make_trainer()
+    monkeypatch.setattr(type(trainer), "world_size", 2)
+    decide = lambda wanted, all: asked.append(wanted) or True  # noqa: E731
+    monkeypatch.setattr(trainer.strategy, "reduce_boolean_decision", decide)
+    assert stop._is_agreed(trainer, Plain())
+    assert asked == [False]
+
+
 @pytest.fixture
 def handlers():
-    """Handlers of the caller's own, by signal."""
+    """Custom handlers, by signal."""
     before = {number: signal.getsignal(number) for number in HANDLED}
     own = {number: lambda *_: None for number in HANDLED}
     for number, handler in own.items():
@@ -302,7 +418,7 @@ def handlers():
 
 
 class Handlers(Callback):
-    """Notes who gets the signals in the midst of training."""
+    """Records the handlers during training."""
 
     def on_train_batch_start(self, *_):
         self.seen = {number: signal.getsignal(number) for number in HANDLED}
@@ -331,7 +447,7 @@ def test_a_fit_in_another_thread_leaves_the_signals_alone(fit, handlers):
 
 @pytest.fixture
 def slurm(monkeypatch, tmp_path):
-    """A job of SLURM's, whose ``scontrol`` notes what it is told, and keeps a copy of what was saved by then."""
+    """A SLURM job whose ``scontrol`` records its arguments and copies the last checkpoint."""
     programs, told, last = tmp_path / "programs", tmp_path / "told", tmp_path / "runs" / "run" / "checkpoints"
     programs.mkdir()
     (programs / "scontrol").write_text(
@@ -369,10 +485,10 @@ def test_a_slurm_job_that_is_cancelled_is_not_requeued(stop, slurm):
 
 
 @pytest.mark.parametrize("missing", [True, False], ids=["missing", "fails"])
-def test_a_job_that_cannot_be_requeued_is_saved_nevertheless(stop, slurm, monkeypatch, missing):
+def test_a_job_that_cannot_be_requeued_is_saved(stop, slurm, monkeypatch, missing):
     monkeypatch.setenv("FAILS", "1")
     if missing:
         monkeypatch.setenv("PATH", "")
-    with pytest.warns(match="scontrol .* not to be found" if missing else "scontrol requeue 17 failed"):
+    with pytest.warns(match="scontrol not found" if missing else "scontrol requeue 17 failed"):
         code, last = stop(gan, "run", KillBetweenUpdates(5, signal.SIGUSR1), plugins=[SLURMEnvironment()])
     assert (code, step_of(last)) == (128 + signal.SIGUSR1, 6)

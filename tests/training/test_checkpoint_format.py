@@ -1,5 +1,8 @@
+"""What a checkpoint says of its model, and the model that is made from it alone."""
+
 import pickle
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ from torch import nn
 import lightning_gans.models
 from lightning_gans import DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
 from lightning_gans.training import checkpoint_format as checkpoints
+from lightning_gans.training.regularizers import R1
 from tests.toys import LATENT_DIM, MODELS, SHAPE, loader, make_batches, same, tiny
 
 
@@ -40,8 +44,8 @@ def edit(save, tmp_path):
     return edit
 
 
-def refused(call, *words):
-    """Check that a call is refused in at most three lines that hold the words."""
+def invalid(call, *words):
+    """Check that a call raises a DataError of at most three lines that hold the words."""
     with pytest.raises(DataError) as caught:
         call()
     message = str(caught.value)
@@ -68,7 +72,7 @@ class Narrow(GAN):
 
 
 class Generator(nn.Module):
-    """A generator of the user's own, with a network in its arguments."""
+    """A custom generator, with a network in its arguments."""
 
     def __init__(self, body, scale=1.0):
         super().__init__()
@@ -110,7 +114,7 @@ def test_a_checkpoint_holds_plain_types(save, cls):
     assert not [key for key in checkpoint if "hyper_parameters" in key or "hparams" in key]
     about = checkpoint["lightning_gans"]
     assert about["version"] == lightning_gans.__version__
-    assert about["class"] == f"{cls.__module__}.{cls.__name__}"
+    assert about["class"] == f"lightning_gans.{cls.__name__}"
     assert about["missing"] == []
     assert about["images_seen"] == 8
 
@@ -132,14 +136,15 @@ def test_arguments_replace_the_stored_ones(save):
     assert (again.generator_lr, again.d_steps) == (0.5, 4)
     with pytest.raises(TypeError, match="d_stepz"):
         GAN.load_from_checkpoint(path, d_stepz=4)
-    with pytest.raises(SettingError, match="d_steps"):
+    with pytest.raises(SettingError) as error:
         GAN.load_from_checkpoint(path, d_steps=0)
+    assert error.value.setting == "d_steps"
 
 
-def test_arguments_that_do_not_fit_the_weights_are_refused(save):
+def test_arguments_that_do_not_fit_the_weights_are_invalid(save):
     path = save(tiny(GAN))
-    refused(lambda: GAN.load_from_checkpoint(path, latent_dim=5), path, "generator.hidden.0.weight")
-    refused(lambda: GAN.load_from_checkpoint(path, ema_half_life=0), path, "generator_ema")
+    invalid(lambda: GAN.load_from_checkpoint(path, latent_dim=5), path, "generator.hidden.0.weight")
+    invalid(lambda: GAN.load_from_checkpoint(path, ema_half_life=0), path, "ema.generator")
 
 
 def test_numbers_of_numpy_and_paths_are_stored_as_plain_ones(save):
@@ -173,8 +178,38 @@ def test_resuming_takes_the_seed_and_the_count_along(save, make_trainer):
     assert (resumed.run_seed, resumed.images_seen, trainer.global_step) == (seed, 16, 2)
 
 
+def test_objects_are_left_out_of_the_stored_arguments(save):
+    model = tiny(GAN, generator_optimizer=partial(torch.optim.SGD, lr=0.1), regularizers=[R1(0.5)])
+    path = save(model)
+    stored = torch.load(path, weights_only=True)["lightning_gans"]
+    assert stored["missing"] == []
+    assert not {"generator_optimizer", "regularizers"} & stored["arguments"].keys()
+    again = lightning_gans.models.load(path)
+    assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
+
+
+def test_settings_of_the_machine_are_not_stored_and_old_ones_are_ignored(edit):
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"]["arguments"].update(compile_mode="default"))
+    assert "compile_mode" not in lightning_gans.models.load(path).arguments
+
+
+def test_the_names_of_version_0_1_are_read(edit):
+    def change(checkpoint):
+        checkpoint["lightning_gans"]["class"] = "lightning_gans.models.gan.GAN"
+        weights = checkpoint["state_dict"]
+        for name in [name for name in weights if name.startswith("ema.generator.")]:
+            weights[name.replace("ema.generator.", "generator_ema.")] = weights.pop(name)
+
+    model = tiny(GAN)
+    path = edit(change, model)
+    assert lightning_gans.models.load(path).sample(3, seed=0).equal(model.sample(3, seed=0))
+    fresh = tiny(GAN)
+    fresh.load_weights(path)
+    assert same(fresh.ema["generator"], model.ema["generator"])
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-@pytest.mark.parametrize("name", ["generator", "discriminator", "generator_ema"])
+@pytest.mark.parametrize("name", ["generator", "discriminator", "ema.generator"])
 def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(make_trainer, tmp_path, name, value):
     model, path = tiny(GAN), tmp_path / "last.ckpt"
     trainer = make_trainer()
@@ -184,8 +219,9 @@ def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(make_trai
     wrong, weight = next(model.get_submodule(name).named_parameters())
     with torch.no_grad():
         weight.view(-1)[-1] = value
-    with pytest.raises(DivergedError, match=rf"not finite \({name}\.{wrong}\)"):
+    with pytest.raises(DivergedError) as error:
         trainer.save_checkpoint(path)
+    assert f"{name}.{wrong}" in str(error.value)
     assert path.read_bytes() == before
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
 
@@ -193,13 +229,13 @@ def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(make_trai
 def test_weights_whose_sum_overflows_are_finite():
     model = tiny(GAN)
     with torch.no_grad():
-        model.generator_ema.get_parameter("hidden.0.weight").fill_(3e38)
+        model.ema["generator"].get_parameter("hidden.0.weight").fill_(3e38)
     checkpoints.check_finite(model)
 
 
 def test_a_checkpoint_names_its_class(save):
     path = save(tiny(GAN))
-    refused(lambda: DCGAN.load_from_checkpoint(path), path, "holds a GAN, not a DCGAN")
+    invalid(lambda: DCGAN.load_from_checkpoint(path), path, "holds a GAN, not a DCGAN")
 
 
 def test_a_class_defined_in_a_function_loads_through_itself(save):
@@ -208,10 +244,10 @@ def test_a_class_defined_in_a_function_loads_through_itself(save):
 
     path = save(tiny(Local))
     assert type(Local.load_from_checkpoint(path)) is Local
-    refused(lambda: lightning_gans.models.load(path), "Local is your own class")
+    invalid(lambda: lightning_gans.models.load(path), "Local is your own class")
 
 
-# --- networks of the user's own ---------------------------------------------------------------------------
+# --- custom networks ---------------------------------------------------------------------------------------
 
 
 def own_generator(scale=1.0):
@@ -222,7 +258,7 @@ def test_a_network_given_as_an_instance_has_to_be_given_again(save):
     model = tiny(GAN, generator=own_generator())
     path = save(model)
     assert torch.load(path, weights_only=True)["lightning_gans"]["missing"] == ["generator"]
-    refused(lambda: GAN.load_from_checkpoint(path), path, "generator", "GAN.load_from_checkpoint(path, generator=…)")
+    invalid(lambda: GAN.load_from_checkpoint(path), path, "generator", "GAN.load_from_checkpoint(path, generator=…)")
     again = GAN.load_from_checkpoint(path, generator=own_generator())
     assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
     assert same(again.generator, model.generator)
@@ -269,33 +305,33 @@ def test_a_network_that_is_not_imported_stops_before_any_import(edit, not_import
         checkpoint["lightning_gans"]["arguments"]["generator"] = {"class_path": "my_nets.MyG"}
 
     path = edit(change)
-    refused(lambda: lightning_gans.models.load(path), "my_nets.MyG is your own class: add `--import my_nets`")
-    refused(lambda: GAN.load_from_checkpoint(path), "my_nets.MyG")
+    invalid(lambda: lightning_gans.models.load(path), "my_nets.MyG is your own class: add `--import my_nets`")
+    invalid(lambda: GAN.load_from_checkpoint(path), "my_nets.MyG")
 
 
 def test_a_model_that_is_not_imported_stops_before_any_import(edit, not_imported):
     path = edit(lambda checkpoint: checkpoint["lightning_gans"].update({"class": "my_nets.MyGAN"}))
-    refused(lambda: lightning_gans.models.load(path), "my_nets.MyGAN is your own class: add `--import my_nets`")
+    invalid(lambda: lightning_gans.models.load(path), "my_nets.MyGAN is your own class: add `--import my_nets`")
 
 
 @pytest.mark.parametrize("name", ["subprocess.Popen", "pathlib.Path", "torch.nn.Parameter"])
 def test_a_class_that_is_no_network_is_not_made(edit, tmp_path, name):
     config = {"class_path": name, "init_args": {"args": ["touch", str(tmp_path / "run")]}}
     path = edit(lambda checkpoint: checkpoint["lightning_gans"]["arguments"].update(generator=config))
-    refused(lambda: lightning_gans.models.load(path), name, "is not an nn.Module")
+    invalid(lambda: lightning_gans.models.load(path), name, "is not an nn.Module")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("name", ["lightning_gans.nothing.GAN", "torch.nn.Nothing", "lightning_gans.__main__.main"])
 def test_names_that_do_not_exist_here(edit, name):
     path = edit(lambda checkpoint: checkpoint["lightning_gans"].update({"class": name}))
-    refused(lambda: lightning_gans.models.load(path), f"{name} does not exist in this version")
+    invalid(lambda: lightning_gans.models.load(path), f"{name} does not exist in this version")
     assert "lightning_gans.__main__" not in sys.modules
 
 
 def test_a_class_that_is_no_model_is_not_made(edit):
     path = edit(lambda checkpoint: checkpoint["lightning_gans"].update({"class": "torch.nn.Linear"}))
-    refused(lambda: lightning_gans.models.load(path), "holds a Linear, not a GenerativeModule")
+    invalid(lambda: lightning_gans.models.load(path), "holds a Linear, not a GenerativeModule")
 
 
 # --- files that are no checkpoints ------------------------------------------------------------------------
@@ -315,13 +351,13 @@ class Evil:
 def test_pickled_code_is_refused_and_not_run(tmp_path, write):
     marker, path = tmp_path / "run", tmp_path / "evil.ckpt"
     write({"state_dict": {}, "lightning_gans": Evil(marker)}, path)
-    refused(lambda: lightning_gans.models.load(path), path)
+    invalid(lambda: lightning_gans.models.load(path), path)
     assert not marker.exists()
 
 
 def test_the_message_says_that_the_file_holds_code(tmp_path):
     torch.save({"state_dict": {}, "lightning_gans": Evil(tmp_path / "run")}, tmp_path / "evil.ckpt")
-    refused(lambda: lightning_gans.models.load(tmp_path / "evil.ckpt"), "pickled code")
+    invalid(lambda: lightning_gans.models.load(tmp_path / "evil.ckpt"), "pickled code")
 
 
 @pytest.mark.parametrize("load", ["load", "load_weights"])
@@ -347,13 +383,13 @@ def test_files_that_are_no_checkpoint_of_ours(save, tmp_path, kind, load):
         case "foreign":
             torch.save({"state_dict": {}}, path)
     call = lightning_gans.models.load if load == "load" else tiny(GAN).load_weights
-    refused(lambda: call(path), path)
+    invalid(lambda: call(path), path)
 
 
 def test_resuming_a_foreign_checkpoint_is_refused(edit, make_trainer):
     path = edit(lambda checkpoint: checkpoint.pop("lightning_gans"))
     trainer = make_trainer(max_epochs=2)
-    refused(lambda: trainer.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=path), "not written by a model")
+    invalid(lambda: trainer.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=path), "not written by a model")
 
 
 # --- weights alone ----------------------------------------------------------------------------------------
@@ -375,7 +411,7 @@ def test_averages_that_the_checkpoint_lacks_start_from_its_weights(save):
     path = save(tiny(GAN, ema_half_life=0))
     model = tiny(GAN)
     model.load_weights(path)
-    assert same(model.generator, model.generator_ema)
+    assert same(model.generator, model.ema["generator"])
     assert model.sample(4, seed=0).equal(GAN.load_from_checkpoint(path).sample(4, seed=0))
 
 
@@ -398,10 +434,10 @@ def test_weights_that_do_not_fit_are_refused(save, options, words):
     path = save(tiny(GAN))
     model = tiny(GAN, **options)
     before = [weight.clone() for weight in model.parameters()]
-    refused(lambda: model.load_weights(path), path, *words)
+    invalid(lambda: model.load_weights(path), path, *words)
     assert same(before, model)
 
 
 def test_weights_of_another_model_are_refused(save):
     path = save(tiny(VAE))
-    refused(lambda: tiny(GAN).load_weights(path), path, "does not fit the model")
+    invalid(lambda: tiny(GAN).load_weights(path), path, "does not fit the model")
