@@ -9,9 +9,9 @@ from sklearn.datasets import load_digits
 from torchvision import datasets
 
 
-def write_mnist(folder, num_train=96, num_test=16, digits=False):
-    """Write unpacked idx files of random pictures, as torchvision unpacks MNIST, or of scikit-learn's digits."""
-    raw = folder / "MNIST" / "raw"
+def write_mnist(folder, num_train=96, num_test=16, digits=False, source=datasets.MNIST):
+    """Write unpacked idx files of random images, or of scikit-learn's digits, and return their folder."""
+    raw = folder / source.__name__ / "raw"
     raw.mkdir(parents=True)
     random = np.random.default_rng(0)
     for prefix, size in {"train": num_train, "t10k": num_test}.items():
@@ -27,6 +27,7 @@ def write_mnist(folder, num_train=96, num_test=16, digits=False):
         for kind, array in {"images-idx3": images, "labels-idx1": labels}.items():
             header = bytes([0, 0, 8, array.ndim]) + b"".join(n.to_bytes(4, "big") for n in array.shape)
             (raw / f"{prefix}-{kind}-ubyte").write_bytes(header + array.tobytes())
+    return raw
 
 
 def write_pictures(folder, num=80, size=(20, 16)):
@@ -38,26 +39,24 @@ def write_pictures(folder, num=80, size=(20, 16)):
         Image.fromarray(pixels).save(folder / f"{number:03}.png")
 
 
-def write_cifar10(folder, monkeypatch, per_file=40):
-    """Write CIFAR-10's unpacked batches with random pictures, and patch the checksums to fit."""
-    source = datasets.CIFAR10
+def write_cifar(folder, monkeypatch, per_file=16, source=datasets.CIFAR10):
+    """Write the unpacked files of CIFAR with random images, patch the checksums to fit, and return their folder."""
     base = folder / source.base_folder
     base.mkdir(parents=True)
     random = np.random.default_rng(0)
 
     def write(name, content):
-        (base / name).write_bytes(content)
-        return hashlib.md5(content).hexdigest()
+        (base / name).write_bytes(pickle.dumps(content))
+        return hashlib.md5((base / name).read_bytes()).hexdigest()
 
-    def batch(name):
-        data = random.integers(256, size=(per_file, 3072), dtype=np.uint8)
-        return [
-            name,
-            write(name, pickle.dumps({"data": data, "labels": (np.arange(per_file) % 10).tolist()})),
-        ]
-
-    monkeypatch.setattr(source, "train_list", [batch(f"data_batch_{i}") for i in range(1, 6)])
-    monkeypatch.setattr(source, "test_list", [batch("test_batch")])
-    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
-    md5 = write(source.meta["filename"], pickle.dumps({"label_names": names}))
-    monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5})
+    for files in ("train_list", "test_list"):
+        checksums = []
+        for name, _ in getattr(source, files):
+            data = random.integers(256, size=(per_file, 3072), dtype=np.uint8)
+            key = "labels" if source is datasets.CIFAR10 else "fine_labels"
+            checksums.append([name, write(name, {"data": data, key: (np.arange(per_file) % 10).tolist()})])
+        monkeypatch.setattr(source, files, checksums)
+    meta = source.meta
+    md5 = write(meta["filename"], {meta["key"]: []})
+    monkeypatch.setattr(source, "meta", {**meta, "md5": md5})
+    return base

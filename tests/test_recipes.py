@@ -10,7 +10,7 @@ from lightning_gans.cli.commands import recipes
 from lightning_gans.cli.main import main
 from lightning_gans.models import load
 
-from .fake_sets import write_cifar10, write_mnist, write_pictures
+from .fake_sets import write_cifar, write_mnist, write_pictures
 
 OVERLAYS = {"fast", "inception", "multi_node", "speed_cpu", "speed_cuda", "tensorboard", "wandb"}
 SMALL = {
@@ -57,7 +57,7 @@ def small(name):
 def workplace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_mnist(tmp_path / "data")
-    write_cifar10(tmp_path / "data", monkeypatch)
+    write_cifar(tmp_path / "data", monkeypatch, per_file=40)
     write_pictures(tmp_path / "pictures")
     return tmp_path
 

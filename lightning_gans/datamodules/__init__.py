@@ -1,4 +1,4 @@
-"""Data modules: image sets as batches ``(images, labels)``."""
+"""Data modules: data sets as batches ``(images, labels)``."""
 
 from lightning_gans.datamodules.base import ImageDataModule
 from lightning_gans.datamodules.cifar import CIFAR10DataModule, CIFAR100DataModule

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: a data set without a download."""
+"""Handwritten digits from scikit-learn: a data set without a download."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lightning_gans.errors import check_positive
 
 
 class DigitsDataModule(ImageDataModule):
-    """1,797 handwritten digits in 17 greys, 8x8, enlarged: ``(1, image_size, image_size)``, 10 classes.
+    """1,797 handwritten digits in 17 gray levels, 8x8, enlarged to ``(1, image_size, image_size)``, 10 classes.
 
-    They are the test part of the UCI set of Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits",
-    1998 (https://doi.org/10.24432/C50P49), as scikit-learn ships it. No network, no folder. There is no test
-    split, so the validation split is tested on.
+    The test part of the data set of Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI 1998
+    (https://doi.org/10.24432/C50P49), as scikit-learn includes it. It needs no network and no folder. There is no test
+    split; the validation split is also the test split.
 
     Args:
-        image_size: Height and width, reached by bicubic interpolation.
+        image_size: Height and width; digits are resized with bicubic interpolation.
         val_size: As in :class:`ImageDataModule`.
         **options: As in :class:`ImageDataModule`.
     """

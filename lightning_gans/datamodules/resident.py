@@ -1,4 +1,4 @@
-"""Image sets that live in memory as bytes, and become float batches on the device that trains."""
+"""Data sets that stay in memory as bytes and become float batches on the training device."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lightning_gans import randomness
 from lightning_gans.datamodules.batch_order import ShuffledOrder
 from lightning_gans.io.pictures import from_bytes
 
-# On a GPU, ``device_resident="auto"`` leaves at least three quarters of what is free to the model.
+# ``device_resident="auto"`` leaves at least three quarters of the free memory to the model.
 _SHARE_OF_FREE_MEMORY = 0.25
 
 _FLOAT32 = torch.zeros(())
 
 
 class ResidentImages:
-    """All pictures of a set as one tensor, with a copy on each device that asks for them and has room.
+    """All images of a data set as one tensor, with a copy on each device that requests them and has room.
 
     Args:
-        images: uint8 ``(N, C, H, W)``, or floats of any shape ``(N, ...)`` in [-1, 1], which stay as they are.
+        images: uint8 ``(N, C, H, W)``, or floats of any shape ``(N, ...)`` in [-1, 1], which are not converted.
         labels: int64 ``(N,)``.
-        device_resident: Whether a device gets its own copy, made once; ``"auto"``: an accelerator does if
+        device_resident: Whether a device gets its own copy, made once. With ``"auto"``, an accelerator does if
             the copy takes less than a quarter of its free memory.
     """
 
@@ -40,15 +40,15 @@ class ResidentImages:
 
     @property
     def picture_shape(self) -> tuple[int, ...]:
-        """That of a picture, ``(C, H, W)``."""
+        """Shape of an image, ``(C, H, W)``."""
         return tuple(self.images.shape[1:])
 
     def images_at(self, rows: Tensor | slice) -> Tensor:
-        """Return pictures as they are stored, ``(n, C, H, W)``; those of a slice are not copied."""
+        """Return images as stored, ``(n, C, H, W)``; a slice is not copied."""
         return self.images[rows] if isinstance(rows, slice) else self.images.index_select(0, rows)
 
     def labels_at(self, rows: Tensor | slice) -> Tensor:
-        """Return the labels of pictures, int64 ``(n,)``."""
+        """Return labels, int64 ``(n,)``."""
         return self.labels[rows]
 
     def gather(
@@ -61,8 +61,8 @@ class ResidentImages:
     ) -> tuple[Tensor, Tensor]:
         """Return rows as a batch on the device: images ``(n, C, H, W)`` in [-1, 1], labels int64 ``(n,)``.
 
-        With a key in ``binarize`` each pixel is drawn to be -1 or 1, where its grey level is the probability of
-        1; the draw is a function of the key, the row and the pixel.
+        With a key in ``binarize``, each pixel is -1 or 1 at random, with its gray level as the probability of 1. The
+        draw is a function of the key, the row and the pixel.
         """
         numbers = rows
         copy = self._copy_on(device)
@@ -78,7 +78,7 @@ class ResidentImages:
             return (images.float().div_(255) > thresholds).to(dtype).mul_(2).sub_(1), labels
         if images.is_floating_point():
             return images.to(dtype), labels
-        # In float32 whatever the dtype, so that it is rounded once.
+        # Scaled in float32 for every dtype, so that it is rounded once.
         return from_bytes(images).to(dtype), labels
 
     def release(self) -> None:
@@ -100,12 +100,12 @@ class ResidentImages:
 
 
 class SplitImages:
-    """The pictures of a split, read from their set as they are asked for: ``images[100:200]``, ``images[places]``.
+    """The images of a split, read on access: ``images[100:200]``, ``images[places]``.
 
-    A set that is larger than the memory is so never read whole.
+    So a data set that is larger than the memory is never read as a whole.
 
     Args:
-        source: The set.
+        source: The data set.
         rows: The split's rows in it, int64 ``(N,)``; all if None.
 
     Attributes:
@@ -129,14 +129,14 @@ class SplitImages:
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Move a tensor; to a GPU by way of pinned memory, without which the host waits for all that is queued there."""
+    """Move a tensor; to a GPU through pinned memory, without which the host waits for all work queued there."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def _free_memory(device: torch.device) -> int:
-    """Return an accelerator's free memory in bytes; 0 where the backend does not tell."""
+    """Return an accelerator's free memory in bytes; 0 if the backend does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
@@ -147,14 +147,13 @@ def _free_memory(device: torch.device) -> int:
 
 @dataclass(eq=False)
 class IndexBatch:
-    """The promise of a batch: moved to a device, it becomes ``(images, labels)`` there.
+    """The rows of a batch, which become ``(images, labels)`` on the device that they are moved to.
 
-    images: float32 ``(n, C, H, W)`` in [-1, 1]; labels: int64 ``(n,)``. Unpacking one that was never moved
-    gives the batch on the device of the set.
+    images: float32 ``(n, C, H, W)`` in [-1, 1]; labels: int64 ``(n,)``. Unpacking a batch that was never moved gives
+    it on the device of the data set.
 
-    It is a dataclass because Lightning's precision plugins convert the floating-point tensors they find in
-    a batch, dataclasses included, before it is moved: what they make of ``like`` is the dtype the images
-    get. So ``bf16-true`` and ``64-true`` work as they do with ready tensors.
+    It is a dataclass with a float field because Lightning's precision plugins convert the floating-point tensors of a
+    batch before it is moved: the images take the dtype of ``like``. So ``bf16-true`` and ``64-true`` work.
     """
 
     source: ResidentImages

@@ -1,4 +1,4 @@
-"""Sequences of the user's own, from memory or a file."""
+"""Custom sequences, from memory or a file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lightning_gans.errors import DataError, SettingError
 class SequenceDataModule(ImageDataModule):
     """Sequences in memory, as batches ``(sequences, labels)``: float32 ``(N, C, T)`` in [-1, 1], int64 ``(N,)``.
 
-    Splits, order, many processes and resuming are those of :class:`ImageDataModule`, whose ``images(split)`` gives
-    a split's sequences, float32, and labels. There is no test split, so the validation split is tested on.
+    Splits, order, processes and resuming work as in :class:`ImageDataModule`; ``images(split)`` returns the sequences,
+    float32, and labels of a split. There is no test split; the validation split is also the test split.
 
     Args:
-        path: An npz file that holds ``sequences`` and, where they have classes, ``labels``, as
-            ``lightning-gans sample`` writes it.
-        sequences: The sequences themselves, in the place of a file: numbers in [-1, 1], ``(N, C, T)``.
-        labels: Their classes, whole numbers from 0 on, ``(N,)``; only with ``sequences``.
+        path: An npz file with the arrays ``sequences`` and, optionally, ``labels``, as ``lightning-gans sample``
+            writes it.
+        sequences: The sequences instead of a file: numbers in [-1, 1], ``(N, C, T)``.
+        labels: Their classes, whole numbers from 0, ``(N,)``; only with ``sequences``.
         **options: As in :class:`ImageDataModule`.
 
     Raises:
         SettingError: There is neither a file nor sequences, or both.
-        DataError: The file cannot be read, or what it holds is not as above.
+        DataError: The file cannot be read, or its arrays are not as above.
     """
 
     def __init__(
@@ -38,7 +38,9 @@ class SequenceDataModule(ImageDataModule):
     ) -> None:
         super().__init__(**options)
         if (path is None) == (sequences is None) or (path is not None and labels is not None):
-            raise SettingError(f"path is {path!r}: give a file, or sequences and their labels, and not both.")
+            raise SettingError(
+                f"path is {path!r}: pass either a file, or sequences and their labels.", setting="path", value=path
+            )
         where = "sequences"
         if path is not None:
             where = str(path)
@@ -49,7 +51,7 @@ class SequenceDataModule(ImageDataModule):
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The classes' numbers; none where the sequences have no labels."""
+        """The numbers of the classes; empty if the sequences have no labels."""
         return [str(label) for label in range(self._num_classes)]
 
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
@@ -64,10 +66,10 @@ def _read(path: Path) -> tuple[Any, Any]:
             return arrays["sequences"], arrays.get("labels")
     except KeyError:
         raise DataError(
-            f"{path} holds no array named sequences: write it with numpy.savez(path, sequences=…)."
+            f"{path} has no array named sequences: write it with numpy.savez(path, sequences=…).", setting=str(path)
         ) from None
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is no readable npz file: {error}.") from error
+        raise DataError(f"{path} is not a readable npz file: {error}.", setting=str(path)) from error
 
 
 def _as_tensor(values: Any, name: str, where: str) -> Tensor:
@@ -76,9 +78,10 @@ def _as_tensor(values: Any, name: str, where: str) -> Tensor:
         tensor = torch.as_tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         reason = str(error).split(". ")[0].rstrip(".")
-        raise DataError(f"{where}: {name} is no array of numbers: {reason}.") from error
+        raise DataError(f"{where}: {name} is not an array of numbers: {reason}.", setting=where, value=name) from error
     if tensor.is_complex():
-        raise DataError(f"{where}: {name} is {tensor.dtype}: give real numbers, as in a channel for each part.")
+        message = f"{where}: {name} is {tensor.dtype}: use real numbers, for example one channel for each part."
+        raise DataError(message, setting=where, value=name)
     return tensor
 
 
@@ -86,18 +89,22 @@ def _checked(sequences: Any, labels: Any, where: str) -> tuple[Tensor, Tensor]:
     """Return sequences as float32 and labels as int64, zeros where there are none."""
     sequences = _as_tensor(sequences, "sequences", where)
     if sequences.dim() != 3 or 0 in sequences.shape:
-        raise DataError(f"{where}: sequences has the shape {list(sequences.shape)}, not (N, channels, steps).")
+        message = f"{where}: sequences has shape {list(sequences.shape)}: it must be (N, channels, steps)."
+        raise DataError(message, setting=where, value="sequences", allowed="(N, channels, steps)")
     sequences = sequences.float()
-    if not bool((sequences.abs() <= 1).all()):  # what is not a number is no more than 1 either
+    if not bool((sequences.abs() <= 1).all()):  # false for NaN too
         least, most = sequences.min(), sequences.max()
-        raise DataError(f"{where}: sequences goes from {least:.4g} to {most:.4g}: scale it to -1 to 1.")
+        message = f"{where}: sequences ranges from {least:.4g} to {most:.4g}: scale it to [-1, 1]."
+        raise DataError(message, setting=where, value="sequences", allowed="[-1, 1]")
     if labels is None:
         return sequences, torch.zeros(len(sequences), dtype=torch.long)
     labels = _as_tensor(labels, "labels", where)
-    # As int64, of which there is a minimum; unsigned numbers beyond it turn negative.
+    # As int64, because torch has no min() of unsigned types; numbers that are too large turn negative.
     if labels.shape != sequences.shape[:1] or labels.is_floating_point() or int(labels.long().min()) < 0:
         raise DataError(
-            f"{where}: labels is {labels.dtype} of the shape {list(labels.shape)}: "
-            f"give one whole number from 0 on for each of {len(sequences)} sequences."
+            f"{where}: labels is {labels.dtype} of shape {list(labels.shape)}: it must have one whole number, 0 or "
+            f"more, for each of {len(sequences)} sequences.",
+            setting=where,
+            value="labels",
         )
     return sequences, labels.long()

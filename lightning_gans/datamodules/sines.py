@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gans import randomness
 from lightning_gans.datamodules.base import ImageDataModule, Split
-from lightning_gans.errors import SettingError, check_counts, is_number, shown
+from lightning_gans.errors import check_counts, invalid, is_number
 from lightning_gans.randomness import Stream
 
 
@@ -19,7 +19,7 @@ class SinesDataModule(ImageDataModule):
     """Sine waves of random frequency, amplitude and phase (Esteban et al. 2017, arXiv:1706.02633, section 4.1).
 
     Channel c of a sequence is ``a_c sin(2 pi f t / num_steps + p_c)`` at t = 0, 1, …: the channels of one
-    sequence share its frequency. Each number is uniform in its range. Sequence k of a split is a function of (seed,
+    sequence share a frequency. Each parameter is uniform in its range. Sequence k of a split is a function of (seed,
     split, k) alone. Batches are as in :class:`SequenceDataModule`.
 
     Args:
@@ -27,15 +27,15 @@ class SinesDataModule(ImageDataModule):
         num_test: Test sequences.
         num_steps: Length of a sequence.
         num_channels: Waves in a sequence.
-        frequencies: Range of the frequencies, in periods a sequence; at most half of ``num_steps``.
+        frequencies: Range of the frequencies, in periods per sequence; at most half of ``num_steps``.
         amplitudes: Range of the amplitudes, within 0 to 1.
         phases: Range of the phases, in radians.
-        num_classes: Labels: the range of the frequencies is divided into so many equal bands; 0 is none.
-        seed: Chooses the sequences.
+        num_classes: Number of equal bands of the frequencies, which are the labels; 0 for none.
+        seed: Seed of the sequences.
         **options: As in :class:`ImageDataModule`.
 
     Raises:
-        SettingError: A number or a range is not as above.
+        SettingError: A number or a range is invalid.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SinesDataModule(ImageDataModule):
             least, most = limits[name]
             pair = isinstance(given, Sequence) and len(given) == 2 and all(map(is_number, given))
             if not pair or not least <= given[0] <= given[1] <= most:
-                raise SettingError(f"{name} is {shown(given)}: give [lowest, highest], between {least:g} and {most:g}.")
+                raise invalid(name, given, f"[lowest, highest], between {least:g} and {most:g}")
         check_counts(num_classes=num_classes, zero=True)
         self.num_sequences = num_sequences
         self.num_test = num_test

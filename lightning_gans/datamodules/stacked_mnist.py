@@ -1,4 +1,4 @@
-"""Stacked MNIST: pictures of 1,000 modes that can be counted."""
+"""Stacked MNIST: images of 1,000 modes that can be counted."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from lightning_gans.randomness import Stream
 
 
 class StackedMNISTDataModule(ImageDataModule):
-    """Three handwritten digits as the channels of one picture: 28x28 RGB, 1,000 classes.
+    """Three handwritten digits as the channels of one image: 28x28 RGB, 1,000 classes.
 
-    The set that mode collapse is measured on (Metz et al. 2016, https://arxiv.org/abs/1611.02163): the label of
-    the digits a, b, c in red, green, blue is 100 a + 10 b + c, and a generator is asked how many of the 1,000 it
-    makes. The numbers are those of PacGAN (Lin et al. 2018, https://arxiv.org/abs/1712.04086): 128,000 training
-    pictures, and 26,000 to test, as many as there are samples in its protocol.
+    The data set that mode collapse is measured on (Metz et al. 2016, https://arxiv.org/abs/1611.02163): the label of
+    the digits a, b, c in red, green, blue is 100 a + 10 b + c, and the score of a generator is how many of the 1,000 it
+    generates. The numbers are those of PacGAN (Lin et al. 2018, https://arxiv.org/abs/1712.04086): 128,000 training
+    images, and 26,000 test images, as many as its protocol has samples.
 
-    Triples of MNIST's training digits train, triples of its test digits test. They are drawn at random, by a seed
-    of their own: the same on every machine, and a smaller set is the beginning of a larger one. The set in memory
-    is that of MNIST, as a picture is put together only when it is asked for; :meth:`images` returns all of a split,
-    300 MB for 128,000 pictures.
+    Triples of MNIST's training digits train, triples of its test digits test. They are drawn at random with a fixed
+    seed: they are the same on every machine, and a smaller set is the beginning of a larger one. The set takes the
+    memory of MNIST, because images are stacked on access; :meth:`images` returns all of a split, 300 MB for 128,000
+    images.
 
     Args:
         data_dir: The folder that holds ``MNIST/raw``, as for :class:`MNISTDataModule`.
-        num_images: Training pictures.
-        image_size: Height and width. 32 pads with black; others resize, bilinearly and antialiased.
-        val_size: As in :class:`ImageDataModule`; the digits of a picture set aside do train in others. With none,
-            the test pictures validate.
+        num_images: Training images.
+        image_size: Height and width. 32 pads with black; other sizes resize, bilinearly and antialiased.
+        val_size: As in :class:`ImageDataModule`; the digits of validation images also occur in training images. With
+            0, the test images validate.
         download: Download missing files.
-        num_test_images: Test pictures.
+        num_test_images: Test images.
         **options: As in :class:`ImageDataModule`.
 
     Raises:
@@ -64,11 +64,11 @@ class StackedMNISTDataModule(ImageDataModule):
         self._digits = MNISTDataModule(data_dir, image_size, download=download)
 
     def prepare_data(self) -> None:
-        """Download the digits that are missing."""
+        """Download missing digits."""
         self._digits.prepare_data()
 
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
-        """Read the digits and put the training or the test pictures together."""
+        """Read the digits and stack the training or the test images."""
         stack = self._set(split)
         return None if stack is None else (stack.images_at(slice(None)), stack.labels_at(slice(None)))
 
@@ -90,7 +90,7 @@ class StackedMNISTDataModule(ImageDataModule):
 
 
 class StackedImages(ResidentImages):
-    """Pictures that are kept as their digits, and as the rows of the three that each is made of.
+    """Images that are stored as digits, and the three rows of digits that make each.
 
     Args:
         images: The digits, uint8 ``(M, 1, H, W)``.
@@ -110,15 +110,15 @@ class StackedImages(ResidentImages):
 
     @property
     def picture_shape(self) -> tuple[int, ...]:
-        """That of a picture, ``(3, H, W)``."""
+        """Shape of an image, ``(3, H, W)``."""
         return 3, *super().picture_shape[1:]
 
     def images_at(self, rows: Tensor | slice) -> Tensor:
-        """Return pictures, uint8 ``(n, 3, H, W)``."""
+        """Return images, uint8 ``(n, 3, H, W)``."""
         return _stacked(super().images_at(self.triples[rows].flatten()))
 
     def labels_at(self, rows: Tensor | slice) -> Tensor:
-        """Return their labels, int64 ``(n,)``."""
+        """Return labels, int64 ``(n,)``."""
         return _numbers(super().labels_at(self.triples[rows].flatten()))
 
     def gather(
@@ -130,23 +130,23 @@ class StackedImages(ResidentImages):
         binarize: tuple[int, ...] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return rows as a batch on the device: images ``(n, 3, H, W)`` in [-1, 1], labels int64 ``(n,)``."""
-        assert flips is None and binarize is None, "digits are not mirrored, and these stay grey"
+        assert flips is None and binarize is None, "digits are not mirrored, and these stay gray"
         digits, labels = super().gather(self.triples.index_select(0, rows).flatten(), None, device, dtype)
         return _stacked(digits), _numbers(labels)
 
 
 def draw_triples(num_digits: int, num_images: int, split: Split) -> Tensor:
-    """Draw the rows of the digits that make each picture of a split, int64 ``(num_images, 3)``."""
+    """Draw the rows of the digits of each image of a split, int64 ``(num_images, 3)``."""
     source = randomness.generator(0, Stream.STACK, int(split == "test"))
     return torch.randint(num_digits, (num_images, 3), generator=source)
 
 
 def _stacked(digits: Tensor) -> Tensor:
-    """Make pictures of each three digits that follow one another, ``(3 n, 1, H, W)``."""
+    """Stack each three consecutive digits, ``(3 n, 1, H, W)``, as channels."""
     return digits.view(-1, 3, *digits.shape[2:])
 
 
 def _numbers(labels: Tensor) -> Tensor:
-    """Make labels of those of each three digits that follow one another, ``(3 n,)``."""
+    """Combine the labels of each three consecutive digits, ``(3 n,)``."""
     red, green, blue = labels.view(-1, 3).unbind(1)
     return 100 * red + 10 * green + blue

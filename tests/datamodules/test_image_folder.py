@@ -99,8 +99,6 @@ def test_shorter_side_is_resized_and_the_middle_cut_out(tmp_path):
 
 def test_channels(flat):
     assert make(flat, channels=1).images("train")[0].shape == (5, 1, 8, 8)
-    with pytest.raises(SettingError, match="channels is 4: it must be 1"):
-        make(flat, channels=4)
 
 
 def test_modes_become_eight_bit(tmp_path):
@@ -197,7 +195,7 @@ def test_colours_of_16_bits_are_odd(tmp_path, kind):
         path.write_bytes(b"P6 9 9 65535\n" + struct.pack(">3H", *pixel) * 81)
     else:
         path.write_bytes(b"P3 9 9 65535\n" + b"0 40000 65535 " * 81)
-    with pytest.raises(ValueError, match=r"it has 16 bits a channel.*convert=true makes them"):
+    with pytest.raises(ValueError, match="convert=true"):
         read_picture(path, (3, 8, 8), convert=False)
     found = read_picture(path, (3, 8, 8), convert=True)[:, 4, 4]
     assert np.abs(found - ([156] * 3 if kind == "la.png" else np.array([0, 156, 255]))).max() <= 1
@@ -222,7 +220,7 @@ def test_several_frames_are_odd(tmp_path, name):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     exact = {"lossless": True} if name == "a.webp" else {}
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **exact)
-    with pytest.raises(ValueError, match=r"it has several frames or pages \(convert=true takes the first\)"):
+    with pytest.raises(ValueError, match="convert=true"):
         read_picture(tmp_path / name, (3, 8, 8), convert=False)
     assert read_picture(tmp_path / name, (3, 8, 8), convert=True)[:, 4, 4].tolist() == [255, 0, 0]
     frames[0].save(tmp_path / name, save_all=True, **exact)
@@ -242,8 +240,9 @@ def test_values_that_are_not_finite_are_unreadable(tmp_path, value):
     values = np.full((9, 9), 0.5, np.float32)
     values[3, 3] = value
     Image.fromarray(values).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match="cannot be read as a picture: some of its values are not finite numbers"):
+    with pytest.raises(DataError) as error:
         make(tmp_path, convert=True).prepare_data()
+    assert error.value.setting == str(tmp_path / "a.tif")
 
 
 @pytest.fixture
@@ -273,12 +272,13 @@ ODD = ["alpha.png", "cmyk.jpg", "deep.png", "deep_colours.png", "moving.gif", "s
 BROKEN = ["empty.png", "text.jpg"]
 
 
-@pytest.mark.filterwarnings("ignore:Passed over")
+@pytest.mark.filterwarnings("ignore:Ignored files")
 def test_odd_and_broken_pictures_are_refused_or_skipped_by_their_names(odd):
     for name in sorted(ODD + BROKEN):
         path = odd / name
-        with pytest.raises(DataError, match=rf"{name} cannot be read as a picture.*\n.*on_error=skip"):
+        with pytest.raises(DataError) as error:
             make(odd).prepare_data()
+        assert error.value.setting == str(path)
         path.unlink()
     assert len(make(odd).load_images("train")[0]) == 5
 
@@ -287,14 +287,14 @@ def test_skipped_and_passed_over_pictures_are_named(odd):
     with pytest.warns(UserWarning) as warned:
         images, labels = make(odd, on_error="skip").load_images("train")
     said = [str(warning.message) for warning in warned]
-    assert f"Left out 8 unreadable pictures: {', '.join(sorted(ODD + BROKEN))}" in said
-    assert "Passed over what is no picture by its name: notes.txt" in said
+    assert f"Skipped 8 unreadable images: {', '.join(sorted(ODD + BROKEN))}" in said
+    assert "Ignored files that are not images: notes.txt" in said
     assert len(images) == len(labels) == 5
 
 
-@pytest.mark.filterwarnings("ignore:Passed over")
+@pytest.mark.filterwarnings("ignore:Ignored files")
 def test_odd_pictures_are_converted_on_request(odd):
-    with pytest.warns(UserWarning, match="Left out 2 unreadable pictures: empty.png, text.jpg"):
+    with pytest.warns(UserWarning, match="empty.png, text.jpg"):
         images, _ = make(odd, on_error="skip", convert=True).load_images("train")
     names = sorted(path.name for path in odd.iterdir() if path.suffix in (".png", ".jpg", ".gif"))
     colours = dict(zip([name for name in names if name not in BROKEN], images[:, :, 4, 4].tolist(), strict=True))
@@ -353,11 +353,12 @@ def test_a_file_larger_than_the_memory_is_mapped(tmp_path):
 
 def test_a_disk_without_room(flat, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
-    with pytest.warns(UserWarning, match=r"cannot be written \(the disk has 0.0 GiB left\)"):
+    with pytest.warns(UserWarning, match="cannot be written"):
         assert len(make(flat).load_images("train")[0]) == 6
     monkeypatch.setattr("lightning_gans.datamodules.image_folder._memory", lambda: 1.0)
-    with pytest.raises(DataError, match=r"fit neither there nor into memory: name a folder with --data.cache_dir"):
+    with pytest.raises(DataError) as error:
         make(flat).load_images("train")
+    assert error.value.setting.endswith(".images")
 
 
 def test_the_order_is_that_of_the_names(flat, monkeypatch):
@@ -407,7 +408,7 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(flat, damage):
     else:
         about.write_text(json.dumps(json.loads(about.read_text()) | {"left_out": ["x"]}))
     cache.write_bytes(content)
-    with pytest.warns(UserWarning, match=r"images is damaged \(.*decoding the pictures anew"):
+    with pytest.warns(UserWarning, match="is damaged"):
         assert make(flat).load_images("train")[0].equal(expected)
     assert cache.read_bytes() == before
     with warnings.catch_warnings():
@@ -440,7 +441,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(flat, monkeypatch):
 
     monkeypatch.setattr("lightning_gans.datamodules.decoded.replacing", refuse)
     before = everything_in(flat)
-    with pytest.warns(UserWarning, match="cannot be written .Permission denied.*cache_dir"):
+    with pytest.warns(UserWarning, match="cannot be written"):
         assert len(make(flat).images("train")[0]) == 5
     assert everything_in(flat) == before
 
@@ -455,13 +456,13 @@ def test_cache_dir(flat, tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
 def test_an_unreadable_picture(flat, content):
     (flat / "3.png").write_bytes(content)
-    with pytest.raises(DataError, match="cannot be read as a picture") as error:
+    with pytest.raises(DataError) as error:
         make(flat).prepare_data()
-    message = lines_of(error)
-    assert str(flat / "3.png") in message and "on_error=skip" in message
+    assert error.value.setting == str(flat / "3.png")
+    assert "on_error=skip" in lines_of(error)
     assert not list(flat.glob("lightning*"))
     for _ in range(2):  # also when it comes from the cache
-        with pytest.warns(UserWarning, match=r"Left out 1 unreadable pictures: 3\.png"):
+        with pytest.warns(UserWarning, match=r"3\.png"):
             images, labels = make(flat, on_error="skip").load_images("train")
         assert images[:, 0, 0, 0].tolist() == [0, 40, 80, 160, 200] and len(labels) == 5
 
@@ -470,10 +471,10 @@ def test_a_truncated_picture(tmp_path):
     noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "0.jpg")
     (tmp_path / "0.jpg").write_bytes((tmp_path / "0.jpg").read_bytes()[:3000])
-    with pytest.raises(DataError, match="truncated"):
-        make(tmp_path).prepare_data()
-    with pytest.raises(DataError, match=r"None of the 1 pictures in .* can be read"):
-        make(tmp_path, on_error="skip").prepare_data()
+    for on_error, named in (("raise", tmp_path / "0.jpg"), ("skip", tmp_path)):  # none is left
+        with pytest.raises(DataError) as error:
+            make(tmp_path, on_error=on_error).prepare_data()
+        assert error.value.setting == str(named)
 
 
 def test_labels_stay_with_their_pictures_when_some_are_skipped(classes):
@@ -486,11 +487,11 @@ def test_labels_stay_with_their_pictures_when_some_are_skipped(classes):
 
 def test_a_link_to_nowhere_is_an_unreadable_picture(classes):
     (classes / "dog" / "lost.png").symlink_to(classes / "nowhere.png")
-    with pytest.raises(DataError, match=r"lost\.png cannot be read as a picture") as error:
+    with pytest.raises(DataError) as error:
         make(classes).prepare_data()
-    lines_of(error)
+    assert error.value.setting == str(classes / "dog" / "lost.png")
     for _ in range(2):  # also when it comes from the cache
-        with pytest.warns(UserWarning, match=r"Left out 1 unreadable pictures: lost\.png"):
+        with pytest.warns(UserWarning, match=r"lost\.png"):
             images, labels = make(classes, on_error="skip").load_images("train")
         assert labels.tolist() == [0, 0, 0, 1, 1, 1] and len(images) == 6
     (classes / "nowhere.png").write_bytes((classes / "dog" / "0.png").read_bytes())
@@ -521,42 +522,37 @@ def test_links_count_no_picture_twice(classes):
         assert sorted(images[3:, 1, 0, 0].tolist()) == [0, 1, 2, 3]
 
 
-def test_two_folders_of_one_split_are_refused(tmp_path):
+def test_two_folders_of_one_split(tmp_path):
     for name in ("train", "val", "valid"):
         paint(tmp_path / name / "0.png")
-    with pytest.raises(DataError, match="holds val and valid, each a validation split: move all but one away"):
+    with pytest.raises(DataError) as error:
         make(tmp_path).prepare_data()
+    assert (error.value.setting, error.value.value) == (str(tmp_path), ["val", "valid"])
 
 
-def test_folders_that_will_not_do(tmp_path, classes):
-    with pytest.raises(DataError, match=r"nowhere is no folder: name that of your pictures with --data.data_dir"):
-        make(tmp_path / "nowhere").prepare_data()
+def test_invalid_folders(tmp_path, classes):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty holds no pictures. Files count that end in .*\.png"):
-        make(tmp_path / "empty").prepare_data()
     paint(classes / "loose.png")
-    with pytest.raises(DataError, match=r"class folders \(cat, …\) and loose pictures \(loose.png, …\)"):
-        make(classes).prepare_data()
     paint(tmp_path / "split" / "train" / "a" / "0.png")
     paint(tmp_path / "split" / "test" / "b" / "0.png")
-    with pytest.raises(DataError, match="has the classes b, but the training pictures have a"):
-        make(tmp_path / "split").prepare_data()
+    for folder, named in (("nowhere", "nowhere"), ("empty", "empty"), ("pets", "pets"), ("split", "split/test")):
+        with pytest.raises(DataError) as error:
+            make(tmp_path / folder).prepare_data()
+        assert error.value.setting == str(tmp_path / named)
+        lines_of(error)
 
 
 @pytest.mark.parametrize(
-    ("options", "wanted"),
+    ("setting", "value"),
     [
-        ({"image_size": 0}, "image_size is 0"),
-        ({"on_error": "skp"}, "on_error is 'skp': choose from raise, skip. Did you mean 'skip'"),
-        ({"image_size": [8, 8, 8]}, r"image_size is \[8, 8, 8\]: give one whole number, or \[height, width\]"),
-        ({"image_size": "16"}, r"image_size is '16': give one whole number, or \[height, width\], each 1 or more"),
-        ({"image_size": 1.5}, "image_size is 1.5: give one whole number"),
-        ({"image_size": [8, 8.5]}, r"image_size is \[8, 8.5\]: give one whole number"),
-        ({"image_size": None}, "image_size is None: give one whole number"),
-        ({"val_size": "x"}, "val_size is 'x': it must be a number of pictures"),
-        ({"fit": "crob"}, "fit is 'crob': choose from crop, pad, stretch. Did you mean 'crop'"),
+        *(("image_size", value) for value in (0, [8, 8, 8], "16", 1.5, [8, 8.5], None)),
+        ("channels", 4),
+        ("on_error", "skp"),
+        ("val_size", "x"),
+        ("fit", "crob"),
     ],
 )
-def test_settings_out_of_range(flat, options, wanted):
-    with pytest.raises(SettingError, match=wanted):
-        make(flat, **options).prepare_data()
+def test_settings_out_of_range(flat, setting, value):
+    with pytest.raises(SettingError) as error:
+        make(flat, **{setting: value}).prepare_data()
+    assert (error.value.setting, error.value.value) == (setting, value)

@@ -87,8 +87,9 @@ def test_a_sequence_is_a_function_of_the_seed_the_split_and_its_place():
     ],
 )
 def test_settings_out_of_range_are_named(setting, value):
-    with pytest.raises(SettingError, match=setting):
+    with pytest.raises(SettingError) as error:
         SinesDataModule(**{**SMALL, setting: value})
+    assert error.value.setting == setting
 
 
 def model():
@@ -144,29 +145,29 @@ def test_sequences_of_the_users_own(tmp_path, labels, from_file):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("wrong", "arrays"),
     [
-        ({"sequences": SEQUENCES[0]}, r"shape \[2, 4\], not \(N, channels, steps\)"),
-        ({"sequences": SEQUENCES[:0]}, r"shape \[0, 2, 4\]"),
-        ({"sequences": SEQUENCES * 2}, r"from -2 to 2: scale it to -1 to 1"),
-        ({"sequences": SEQUENCES * np.nan}, "from nan to nan"),
-        ({"sequences": SEQUENCES, "labels": LABELS[:5]}, "one whole number from 0 on for each of 6"),
-        ({"sequences": SEQUENCES, "labels": LABELS - 1}, "one whole number from 0 on"),
-        ({"sequences": SEQUENCES, "labels": LABELS / 2}, "one whole number from 0 on"),
-        ({"sequences": SEQUENCES.astype(str)}, "sequences is no array of numbers: .*str"),
-        ({"sequences": SEQUENCES * 1j}, "sequences is torch.complex64: give real numbers"),
-        ({"sequences": SEQUENCES, "labels": LABELS.astype(str)}, "labels is no array of numbers"),
-        ({"sequences": SEQUENCES, "labels": LABELS * 1j}, "labels is torch.complex128: give real numbers"),
-        ({"sequences": SEQUENCES, "labels": LABELS.astype(np.uint64) - 1}, "one whole number from 0 on"),
-        ({"images": SEQUENCES}, "holds no array named sequences"),
+        ("sequences", {"sequences": SEQUENCES[0]}),
+        ("sequences", {"sequences": SEQUENCES[:0]}),
+        ("sequences", {"sequences": SEQUENCES * 2}),
+        ("sequences", {"sequences": SEQUENCES * np.nan}),
+        ("sequences", {"sequences": SEQUENCES.astype(str)}),
+        ("sequences", {"sequences": SEQUENCES * 1j}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS[:5]}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS - 1}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS / 2}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS.astype(str)}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS * 1j}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS.astype(np.uint64) - 1}),
+        (None, {"images": SEQUENCES}),
     ],
 )
-def test_a_file_that_is_not_fit_is_named_with_what_is_wrong(tmp_path, arrays, message):
+def test_a_file_with_invalid_arrays(tmp_path, wrong, arrays):
     path = tmp_path / "mine.npz"
     np.savez(path, **arrays)
-    with pytest.raises(DataError, match=message) as raised:
+    with pytest.raises(DataError) as error:
         SequenceDataModule(path)
-    assert str(path) in str(raised.value)
+    assert (error.value.setting, error.value.value) == (str(path), wrong)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64, np.int16])
@@ -184,21 +185,24 @@ def test_labels_are_whole_numbers_of_any_kind(kind):
         ({"sequences": SEQUENCES, "labels": [2**70] * 6}, "labels"),
     ],
 )
-def test_what_is_no_array_of_numbers_is_named(given, name):
-    with pytest.raises(DataError, match=f"{name} is no array of numbers"):
+def test_values_that_are_not_arrays_of_numbers(given, name):
+    with pytest.raises(DataError) as error:
         SequenceDataModule(**given)
+    assert error.value.value == name
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+@pytest.mark.parametrize("name", ["text.npz", "missing.npz"])
+def test_an_unreadable_file(tmp_path, name):
     (tmp_path / "text.npz").write_text("no archive")
-    for name in ("text.npz", "missing.npz"):
-        with pytest.raises(DataError, match=name):
-            SequenceDataModule(tmp_path / name)
+    with pytest.raises(DataError) as error:
+        SequenceDataModule(tmp_path / name)
+    assert error.value.setting == str(tmp_path / name)
 
 
 @pytest.mark.parametrize(
     "given", [{}, {"path": "x.npz", "sequences": SEQUENCES}, {"path": "x.npz", "labels": LABELS}, {"labels": LABELS}]
 )
-def test_a_file_or_sequences_and_not_both(given):
-    with pytest.raises(SettingError, match="path is"):
+def test_either_a_file_or_sequences(given):
+    with pytest.raises(SettingError) as error:
         SequenceDataModule(**given)
+    assert error.value.setting == "path"

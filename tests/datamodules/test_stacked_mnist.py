@@ -6,7 +6,7 @@ from lightning_gans.datamodules.stacked_mnist import draw_triples
 from lightning_gans.errors import DataError, SettingError
 
 from ..fake_sets import write_mnist
-from .fakes import everything_in, lines_of
+from .fakes import everything_in
 
 
 @pytest.fixture
@@ -121,21 +121,21 @@ def test_numbers_are_those_of_the_paper():
 
 
 @pytest.mark.parametrize("name", ["num_images", "num_test_images", "image_size"])
-def test_settings_out_of_range(name):
-    with pytest.raises(SettingError, match=f"^{name} is 0: it must be greater than 0"):
-        StackedMNISTDataModule(**{name: 0})
-    with pytest.raises(SettingError, match=f"^{name} is 28.5: it must be a whole number"):
-        StackedMNISTDataModule(**{name: 28.5})
+@pytest.mark.parametrize("value", [0, 28.5])
+def test_settings_out_of_range(name, value):
+    with pytest.raises(SettingError) as error:
+        StackedMNISTDataModule(**{name: value})
+    assert (error.value.setting, error.value.value) == (name, value)
 
 
-def test_a_split_that_there_is_not(folder):
-    with pytest.raises(SettingError, match=r"split is 'tets'.*Did you mean 'test'"):
+def test_an_unknown_split(folder):
+    with pytest.raises(SettingError) as error:
         make(folder).images("tets")
+    assert (error.value.setting, error.value.allowed) == ("split", ["train", "val", "test"])
 
 
-def test_offline_and_missing(tmp_path, offline):
-    with pytest.raises(DataError, match="MNIST/raw") as error:
-        StackedMNISTDataModule(tmp_path).prepare_data()
-    assert "train-images-idx3-ubyte.gz" in lines_of(error)
-    with pytest.raises(DataError, match="download is False"):
-        StackedMNISTDataModule(tmp_path, download=False).prepare_data()
+@pytest.mark.parametrize("download", [True, False])
+def test_offline_and_missing(tmp_path, offline, download):
+    with pytest.raises(DataError) as error:
+        StackedMNISTDataModule(tmp_path, download=download).prepare_data()
+    assert error.value.setting == str(tmp_path / "MNIST" / "raw")
