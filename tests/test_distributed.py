@@ -1,4 +1,4 @@
-"""Several processes, and several machines: what they end with, what they send, how they resume and stop."""
+"""Several processes and machines: what they end with, what they send, how they resume and stop."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.distributed import cases, train
-from tests.test_resume import differences
+from tests.test_resume import batches_of_a_step, differences
 from tests.toys import Toys
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
@@ -29,7 +29,7 @@ def start(*words):
 
 
 def finish(process, seconds=150):
-    """Wait for a process; leave none behind that hangs."""
+    """Wait for a process, and end it if it hangs."""
     try:
         return process.communicate(timeout=seconds)
     finally:
@@ -104,7 +104,7 @@ def test_two_machines_make_the_updates_of_one_process(tmp_path):
         assert distant(alone, end) == []
 
 
-def test_each_row_of_an_epoch_is_seen_once_and_has_noise_of_its_own(together):
+def test_each_row_of_an_epoch_is_seen_once_with_its_own_noise(together):
     ends = together("epoch")
     seen = torch.cat([end["images"] for end in ends]).add(1).mul(127.5).round()
     data, _ = Toys(num_images=58, val_size=10).images("train")
@@ -121,11 +121,12 @@ def test_each_row_of_an_epoch_is_seen_once_and_has_noise_of_its_own(together):
 def test_layers_that_differ_by_process_leave_the_processes_alike(together, name):
     first, second = (end[name] for end in together("alike"))
     assert differences(first, second) == []
-    assert first["counts"] == {"step": 6, "images": 6 * 8 * cases.ALIKE[name]().batches_per_step, "seed": train.SEED}
+    images = 6 * 8 * batches_of_a_step(cases.ALIKE[name]())
+    assert first["counts"] == {"step": 6, "images": images, "seed": train.SEED}
 
 
 @pytest.mark.parametrize("name", ["dcgan", "conditional_conv", "vae_conv", "gan"])
-def test_the_statistics_of_batchnorm_move_and_agree_at_the_start_of_each_step(together, name):
+def test_the_statistics_of_batchnorm_move_and_agree_after_each_step(together, name):
     first, second = (end[name]["buffers"] for end in together("alike"))
     statistics = [key for key in first[0] if "running_mean" in key]
     assert statistics

@@ -1,11 +1,11 @@
-"""Models that several processes train, and what they make of a batch."""
+"""Models that several processes train."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
-from lightning_gans.randomness import Stream
+from lightning_gans.training.regularizers import Regularizer
 from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, tiny
 
 
@@ -18,23 +18,14 @@ class WithPenaltyOnReal(GAN):
         return super().discriminator_loss(real, fake, labels) + gradient.square().sum((1, 2, 3)).mean()
 
 
-class WithPenaltyBetween(GAN):
-    """WGAN-GP: how far the norm of the gradient is from 1 between real and fake images."""
+class Between(Regularizer):
+    """WGAN-GP by hand, at places of the images' own: how far the norm of the gradient is from 1."""
 
-    def share(self, num):
-        return torch.sigmoid(self.noise(num, 0, Stream.SAMPLE)[:, :1, None, None])
-
-    def discriminator_loss(self, real, fake, labels):
-        share = self.share(len(real))
-        between = (share * real + (1 - share) * fake).requires_grad_()
-        (gradient,) = torch.autograd.grad(self.logits(between, labels).sum(), between, create_graph=True)
-        penalty = (gradient.flatten(1).norm(dim=1) - 1).square().mean()
-        return super().discriminator_loss(real, fake, labels) + 10 * penalty
-
-
-class WithPenaltyHalfway(WithPenaltyBetween):
-    def share(self, num):
-        return 0.5
+    def __call__(self, turn):
+        share = turn.uniform(1, 1000, turn.step.number)[:, :, None, None].to(turn.real.dtype)
+        between = (share * turn.real + (1 - share) * turn.fake).detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(turn.call(between).sum(), between, create_graph=True)
+        return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 class Plain(nn.Module):
@@ -75,8 +66,7 @@ EQUAL = {
     "minimax": lambda: gan(loss="minimax"),
     "d_steps": lambda: gan(d_steps=2),
     "penalty_on_real": lambda: gan(WithPenaltyOnReal),
-    "penalty_between": lambda: gan(WithPenaltyBetween),
-    "penalty_halfway": lambda: gan(WithPenaltyHalfway),
+    "custom_regularizer": lambda: gan(regularizers=[Between(10.0)]),
     "conditional": conditional,
     "bernoulli": lambda: tiny(VAE),
     "gaussian": lambda: tiny(VAE, likelihood="gaussian"),
@@ -116,7 +106,7 @@ COUNTED = {
 
 
 def all_at_once():
-    """Make a model of which every weight takes part in every backward pass."""
+    """Make a model all of whose weights take part in every backward pass."""
     return tiny(VAE, likelihood="gaussian")
 
 

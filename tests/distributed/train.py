@@ -25,7 +25,7 @@ from tests.test_resume import SaveEverywhere, Score
 from tests.toys import Toys, tiny, weights
 
 STEPS, SEED = 50, 11
-RESUMED_FROM = ("batch_end-0-3", "batch_start-1-6", "validation_batch_0-0-5", "validation_end-1-10", "epoch_end-1-10")
+RESUMED_FROM = ("batch_end-0-3", "batch_end-0-5", "validation_end-1-10", "epoch_end-1-10")
 
 
 def rank():
@@ -33,7 +33,7 @@ def rank():
 
 
 def fit(model, batch_size, *, processes=1, checkpoint=None, data=None, **options):
-    """Train a model; processes begin with different seeds, which are to be the first one's at once."""
+    """Train a model; the processes start with different seeds, of which the first one's has to reach all."""
     model.run_seed = SEED + rank()
     trainer = pl.Trainer(
         **{
@@ -54,7 +54,7 @@ def fit(model, batch_size, *, processes=1, checkpoint=None, data=None, **options
 
 
 def end_of(trainer):
-    """Return what training has come to."""
+    """Return what training ends with."""
     model = trainer.lightning_module
     return {
         "weights": dict(model.state_dict()),
@@ -74,19 +74,27 @@ def equal(name, processes, *, shrink=1, **options):
         model, size = cases.ACCUMULATED[name](divided), 12 // divided**2
     else:
         model, size = cases.EQUAL[name](), 14 // divided // shrink
-    return end_of(fit(model, size, processes=processes, precision="64-true", max_steps=STEPS, **options))
+    # Which rows are mirrored depends on how many are loaded at once.
+    data = Toys(num_images=200, batch_size=size, flip=name not in cases.ACCUMULATED)
+    options |= {"precision": "64-true", "max_steps": STEPS, "data": data}
+    return end_of(fit(model, size, processes=processes, **options))
 
 
 class Watch(Callback):
-    """Notes what BatchNorm has at the start of each step, and the images and the noise of the steps."""
+    """Records BatchNorm's statistics after each step, and the images and the noise of the steps."""
 
     def __init__(self):
-        self.buffers, self.images, self.noise = [], [], []
+        self.buffers, self.images, self.noise, self.step = [], [], [], 0
 
-    def on_train_batch_start(self, trainer, model, batch, _):
-        self.buffers.append({name: b.clone() for name, b in model.named_buffers() if b.is_floating_point()})
+    def on_train_start(self, trainer, model):
+        if hasattr(model, "generator"):
+            model.generator.register_forward_pre_hook(lambda module, inputs: self.noise.append(inputs[0].clone()))
+
+    def on_train_batch_end(self, trainer, model, outputs, batch, *_):
         self.images.append(batch[0].clone())
-        self.noise.append(model.noise(len(batch[0]), 0))
+        if trainer.global_step > self.step:
+            self.step = trainer.global_step
+            self.buffers.append({name: b.clone() for name, b in model.named_buffers() if b.is_floating_point()})
 
 
 def alike(name, processes, steps=6, **options):
@@ -98,14 +106,14 @@ def alike(name, processes, steps=6, **options):
 
 
 def epoch(processes):
-    """Train for one epoch and note every row."""
+    """Train for one epoch and record every row."""
     watch, data = Watch(), Toys(num_images=58, batch_size=4, val_size=10, flip=False)
     fit(tiny(GAN), 4, processes=processes, data=data, max_epochs=1, callbacks=[watch])
     return {"images": torch.cat(watch.images), "noise": watch.noise}
 
 
 class Messages(Callback):
-    """Lists all that gloo sends while the loop runs, DDP's reducer in C++ included."""
+    """Lists all that gloo sends while the loop runs, including DDP's reducer in C++."""
 
     def on_train_start(self, *_):
         self.profile = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
@@ -125,17 +133,9 @@ def messages(make, processes, *, blocked=True):
     model, heard, name = make(), Messages(), "lightning_gans.training.update.unsynchronized"
     with nullcontext() if blocked else patch(name, lambda _: nullcontext()):
         fit(model, 4, processes=processes, max_steps=3, callbacks=[heard])
-    statistics = [name for name, _ in model.named_buffers() if "running_" in name and "_ema." not in name]
+    statistics = [name for name, _ in model.named_buffers() if "running_" in name and not name.startswith("ema.")]
     sizes = {name: sum(p.numel() for p in network.parameters()) for name, network in model.named_children()}
     return {"sent": heard.sent, **sizes, "statistics": sum(model.get_buffer(name).numel() for name in statistics)}
-
-
-class SaveHere(SaveEverywhere):
-    """Saves in some of the places."""
-
-    def save(self, trainer, place):
-        if f"{place}-{trainer.current_epoch}-{trainer.global_step}" in RESUMED_FROM:
-            super().save(trainer, place)
 
 
 def resume(folder, processes):
@@ -153,7 +153,7 @@ def resume(folder, processes):
         trainer.strategy.barrier()
         return {**end_of(trainer), "csv": (folder / "runs" / run / "metrics.csv").read_bytes()}
 
-    ends = {"": train("whole", callbacks=[SaveHere(folder / "saved")])}
+    ends = {"": train("whole", callbacks=[SaveEverywhere(folder / "saved", RESUMED_FROM)])}
     for name in RESUMED_FROM:
         if rank() == 0:
             shutil.copytree(folder / "runs" / "whole", folder / "runs" / name)
@@ -163,8 +163,8 @@ def resume(folder, processes):
     return ends
 
 
-class Leave(Callback):
-    """Writes down, in the process that has trained, what it has come to."""
+class WriteEnd(Callback):
+    """Writes what training ends with, in the process that has trained."""
 
     def __init__(self, folder, name):
         self.folder, self.name = folder, name
@@ -176,7 +176,7 @@ class Leave(Callback):
 def smoke(folder, strategy):
     """Train three steps under a strategy that starts the processes itself."""
     torch.manual_seed(0)
-    callbacks = [Leave(folder, strategy)]
+    callbacks = [WriteEnd(folder, strategy)]
     fit(cases.ALIKE["dcgan"](), 4, processes=2, strategy=strategy, max_steps=3, callbacks=callbacks)
 
 
@@ -187,7 +187,7 @@ class Terminate(Callback):
 
 
 def stopped(folder):
-    """Train until one process is told to stop; what each has come to is written in any case."""
+    """Train until one process gets a signal; write what each process ends with in any case."""
     model = tiny(GAN)
     callbacks = [GracefulStop(), SaveLast(dirpath=str(folder / "run" / "checkpoints")), Terminate()]
     try:
