@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from itertools import cycle, islice
 from typing import Any, Literal, Self
 
 import torch
@@ -166,7 +167,10 @@ class GenerativeModule(pl.LightningModule):
         return TrainingStep(self, batch, updates)
 
     def collect(self, batch: Any, count: int) -> list[Part]:
-        """Return the last ``count`` batches of the epoch once they are there, and nothing before."""
+        """Return the last ``count`` batches of the epoch once they are there, and nothing before.
+
+        An epoch with fewer batches is one step, which repeats them.
+        """
         if self._collected_epoch != self.trainer.current_epoch:
             self._collected, self._collected_epoch = [], self.trainer.current_epoch
         part = self.unpack(batch)
@@ -177,18 +181,12 @@ class GenerativeModule(pl.LightningModule):
                 setting="batch_size",
                 value=1,
             )
-        if self.trainer.num_training_batches < count:
-            raise SettingError(
-                f"an epoch has {self.trainer.num_training_batches} batches, but a training step takes {count}: use "
-                "more images, a smaller batch_size, or a larger --trainer.limit_train_batches.",
-                setting="trainer.limit_train_batches",
-                value=self.trainer.num_training_batches,
-                allowed=f"{count} or more",
-            )
         self._batches_per_step = count
         if count == 1:
             return [part]
         self._collected.append(part)
+        if len(self._collected) == self.trainer.num_training_batches < count:  # as with fast_dev_run
+            self._collected = list(islice(cycle(self._collected), count))
         if len(self._collected) < count:
             return []
         parts, self._collected = self._collected, []

@@ -49,7 +49,7 @@ def steps_planned(trainer: Any, batches_per_step: int) -> float:
     if max_epochs in (-1, None):
         return float(max_steps)
     batches = trainer.num_training_batches
-    planned = batches // batches_per_step * max_epochs if batches < math.inf else math.inf  # inf // 1 is NaN
+    planned = max(1, batches // batches_per_step) * max_epochs if batches < math.inf else math.inf  # inf // 1 is NaN
     if max_steps != -1:
         planned = min(planned, max_steps)
     if not 0 < planned < math.inf:

@@ -226,10 +226,14 @@ def test_a_step_waits_for_all_its_batches_and_an_epoch_drops_the_rest(make_train
     assert model.images_seen == steps * batches_of_a_step * 6
 
 
-def test_an_epoch_needs_the_batches_of_a_step(make_trainer):
-    with pytest.raises(SettingError) as error:
-        make_trainer().fit(tiny(GAN, d_steps=3), loader(make_batches(2)))
-    assert (error.value.setting, error.value.value) == ("trainer.limit_train_batches", 2)
+@pytest.mark.parametrize("options", [{"max_epochs": 2}, {"fast_dev_run": True}])
+def test_an_epoch_with_fewer_batches_than_a_step_repeats_them(make_trainer, options):
+    model, trainer = tiny(GAN, d_steps=3, lr_schedule="linear"), make_trainer(**options)
+    trainer.fit(model, loader(make_batches(2, 6)))
+    steps = trainer.max_epochs
+    assert trainer.global_step == steps
+    assert model.images_seen == steps * 3 * 6
+    assert model.progress() == 1
 
 
 def test_averages_stay_in_evaluation_mode_without_gradients():
