@@ -21,7 +21,7 @@ from lightning_gans._lightning import TrainerFn, isolate_rng, pl, rank_zero_info
 from lightning_gans.callbacks.base import evaluated, images_and_labels, is_due, is_ours
 from lightning_gans.callbacks.grids import Pictures
 from lightning_gans.errors import SettingError, check_counts
-from lightning_gans.io.pictures import grid, to_bytes
+from lightning_gans.io.pictures import from_bytes, grid, to_bytes
 from lightning_gans.metrics.cache import Rows
 from lightning_gans.metrics.evaluate import find_extractor
 from lightning_gans.metrics.extractors.base import Extractor
@@ -142,7 +142,7 @@ class NearestNeighbors(Pictures):
         rows = [samples[chosen], *(images[found.places[chosen]] for found in near.values())]
         step = getattr(module, "weights_step", trainer.global_step)
         title = f"Of {self.num_samples} samples, those nearest to a training image, step {step}"
-        return grid(torch.cat(rows).float() / 127.5 - 1, columns=len(chosen), title=title, row_labels=["sample", *near])
+        return grid(from_bytes(torch.cat(rows)), columns=len(chosen), title=title, row_labels=["sample", *near])
 
     def _measured(self, images: Rows, module: Any) -> dict[str, Rows]:
         """Return what distances are measured between: pixels, and features if there is an extractor."""

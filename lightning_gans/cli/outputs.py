@@ -18,6 +18,7 @@ from lightning_gans.io.files import check_free_folder, check_writable, replacing
 from lightning_gans.io.pictures import (
     EXTENSIONS,
     UNREADABLE,
+    from_bytes,
     grid,
     read_picture,
     save_png,
@@ -103,7 +104,7 @@ def read_pictures(files: Sequence[Path], model: GenerativeModule) -> Tensor:
             pictures.append(torch.from_numpy(read_picture(file, (channels, height, width)).copy()))
         except UNREADABLE as error:
             raise DataError(f"{file} cannot be read as a picture: {error}.", setting=str(file)) from None
-    return torch.stack(pictures).float() / 127.5 - 1
+    return from_bytes(torch.stack(pictures))
 
 
 def check_picture(name: str) -> Path:

@@ -110,6 +110,9 @@ class ExactResume(Callback):
         if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
             raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
         restore_loggers(trainer, about.get("loggers", []), checkpoint["global_step"])
+        data = getattr(trainer, "datamodule", None)
+        if hasattr(data, "use_seed") and type(data).__qualname__ not in checkpoint:
+            data.use_seed(about["run_seed"])  # checkpoints of 0.1, where the order of the images had the model's seed
         steps = trainer.max_steps
         if _lightning.validation_is_pending(checkpoint) and -1 < steps <= checkpoint["global_step"]:
             self._max_steps = steps  # until the validation has begun

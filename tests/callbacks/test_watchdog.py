@@ -309,7 +309,7 @@ def test_a_run_that_is_watched_trains_to_the_same_bits(fit, make):
     for watchdog in (None, watching()):
         torch.manual_seed(0)
         model = make()
-        fit(model, watchdog, data=Toys(batch_size=8 // model.batches_per_step))
+        fit(model, watchdog, data=Toys(batch_size=8))
         ends.append([value.clone() for value in model.state_dict().values()])
         states.append(torch.get_rng_state())
     assert watchdog.values

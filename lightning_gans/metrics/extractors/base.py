@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError
+from lightning_gans.io.pictures import from_bytes
 
 
 class Extractor(nn.Module):
@@ -101,7 +102,7 @@ class ModuleExtractor(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the module's features, and its logits if it has any."""
-        result = self.module(images.float() / 127.5 - 1)
+        result = self.module(from_bytes(images))
         return result if isinstance(result, tuple) else (result, None)
 
 
