@@ -250,3 +250,9 @@ def forget_sigterm(trainer: Any) -> None:
 def cluster_environment(trainer: Any) -> Any:
     """Return the cluster environment, or None; the strategy of a single process does not know it."""
     return getattr(trainer._accelerator_connector, "cluster_environment", None)
+
+
+def loaded_checkpoint(trainer: Any) -> dict[str, Any]:
+    """Return the checkpoint that a run is resumed from; Lightning shows callbacks only one that has their states."""
+    loaded: dict[str, Any] = trainer._checkpoint_connector._loaded_checkpoint
+    return loaded

@@ -44,7 +44,15 @@ class ExactResume(Callback):
         check_strategy(trainer.strategy)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Share the first process's seed, and set networks that ``load`` has put to evaluation to training."""
+        """Share the first process's seed, and set networks that ``load`` has put to evaluation to training.
+
+        Raises:
+            DataError: The checkpoint holds weights only.
+        """
+        # Lightning does not call on_load_checkpoint for one that has no states of callbacks.
+        checkpoint = _lightning.loaded_checkpoint(trainer)
+        if checkpoint and ("optimizer_states" not in checkpoint or "loops" not in checkpoint):
+            raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
         for network in pl_module.networks(pl_module.trained_networks).values():
             if not network.training:
                 network.train()
@@ -107,8 +115,6 @@ class ExactResume(Callback):
         pl_module.weights_step = checkpoint["global_step"]
         if not _is_fitting(trainer):
             return
-        if "optimizer_states" not in checkpoint or "loops" not in checkpoint:
-            raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
         restore_loggers(trainer, about.get("loggers", []), checkpoint["global_step"])
         data = getattr(trainer, "datamodule", None)
         if hasattr(data, "use_seed") and type(data).__qualname__ not in checkpoint:
