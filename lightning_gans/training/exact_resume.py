@@ -116,7 +116,7 @@ class ExactResume(Callback):
         if not _is_fitting(trainer):
             return
         restore_loggers(trainer, about.get("loggers", []), checkpoint["global_step"])
-        data = getattr(trainer, "datamodule", None)
+        data: Any = getattr(trainer, "datamodule", None)
         if hasattr(data, "use_seed") and type(data).__qualname__ not in checkpoint:
             data.use_seed(about["run_seed"])  # checkpoints of 0.1, where the order of the images had the model's seed
         steps = trainer.max_steps
