@@ -43,7 +43,7 @@ class DataError(LightningGansError, RuntimeError):
 
 
 class UnwritableError(DataError, OSError):
-    """A file or a folder cannot be written; an ``OSError`` as well, for those who can do without it.
+    """A file or a folder cannot be written; an ``OSError`` as well, for callers that can do without it.
 
     Args:
         path: What cannot be written.
@@ -76,7 +76,7 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def import_named(setting: str, module: str) -> ModuleType:
-    """Import a module that a setting names; raise :class:`SettingError` with what stops it, which may be anything."""
+    """Import a module that a setting names; raise :class:`SettingError` for any error that stops it."""
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -89,7 +89,7 @@ def is_number(value: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a setting is a whole number by its type, NumPy's included: 2.0 is none."""
+    """Return whether a setting is a whole number by its type, NumPy's included: 2.0 is not one."""
     return isinstance(value, Integral)
 
 

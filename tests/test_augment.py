@@ -153,7 +153,7 @@ def test_type_shape_and_device_are_kept(dtype):
 def test_invalid_policies_raise(policies, value):
     with pytest.raises(SettingError) as error:
         check_policies(policies)
-    assert (error.value.setting, error.value.value, error.value.allowed) == ("augment", value, list(POLICIES))
+    assert (error.value.setting, error.value.value, tuple(error.value.allowed)) == ("augment", value, POLICIES)
 
 
 @pytest.mark.parametrize("shape", [(1, NUM_UNIFORMS), (2, 3)])

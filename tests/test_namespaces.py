@@ -98,7 +98,7 @@ def test_the_environment_decides(tmp_path, family):
 
 
 def test_a_name_that_is_neither_is_refused(tmp_path):
-    done = run(tmp_path, "import lightning_gans", LIGHTNING_GANS_NAMESPACE="ignite")
+    done = run(tmp_path, "from lightning_gans import GAN", LIGHTNING_GANS_NAMESPACE="ignite")
     assert "LIGHTNING_GANS_NAMESPACE is 'ignite': choose from lightning, pytorch_lightning" in done.stderr
 
 

@@ -66,7 +66,7 @@ def test_without_a_key_and_not_offline_it_says_how_to_log_in(workplace, monkeypa
         main(WORDS)
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and "Traceback" not in said
-    assert "log in with `wandb login`, or set WANDB_MODE=offline" in said
+    assert "run `wandb login`, or set WANDB_MODE=offline" in said
 
 
 @pytest.mark.slow

@@ -146,6 +146,7 @@ class CollapseWatchdog(Callback):
         self._real_classes: float | None = None
         self._real: list[tuple[Tensor, Tensor | None]] = []
         self._scorer: GenerativeMetrics | None = None
+        self._last_step = 0
 
     # --- when ---------------------------------------------------------------------------------------------
 
@@ -167,8 +168,13 @@ class CollapseWatchdog(Callback):
             )
             raise SettingError(message, setting="watchdog.action", value=self.action, allowed=["warn", "stop"])
 
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Note the step that a resumed run starts from."""
+        self._last_step = trainer.global_step
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Keep the last real images before a check, and check."""
+        stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         left = -trainer.global_step % self.every_n_steps
         if trainer.is_global_zero:
             images = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -177,7 +183,7 @@ class CollapseWatchdog(Callback):
                 kept = slice(-self.num_samples, None)
                 labelled = labels is not None and samples.num_classes(pl_module) > 0
                 self._real.append((images[kept], labels[kept] if labels is not None and labelled else None))
-        if left == 0:
+        if left == 0 and stepped:  # a step may take several batches
             self._check(trainer, pl_module)
             if sum(len(images) for images, _ in self._real) >= _FEWEST:  # fewer wait for the next check
                 self._real.clear()

@@ -28,7 +28,7 @@ def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from
         trainer: The trainer, after the fit.
         words: The command line.
         seconds: How long the fit took.
-        from_step: The update it started from. From 0 the file is started anew, as is a damaged one. A fit that was
+        from_step: The update it started from. From 0 the file is started over, as is a damaged one. A fit that was
             killed leaves no entry, which shows as a gap.
         commit: What :func:`find_commit` returned at the start; the repository may have changed since.
     """

@@ -29,7 +29,7 @@ class MNISTDataModule(TorchvisionDataModule):
         download: Download missing files.
         binarization: Draw each pixel black or white, with its gray level as the probability, as likelihoods of
             black-and-white digits need. ``static`` draws once, with a fixed seed (not the file of Larochelle & Murray
-            2011); ``dynamic`` draws anew in each training epoch, and like ``static`` for validation and test.
+            2011); ``dynamic`` draws again in each training epoch, and like ``static`` for validation and test.
             :meth:`images` stays gray.
         **options: As in :class:`ImageDataModule`.
 

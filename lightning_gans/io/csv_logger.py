@@ -20,7 +20,7 @@ class RunLogger(CSVLogger):
     """``metrics.csv`` with the rows of one run, also when it was stopped and resumed in between.
 
     A checkpoint of a model of this package notes how many rows there were. A run that is resumed from it in
-    the same folder drops those after, which it is about to write again, and appends. A new run in the folder
+    the same folder drops the later rows, which it will write again, and appends. A new run in the folder
     of an old one replaces the old rows with its first.
 
     Args:
@@ -46,7 +46,7 @@ class RunLogger(CSVLogger):
 
     @rank_zero_only
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Keep so many rows of the file, where there is one; without their number, those up to the ``step``."""
+        """Keep that many rows of the file, if there is one; without a number, those up to ``step``."""
         self.experiment.keep(state.get("rows"), state.get("step", 0))
 
 
@@ -73,7 +73,7 @@ class _Rows:
         self.hparams.update(params)
 
     def save(self) -> None:
-        """Write what is not written yet: appended, or as a whole new file where a column is new."""
+        """Write what is not written yet: append it, or write a whole new file if a column is new."""
         if self.hparams:
             save_hparams_to_yaml(self.folder / "hparams.yaml", self.hparams)
             self.hparams = {}

@@ -30,5 +30,5 @@ __all__ = [
 
 
 def load(path: Any, map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any) -> GenerativeModule:
-    """Make the model of a checkpoint again, whatever its class; see :meth:`GenerativeModule.load_from_checkpoint`."""
+    """Rebuild the model of a checkpoint, whatever its class; see :meth:`GenerativeModule.load_from_checkpoint`."""
     return GenerativeModule.load_from_checkpoint(path, map_location, imports=imports, **overrides)

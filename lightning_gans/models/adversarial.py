@@ -51,41 +51,44 @@ class AdversarialModule(GenerativeModule):
         num_classes: Number of labels; if it is not 0, both networks are called with labels as well.
         generator: ``generator(noise[, labels])`` gives images ``(N, C, H, W)`` in [-1, 1].
         discriminator: ``discriminator(images[, labels])`` gives logits, ``(N,)`` or ``(N, 1)``, or ``(N, 1, h, w)`` for
-            patches; with an auxiliary classifier it gives a pair of them and of class logits, ``(N, num_classes)``.
+            patches; with an auxiliary classifier it gives a pair: these and class logits, ``(N, num_classes)``.
         loss: Both players' loss, a key of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`.
         adversarial_weight: Weight of :meth:`generator_loss`; 0 leaves feature matching alone.
         generator_lr: Adam's learning rate for the generator.
-        discriminator_lr: Adam's learning rate for the discriminator; another than the generator's makes two time scales
-            (Heusel et al. 2017, arXiv:1706.08500).
+        discriminator_lr: Adam's learning rate for the discriminator; a value different from the generator's gives two
+            time scales (Heusel et al. 2017, arXiv:1706.08500).
         betas: Adam's decay rates, for both.
-        beta2_end: The second decay rate at the end of the schedule, where it changes along a cosine.
+        beta2_end: Adam's second decay rate at the end of the schedule, reached along a cosine; None keeps it constant.
         weight_decay: Adam's L2 penalty, for both.
-        generator_optimizer: Makes the generator's optimizer of its parameters, instead of Adam; in YAML a class path
+        generator_optimizer: Builds the generator's optimizer from its parameters, instead of Adam; in YAML a class path
             with its ``init_args``. Schedules of the learning rate apply to it as well.
         discriminator_optimizer: The same for the discriminator.
         mismatch_weight: Fraction of the fake half of the discriminator's loss that real images with mismatched labels
-            get (Reed et al. 2016, arXiv:1605.05396, section 4.1); 0 is the papers' losses. The discriminator learns
-            much faster what the labels mean. It has no effect without labels, so that a recipe of a conditional model
-            serves others too, and must be 0 for a discriminator with an auxiliary classifier.
-        d_steps: Discriminator updates for each generator update, each on its own batch.
+            get (Reed et al. 2016, arXiv:1605.05396, section 4.1); 0 gives the original losses. The discriminator
+            learns much faster what the labels mean. Ignored without labels, so a conditional model's recipe also works
+            for unconditional ones; must be 0 for a discriminator with an auxiliary classifier.
+        d_steps: Discriminator updates for each generator update, each on its own batch; ``global_step`` and
+            ``max_steps`` count generator updates.
         penalties: Weights of the discriminator's gradient penalties by their names: ``r1`` and ``r2`` (gamma),
             ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`. ``r1`` and ``r2`` use the logits
-            that the loss is computed from; under autocast those of a pass of their own, for which ``augment`` draws
-            anew.
+            that the loss is computed from; under autocast they use a separate forward pass with new augmentation.
         penalty_interval: Apply the penalties to every n-th discriminator update only, with n times their weights (lazy
             regularization, Karras et al. 2020, arXiv:1912.04958). They are logged for these updates.
-        penalty_end: Share of their weights that is left at the end of the schedule, along a cosine.
+        penalty_end: Fraction of their weights at the end of the schedule, reached along a cosine.
         feature_matching: Weight of the distance between the mean features of real and of generated images in the
             generator's loss (Salimans et al. 2016, arXiv:1606.03498).
         feature_matching_norm: ``l2``, squared as in the paper, or ``l1``.
-        feature_layer: Name of the discriminator's layer whose input are the features; by default its last linear or
-            convolutional one.
+        feature_layer: Name of the discriminator's layer whose input is used as the features; by default its last
+            linear or convolutional one.
         auxiliary_weight: Weight of the cross-entropy of an auxiliary classifier in both losses (Odena et al. 2017,
             arXiv:1610.09585), if the discriminator has one.
-        augment: What the discriminator sees of every image, real or not: policies out of ``color``, ``translation`` and
+        augment: What the discriminator sees of every image, real or not: a list of ``color``, ``translation`` and
             ``cutout`` (DiffAugment, Zhao et al. 2020, arXiv:2006.10738).
         regularizers: More terms of the losses; see :mod:`lightning_gans.training.regularizers`.
         **options: See :class:`GenerativeModule`.
+
+    Attributes:
+        regularizers: Terms of the losses; see :mod:`lightning_gans.training.regularizers`.
     """
 
     trained_networks = ("generator", "discriminator")
@@ -201,14 +204,17 @@ class AdversarialModule(GenerativeModule):
     def turn(
         self, player: Player, step: TrainingStep, real: Tensor, fake: Tensor, labels: Tensor | None
     ) -> AbstractContextManager[Turn]:
-        """Return the block in which a player's loss is computed, with its regularizers and with augmentation."""
+        """Return the block in which a player's loss is computed, with its regularizers and with augmentation.
+
+        Compute the loss from ``turn.real`` and ``turn.fake``: penalties recognize these tensors by identity.
+        """
         return take_turn(player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment)
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the generator's images for noise ``(N, latent_dim)``, in the noise's type also under autocast.
+        """Return the generator's images for noise ``(N, latent_dim)``, in the noise's dtype also under autocast.
 
-        The discriminator sees them beside real images of that type, and a penalty differentiates at them without
-        autocast.
+        The discriminator sees them next to real images of that dtype, and gradient penalties differentiate with respect
+        to them outside autocast.
         """
         images: Tensor = call(self.generator, noise, labels)
         self.check_made(images)
@@ -220,7 +226,7 @@ class AdversarialModule(GenerativeModule):
         return images
 
     def move_schedules(self) -> None:
-        """Set the learning rates and Adam's second decay rate, where they change."""
+        """Set the learning rates and Adam's second decay rate, if they are scheduled."""
         super().move_schedules()
         if self.beta2_end is not None:
             beta2 = cosine(self.betas[1], self.beta2_end, self.progress())
@@ -228,7 +234,7 @@ class AdversarialModule(GenerativeModule):
                 group["betas"] = (group["betas"][0], beta2)
 
     def not_compiled(self) -> dict[str, str]:
-        """Leave a discriminator alone that is differentiated twice, or whose inner layers are hooked."""
+        """Exclude a discriminator that is differentiated twice or has hooked inner layers."""
         return reasons_not_to_compile(self.regularizers)
 
     def configure_optimizers(self) -> Any:

@@ -12,9 +12,9 @@ from lightning_gans.training.regularizers import call
 
 
 class AutoencodingModule(GenerativeModule):
-    """A decoder that makes images of latents, and an encoder that gives the posterior of an image's latents.
+    """A decoder that makes images from latents, and an encoder that gives the posterior of an image's latents.
 
-    A subclass creates the two networks, which are called with labels as well where ``num_classes`` is not 0.
+    A subclass creates the two networks, which are called with labels as well if ``num_classes`` is not 0.
 
     Attributes:
         encoder: ``encoder(images[, labels])`` gives the posterior's means and log-variances, ``(N, latent_dim)`` each.

@@ -1,4 +1,4 @@
-"""What every model shares: the contract with Lightning, with callbacks and with commands."""
+"""The base of all models: what Lightning, the callbacks and the commands rely on."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class GenerativeModule(pl.LightningModule):
         latent_dim: Length of the latent vectors.
         num_classes: Number of labels; 0 makes the model unconditional.
         ema_half_life: Half-life of the moving average of the weights, in images; 0 switches it off.
-        ema_ramp: Upper limit of the half-life as a share of the images seen so far, so that the average forgets the
-            first steps (Karras et al. 2020, arXiv:2006.06676).
-        ema_start: Share of the half-life at the start of the schedule, from where it rises to 1 along a cosine.
+        ema_ramp: Caps the half-life at this fraction of the images seen so far, so that the average forgets the first
+            steps (Karras et al. 2020, arXiv:2006.06676).
+        ema_start: Fraction of the half-life at the start of the schedule; it rises to 1 along a cosine.
         lr_schedule: How the learning rates change from their value to ``lr_end`` times their value: ``constant`` (not
             at all), ``linear`` or ``cosine``.
-        lr_end: Share of the learning rates that is left at the end of the schedule.
+        lr_end: Fraction of the initial learning rates at the end of the schedule.
         schedule_images: After how many images all schedules end; None is the whole run.
         accumulate_batches: Batches whose gradients are averaged into one update, for batches that do not fit into
             memory. It equals one batch as large as all of them, except for what takes statistics of a batch (BatchNorm,
@@ -67,7 +67,6 @@ class GenerativeModule(pl.LightningModule):
         run_seed: Seed of every random number of the run: ``seed_everything``'s, else drawn once; kept in checkpoints.
         images_seen: Images that the updates have seen so far, on all processes; kept in checkpoints.
         weights_step: Value of ``trainer.global_step`` that the weights belong to, also after they were loaded.
-        regularizers: Terms of the losses; see :mod:`lightning_gans.training.regularizers`.
 
     Raises:
         SettingError: A setting is invalid.
@@ -84,7 +83,7 @@ class GenerativeModule(pl.LightningModule):
     ``(N, D)``; or pairs of two images ``(source, target)``, paired or not."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Show ``help()`` and editors all arguments of a model, those that ``**options`` passes on included."""
+        """Make ``help()`` and editors show all arguments, including those passed through ``**options``."""
         super().__init_subclass__(**kwargs)
         cls.__signature__ = checkpoint_format.whole_signature(cls)  # type: ignore[attr-defined]
 
@@ -138,6 +137,7 @@ class GenerativeModule(pl.LightningModule):
         self.register_buffer("stop_vote", torch.zeros(()), persistent=False)  # averaged over processes with the others
         self.ema = EMA({})
         self.given_arguments = checkpoint_format.constructor_arguments(self)
+        self.save_hyperparameters(checkpoint_format.hyperparameters(type(self), self.given_arguments))
         self.register_load_state_dict_pre_hook(checkpoint_format.prepare_state)  # type: ignore[no-untyped-call]
         self._callbacks: list[Callback] = [ExactResume()]
         if gradient_clip_val is not None:
@@ -167,9 +167,9 @@ class GenerativeModule(pl.LightningModule):
         return TrainingStep(self, batch, updates)
 
     def collect(self, batch: Any, count: int) -> list[Part]:
-        """Return the last ``count`` batches of the epoch once they are there, and nothing before.
+        """Return the step's ``count`` batches once all have arrived, else an empty list.
 
-        An epoch with fewer batches is one step, which repeats them.
+        An epoch shorter than ``count`` is one step, with its batches repeated.
         """
         if self._collected_epoch != self.trainer.current_epoch:
             self._collected, self._collected_epoch = [], self.trainer.current_epoch
@@ -193,7 +193,7 @@ class GenerativeModule(pl.LightningModule):
         return parts
 
     def forget_batches(self) -> None:
-        """Forget collected batches, and look at the data's range anew: there may be other data."""
+        """Forget collected batches, and check the data's range again, as the data may have changed."""
         self._collected, self._stages_checked = [], frozenset()
 
     def unpack(self, batch: Any) -> Part:
@@ -224,7 +224,7 @@ class GenerativeModule(pl.LightningModule):
         return images, batches.checked_labels(labels, len(images), self.num_classes, first)
 
     def _is_first_batch(self, images: Tensor) -> bool:
-        """Return whether this is the first batch of a stage; a GPU would have to wait for a check of each."""
+        """Return whether this is the first batch of a stage; checking every batch would force a GPU synchronization."""
         stage = getattr(getattr(trainer_of(self), "state", None), "stage", None)
         first = stage not in self._stages_checked and len(images) > 0
         if first:
@@ -238,7 +238,7 @@ class GenerativeModule(pl.LightningModule):
         return images.to(self.dtype, memory_format=self.image_format)
 
     def end_of_step(self, num_images: int) -> None:
-        """Count the images of a step, and move the averages and the schedules on."""
+        """Count the images of a step, and update the averages and the schedules."""
         self.images_seen += num_images
         self.weights_step = self.trainer.global_step
         if self.ema:
@@ -251,7 +251,7 @@ class GenerativeModule(pl.LightningModule):
                 scheduler.step()
 
     def move_schedules(self) -> None:
-        """Set the learning rates of all optimizers, where a schedule changes them."""
+        """Set the learning rates of all optimizers, if they are scheduled."""
         if self.lr_schedule != "constant":
             factor = CURVES[self.lr_schedule](1.0, self.lr_end, self.progress())
             scale_learning_rates(self._optimizers(), factor)
@@ -264,7 +264,7 @@ class GenerativeModule(pl.LightningModule):
         """Return how far the schedules have come, between 0 and 1.
 
         Raises:
-            SettingError: They have no end.
+            SettingError: The schedules have no end.
         """
         if self.schedule_images is not None:
             return min(self.images_seen / self.schedule_images, 1.0)
@@ -288,7 +288,7 @@ class GenerativeModule(pl.LightningModule):
         return {name: getattr(self, name) for name in names}
 
     def create_ema(self) -> None:
-        """Copy the networks of ``averaged_networks`` into :attr:`ema`; call it once they are there."""
+        """Copy the networks of ``averaged_networks`` into :attr:`ema`; call it once they exist."""
         if self.ema_half_life > 0:
             averaged = self.networks(self.averaged_networks)
             self.ema = EMA(averaged, self.ema_half_life, self.ema_ramp, self.ema_start)
@@ -314,7 +314,7 @@ class GenerativeModule(pl.LightningModule):
                     )
 
     def not_compiled(self) -> dict[str, str]:
-        """Return the networks that ``torch.compile`` has to leave alone, each with the reason."""
+        """Return the networks that must not be compiled, each with the reason."""
         return {}
 
     # --- samples --------------------------------------------------------------------------------------------------
@@ -328,7 +328,7 @@ class GenerativeModule(pl.LightningModule):
         """Map latents ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1].
 
         Labels are int64 ``(N,)``; the package's own networks also take weights of the classes, ``(N, num_classes)``,
-        which stand for what lies between them.
+        to interpolate between classes.
         """
         raise NotImplementedError
 
@@ -339,8 +339,8 @@ class GenerativeModule(pl.LightningModule):
             num: How many.
             seed: Seed of the noise.
             start: Index of the first one in the endless sequence that the seed stands for.
-            truncation: Largest absolute value, which makes samples more typical and more alike. Each number moves with
-                the limit, so that a seed's picture stays recognizable.
+            truncation: Largest absolute value, which makes samples more typical and more alike. The numbers shrink
+                continuously with the limit, so that a seed's picture stays recognizable.
         """
         noise = randomness.randn_rows(start, num, self.latent_dim, seed, randomness.Stream.SAMPLE)
         return noise if truncation is None else truncated(noise, truncation)
@@ -409,7 +409,7 @@ class GenerativeModule(pl.LightningModule):
             )
 
     def evaluating(self) -> AbstractContextManager[None]:
-        """Set the model to evaluation mode inside the block."""
+        """Put the model into evaluation mode inside the block."""
         return evaluating(self)
 
     # --- evaluation -----------------------------------------------------------------------------------------------
@@ -441,7 +441,7 @@ class GenerativeModule(pl.LightningModule):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The arguments that make this model again: what its constructor was given, and the defaults."""
+        """The arguments that rebuild this model: what its constructor was given, and the defaults."""
         return checkpoint_format.resolved_arguments(type(self), self.given_arguments, self)
 
     def note_arguments(self, **config: Any) -> None:
@@ -453,12 +453,12 @@ class GenerativeModule(pl.LightningModule):
     def load_from_checkpoint(  # type: ignore[override]
         cls, checkpoint_path: Any, map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any
     ) -> Self:
-        """Make the model again from a checkpoint alone, in evaluation mode.
+        """Rebuild the model from a checkpoint alone, in evaluation mode.
 
         Args:
             checkpoint_path: A checkpoint of this class or of a subclass.
             map_location: The device to load to.
-            imports: Modules of yours whose networks the checkpoint may name. Without them only the layers of
+            imports: Your modules whose networks the checkpoint may name. Without them only the layers of
                 ``torch.nn`` and ``lightning_gans.networks`` are built.
             **overrides: Arguments that replace the stored ones, and networks that were given as instances.
         """
@@ -467,12 +467,12 @@ class GenerativeModule(pl.LightningModule):
         )
 
     def load_weights(self, path: Any) -> None:
-        """Start from the weights of a checkpoint; counters, optimizers and settings stay this model's own."""
+        """Start from the weights of a checkpoint; counters, optimizers and settings stay this model's."""
         checkpoint_format.load_weights(self, path)
 
 
 def check_sizes(image_shape: Sequence[int], latent_dim: int, num_classes: int = 0, *, sequences: bool = False) -> None:
-    """Raise :class:`SettingError` for sizes of which no network can be made; call it before one is.
+    """Raise :class:`SettingError` for sizes no network can be built for; call it before building one.
 
     Args:
         image_shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences where the model takes these.
@@ -493,7 +493,7 @@ def check_sizes(image_shape: Sequence[int], latent_dim: int, num_classes: int = 
 
 
 def check_unconditional(model: str, options: Mapping[str, Any]) -> None:
-    """Raise :class:`SettingError` if labels are asked of a model that has none."""
+    """Raise :class:`SettingError` if ``num_classes`` is given to an unconditional model."""
     if "num_classes" in options:
         given = options["num_classes"]
         raise SettingError(

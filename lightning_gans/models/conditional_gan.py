@@ -60,7 +60,7 @@ class ConditionalGAN(AdversarialModule):
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_counts(num_classes=num_classes)
         check_sizes(image_shape, latent_dim)
-        # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
+        # Checked for both architectures, so that overriding a recipe's architecture keeps its settings.
         check_choice("generator_conditioning", generator_conditioning, ("input", "batch_norm"))
         check_counts(width=width)
         check_share(dropout=dropout)

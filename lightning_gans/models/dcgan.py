@@ -22,7 +22,7 @@ class DCGAN(AdversarialModule):
         generator: Replaces the generator; ``generator(noise)`` gives images in [-1, 1].
         discriminator: Replaces the discriminator; ``discriminator(images)`` gives logits, ``(N,)`` or ``(N, 1)``.
         width: Channels of both networks at half the image's size; each halving doubles them.
-        discriminator_width: The discriminator's, where it differs.
+        discriminator_width: The discriminator's, if it differs.
         batch_norm: Whether the discriminator has BatchNorm; with a gradient penalty it should not.
         dense_dims: Widths of fully connected layers behind the discriminator's convolutions, from the image on; the
             generator has them in reverse before its own. InfoGAN has one of 1024 (Chen et al. 2016, arXiv:1606.03657).

@@ -20,7 +20,7 @@ class R3GAN(AdversarialModule):
 
     The networks default to those of the paper on CIFAR-10. Its schedules are settings of a recipe: cosines of the
     learning rate, of the penalties (``penalty_end``), of Adam's second decay rate (0.9 to 0.99, ``beta2_end``) and of
-    the average's half-life (``ema_start``). Without them the decay rate is what it ends with.
+    the average's half-life (``ema_start``). Without them the decay rate is constant at its final value.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
@@ -30,10 +30,10 @@ class R3GAN(AdversarialModule):
         discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` gives logits.
         widths: Channels of both networks in each stage, from 4 or 7 pixels, doubled, to the full size.
         blocks: Residual blocks in each stage, or in every one.
-        group_width: Channels in a group of the 3x3 convolutions; more than there are is one group.
+        group_width: Channels per group of the 3x3 convolutions; a single group if there are fewer channels.
         expansion: Channels within a block, for each channel between blocks.
-        patch_size: Side of the patches of pixels that are one place of the largest stage; 1 is the paper's, 2 costs
-            about a quarter.
+        patch_size: Side of the patches of pixels that become one position of the largest stage; 1 is the paper's, 2
+            costs about a quarter.
         label_dim: Length of a label's embedding in the generator.
         loss: See :class:`AdversarialModule`.
         penalties: See :class:`AdversarialModule`; the paper's pair has one gamma.
@@ -81,7 +81,7 @@ class R3GAN(AdversarialModule):
     def decode(self, latents: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)``, clamped to [-1, 1].
 
-        All samples pass here, and nothing of the training does: there the discriminator sees the images as the
-        generator made them, so that what lies outside has a gradient that pulls it back.
+        All samples pass through here, but no training images: in training the discriminator sees the generator's
+        unclamped images, so that values outside the range get a gradient that pulls them back.
         """
         return super().decode(latents, labels, ema=ema).clamp(-1, 1)

@@ -29,10 +29,10 @@ from lightning_gans.training.acceleration import uncompiled
 from lightning_gans.training.optimizers import OptimizerCallable
 
 BOUND_NUMBERS = 2**24
-"""How many numbers of latents, for all samples of some images, are drawn at once for a bound: 64 MiB."""
+"""Latent numbers drawn at once when computing a bound (64 MiB)."""
 
 BOUND_ROWS = 512
-"""About how many images the decoder makes at once for a bound."""
+"""Approximate number of images decoded at once when computing a bound."""
 
 
 class VAE(AutoencodingModule):
@@ -56,22 +56,22 @@ class VAE(AutoencodingModule):
         dense_dims: Widths of fully connected layers between the convolutions and the latents, from the image to
             the latents in the encoder, the other way round in the decoder.
         beta: Weight of the KL term in the loss (Higgins et al. 2017); what is logged stays unweighted.
-        importance_samples: K: samples of the posterior for each image in training. More than 1 maximizes the
-            importance-weighted bound instead of the ELBO (Burda et al. 2015, arXiv:1509.00519), which is tighter and
-            costs K passes through the decoder; what is logged stays the ELBO.
+        importance_samples: Posterior samples K per image in training; more than 1 maximizes the tighter
+            importance-weighted bound (Burda et al. 2015, arXiv:1509.00519), at the cost of K decoder passes. The logged
+            value stays the ELBO.
         encoder_lr: Adam's learning rate for the encoder.
         decoder_lr: Adam's learning rate for the decoder.
         betas: Adam's decay rates, for both.
         weight_decay: Adam's L2 penalty, for both.
-        encoder_optimizer: Makes the encoder's optimizer of its parameters, instead of Adam; in YAML a class path with
-            its ``init_args``.
+        encoder_optimizer: Builds the encoder's optimizer from its parameters, instead of Adam; in YAML a class path
+            with its ``init_args``.
         decoder_optimizer: The same for the decoder.
         encoder_steps: 1 updates both networks together; k > 1 updates the encoder k - 1 times before that,
             each time on its own batch (He et al. 2019, arXiv:1901.05534).
-        likelihood: ``bernoulli`` for black and white, ``gaussian`` for gray and color.
+        likelihood: ``bernoulli`` for binary pixels, ``gaussian`` for gray and color.
         sigma: Standard deviation of the ``gaussian`` likelihood on the images' scale; None learns one for all pixels
-            (Rybkin et al. 2021, arXiv:2006.13202). It has no effect on a ``bernoulli`` one, so that a recipe whose
-            likelihood is overridden keeps its settings.
+            (Rybkin et al. 2021, arXiv:2006.13202). Ignored for a ``bernoulli`` one, so that overriding a recipe's
+            likelihood keeps its settings.
         **options: See :class:`GenerativeModule`.
 
     Example:
@@ -107,7 +107,7 @@ class VAE(AutoencodingModule):
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim, num_classes)
-        # Whichever architecture they are for, so that a recipe whose architecture is overridden keeps its settings.
+        # Checked for both architectures, so that overriding a recipe's architecture keeps its settings.
         check_counts(width=width)
         check_widths(encoder_dims=encoder_dims, decoder_dims=decoder_dims)
         check_widths(dense_dims=dense_dims, empty=True)

@@ -36,10 +36,10 @@ class VAEGAN(AutoencodingModule):
 
     The error of a reconstruction is that of a Gaussian of variance 1 around the features of a layer of the
     discriminator, :math:`E = \frac12 \|f(x) - f(\tilde x)\|^2`. The discriminator tells images from reconstructions
-    and from samples of the prior, with the sum of the three cross-entropies :math:`L` as its loss. After it the
-    encoder goes down :math:`KL + E`, and the decoder down :math:`\gamma E - L` (the paper's algorithm 1), both in
-    one update. There is no likelihood of the images: neither an ELBO nor a bound, and ``train/reconstruction`` is
-    -E, higher is better. Features are taken of images that are not augmented.
+    and from samples of the prior, with the sum of the three cross-entropies :math:`L` as its loss. Then the
+    encoder minimizes :math:`KL + E` and the decoder :math:`\gamma E - L` (the paper's algorithm 1), in one update.
+    There is no likelihood of the images: neither an ELBO nor a bound, and ``train/reconstruction`` is -E, higher is
+    better. Features are taken from images that are not augmented.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
@@ -50,11 +50,11 @@ class VAEGAN(AutoencodingModule):
         decoder: Replaces the decoder; ``decoder(latents[, labels])`` gives images in [-1, 1].
         discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` gives logits.
         width: Channels of the convolutional networks at half the image's size.
-        gamma: What reconstructing weighs in the decoder's loss against fooling the discriminator.
-        kl_weight: What the KL term weighs in the encoder's loss; 1 in the paper.
-        loss: The adversarial loss, out of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`: ``minimax`` is the
-            paper's; ``nonsaturating`` goes down -log D instead of log(1 - D), whose gradient is lost while the
-            discriminator wins. All others are the sum of two games, against reconstructions and against samples.
+        gamma: Weight of the reconstruction error relative to the adversarial term in the decoder's loss.
+        kl_weight: Weight of the KL term in the encoder's loss; 1 in the paper.
+        loss: The adversarial loss, a key of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`: ``minimax`` is the
+            paper's; ``nonsaturating`` minimizes -log D instead of log(1 - D), which saturates. All others are the sum
+            of two games, against reconstructions and against samples.
         encoder_lr: Adam's learning rate for the encoder.
         decoder_lr: Adam's learning rate for the decoder.
         discriminator_lr: Adam's learning rate for the discriminator.
@@ -65,11 +65,14 @@ class VAEGAN(AutoencodingModule):
         penalty_end: See there.
         feature_matching: See there.
         feature_matching_norm: See there.
-        feature_layer: The layer whose input are the features :math:`f` as well.
+        feature_layer: The layer whose input is used as the features :math:`f` as well.
         auxiliary_weight: See there.
         augment: See there.
         regularizers: See there.
         **options: See :class:`GenerativeModule`.
+
+    Attributes:
+        regularizers: Terms of the losses; see :mod:`lightning_gans.training.regularizers`.
 
     Example:
         >>> VAEGAN(width=4).reconstruct(torch.zeros(2, 1, 28, 28)).shape
@@ -144,7 +147,7 @@ class VAEGAN(AutoencodingModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the discriminator, then the encoder and the decoder together.
 
-        One pass through these two serves both updates; with accumulated batches it is made again, as the memory of one
+        One pass through these two serves both updates; with accumulated batches it is repeated, as the memory of one
         batch has to be enough.
         """
         optimizers: Any = self.optimizers()
@@ -168,10 +171,10 @@ class VAEGAN(AutoencodingModule):
         mean, log_variance = self.encode(images, labels, ema=False)
         posterior = mean + step.noise(len(images), stream=Stream.POSTERIOR) * (0.5 * log_variance).exp()
         latents = posterior.detach().requires_grad_()
-        # In one call, so that the statistics of a BatchNorm are those of both kinds of latents.
+        # In one call, so that BatchNorm's statistics cover both kinds of latents.
         fake = self.decode(torch.cat([latents, step.noise(len(images))]), _twice(labels), ema=False)
         self.check_made(fake)
-        fake = fake.to(images.dtype)  # also under autocast: a penalty differentiates at them without it
+        fake = fake.to(images.dtype)  # also under autocast: penalties differentiate with respect to them outside it
         return Made(mean, log_variance, posterior, latents, fake)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
@@ -196,9 +199,9 @@ class VAEGAN(AutoencodingModule):
     def autoencoder_loss(
         self, real: Tensor, made: Made, labels: Tensor | None, step: TrainingStep
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a scalar whose gradient is the encoder's loss's in the encoder and the decoder's in the decoder.
+        """Return a scalar for both updates, and what is logged of it.
 
-        Also returns what is logged of it.
+        Its gradient with respect to the encoder is the encoder's loss's, and likewise for the decoder.
         """
         layer = find_feature_layer(self.discriminator, self.feature_layer)
         with self.turn("generator", step, real, made.fake, labels, layer) as turn:
@@ -209,7 +212,8 @@ class VAEGAN(AutoencodingModule):
         wanted, features = (_features(turn, images) for images in (real, made.fake))
         error = 0.5 * (wanted - features[: len(real)]).square().sum(1)
         kl = losses.gaussian_kl(made.mean, made.log_variance)
-        # The decoder got a copy of the latents, where its loss ends; the encoder gets the error's gradient at them.
+        # The decoder got detached latents, so its graph ends there; the encoder receives the error's gradient through
+        # `pull`.
         (pull,) = torch.autograd.grad(error.sum(), made.latents, retain_graph=True)
         of_encoder = (self.kl_weight * kl + (pull * made.posterior).sum(1)).mean()
         of_decoder = (self.gamma * error).mean() + g_loss
@@ -240,11 +244,11 @@ class VAEGAN(AutoencodingModule):
         )
 
     def not_compiled(self) -> dict[str, str]:
-        """Leave the discriminator alone: its features are read by a hook, which compiled code does not call."""
+        """Exclude the discriminator: its features are read by a hook, which compiled code does not call."""
         return {"discriminator": "the features of one of its layers are read."}
 
     def configure_optimizers(self) -> Any:
-        """Return one Adam for each network, in the order encoder, decoder, discriminator."""
+        """Return an Adam optimizer per network: encoder, decoder, discriminator."""
         rates = {"encoder": self.encoder_lr, "decoder": self.decoder_lr, "discriminator": self.discriminator_lr}
         return [
             self.make_optimizer(getattr(self, name).parameters(), lr, self.betas, self.weight_decay)

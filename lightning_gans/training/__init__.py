@@ -1,1 +1,1 @@
-"""How a training step works: parts that models are put together from."""
+"""Building blocks of a training step."""

@@ -1,4 +1,4 @@
-"""Options for speed that belong to the machine: compiled networks, memory format, matrix precision."""
+"""Machine-dependent speed options: compiled networks, memory format, matrix precision."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ MatmulPrecision = Literal["highest", "high", "medium"]
 
 
 class Acceleration(Callback):
-    """Applies options for speed during a fit and takes them back afterwards; they do not enter checkpoints.
+    """Applies speed options during a fit and reverts them afterwards; they are not stored in checkpoints.
 
     Args:
-        compile_mode: Compiles the networks that are trained, in this mode of ``torch.compile``; None does not. A
-            network that cannot be compiled runs as it is, with a warning, and so does one that is differentiated twice
-            (a discriminator with a gradient penalty). ``reduce-overhead`` replays CUDA graphs.
+        compile_mode: Mode in which ``torch.compile`` compiles the trained networks; None does not compile. A network
+            that cannot be compiled runs as it is, with a warning, and so does one that is differentiated twice (a
+            discriminator with a gradient penalty). ``reduce-overhead`` replays CUDA graphs.
         channels_last: Keeps convolutional weights and images as ``(N, H, W, C)`` in memory. It changes results by
             rounding only, and is faster where the device has kernels for it.
-        matmul_precision: Of float32 matrix products, as in ``torch.set_float32_matmul_precision``: ``high`` lets a GPU
-            use TF32. None leaves it as it is.
+        matmul_precision: Precision of float32 matrix products, as in ``torch.set_float32_matmul_precision``: ``high``
+            lets a GPU use TF32. None leaves it unchanged.
 
     Raises:
         SettingError: A setting is not one of its choices.
@@ -51,7 +51,7 @@ class Acceleration(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Set the memory format and the precision, and compile; the weights are on their device."""
-        self.on_fit_end(trainer, pl_module)  # which Lightning leaves out where a fit fails
+        self.on_fit_end(trainer, pl_module)  # Lightning skips on_fit_end if a fit fails
         weights = [weight for weight in (*pl_module.parameters(), *pl_module.buffers()) if weight.dim() == 4]
         if self.channels_last and weights:
             pl_module.image_format = torch.channels_last
@@ -71,7 +71,7 @@ class Acceleration(Callback):
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Take everything back."""
+        """Revert everything."""
         if self._precision_before is not None:
             torch.set_float32_matmul_precision(self._precision_before)
             self._precision_before = None
@@ -92,7 +92,7 @@ def _compilable(module: Any) -> dict[str, nn.Module]:
 
 
 class _Compiled:
-    """A compiled ``forward`` that replaces a network's own; a copy of the network, or a pickle, has its own again.
+    """A compiled ``forward`` that replaces a network's own; a copy of the network, or a pickle, has the original again.
 
     The network's ``forward`` is replaced, not the network, so that parameters keep their names and hooks are called.
     """
@@ -106,7 +106,7 @@ class _Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return self.function(*args, **kwargs)
-        except Exception as error:  # of any kind: compilers raise what they like
+        except Exception as error:  # of any type: compilers raise anything
             self.function = self.eager
             output = self.eager(*args, **kwargs)  # an error of the network itself is raised here
             reason = (str(error).strip() or repr(error)).splitlines()[0]
@@ -142,7 +142,7 @@ def uncompiled(module: nn.Module) -> AbstractContextManager[Any]:
 def frozen(network: nn.Module) -> Iterator[None]:
     """Keep a compiled network's weights out of the losses inside the block; do nothing to others.
 
-    A compiled backward pass computes the gradients of all weights that have one, whatever is asked for.
+    A compiled backward pass computes gradients of all weights that require them, even if ``inputs=`` asks for fewer.
     """
     trained = [p for p in network.parameters() if p.requires_grad] if is_compiled(network) else []
     for parameter in trained:

@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_gans.errors import DataError, SettingError
 
 Part = tuple[Tensor, Any]
-"""A batch of images, and their labels, their conditions, other images, or None."""
+"""Images, and what comes with them: labels, vectors, paired images, or None."""
 
 ROUNDING = 0.01
 """How far images may lie outside [-1, 1]: resizing and low precision round."""
@@ -40,15 +40,16 @@ def unpacked_pair(batch: Any) -> tuple[Tensor, Tensor]:
     """Return the two tensors of a batch, one row of each for every example.
 
     Raises:
-        DataError: It is not a tuple of two tensors with as many rows.
+        DataError: It is not a tuple of two tensors with equally many rows.
     """
     pair = tuple(batch) if isinstance(batch, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(part, Tensor) for part in pair) or len(pair[0]) != len(pair[1]):
         raise DataError(
-            f"a batch is a {type(batch).__name__} of {len(pair)}: it must be a tuple of two tensors with as many rows.",
+            f"a batch is a {type(batch).__name__} of {len(pair)}: it must be a tuple of two tensors with equally many "
+            "rows.",
             setting="batch",
             value=type(batch).__name__,
-            allowed="two tensors with as many rows",
+            allowed="two tensors with equally many rows",
         )
     return pair
 
@@ -101,7 +102,7 @@ def _remedy(found: tuple[int, ...], wanted: tuple[int, ...]) -> str:
 
 
 def check_range(images: Tensor) -> None:
-    """Raise :class:`DataError` for images outside of [-1, 1], by more than rounding; a GPU has to wait for it."""
+    """Raise :class:`DataError` for images outside of [-1, 1], by more than rounding; forces a GPU synchronization."""
     low, high = (bound.item() for bound in images.aminmax())
     if not math.isfinite(low + high):
         raise DataError("the data's images are not all finite numbers.", setting="batch", allowed="[-1, 1]")
@@ -117,7 +118,7 @@ def checked_labels(labels: Tensor | None, num: int, num_classes: int, look: bool
         labels: What the batch has.
         num: How many images there are.
         num_classes: Labels are 0 to one less.
-        look: Whether to look at their values on a GPU too, which has to wait for it.
+        look: Whether to check their values on a GPU too, which forces a GPU synchronization.
 
     Raises:
         SettingError: There are none, or one is out of range.

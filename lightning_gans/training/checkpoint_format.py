@@ -1,4 +1,4 @@
-"""What a checkpoint says of its model, and the model made again from that alone.
+"""The model description in a checkpoint, and rebuilding the model from it.
 
 A checkpoint carries ``lightning_gans: {version, class, arguments, missing, run_seed, images_seen}`` in plain
 types, so that it loads with ``weights_only=True``. A checkpoint can name the class of its model and of its
@@ -27,7 +27,7 @@ from lightning_gans.io.files import read_tensors
 
 Model = TypeVar("Model")
 
-KEY = "lightning_gans"
+KEY, CLASS_PATH = "lightning_gans", "_class_path"
 OF_THE_MACHINE = ("compile_mode", "channels_last", "matmul_precision")
 """Former settings of the models, which checkpoints of 0.1 hold; :class:`Acceleration` has them now."""
 
@@ -67,7 +67,7 @@ def trusted_modules() -> frozenset[str]:
 
 
 def constructor_arguments(model: nn.Module) -> dict[str, Any]:
-    """Return the arguments of the constructor of a model's class, by name; ``**options`` are spread out.
+    """Return the arguments of the constructor of a model's class, by name; ``**options`` are merged in.
 
     To be called from the constructor of a base class: the frames above are those of the subclasses' constructors.
     """
@@ -83,7 +83,7 @@ def constructor_arguments(model: nn.Module) -> dict[str, Any]:
 
 
 def resolved_arguments(cls: type, given: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Return the full set of arguments that makes a model again, defaults included, in plain types.
+    """Return the full set of arguments that rebuilds a model, including defaults, in plain types.
 
     Left out are objects (networks, regularizers, functions), settings of the machine, and defaults of a base class that
     a subclass fixed to another value: it does not take them.
@@ -98,8 +98,18 @@ def resolved_arguments(cls: type, given: Mapping[str, Any], model: nn.Module) ->
     return {n: plain(value) for n, value in arguments.items() if _is_plain(value) and n not in OF_THE_MACHINE}
 
 
+def hyperparameters(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return Lightning's hyperparameters of a model, from which a checkpoint without a description is loaded.
+
+    Lightning stores them in every checkpoint, also of weights alone or outside of a fit; ``_class_path`` is the key by
+    which it finds a class.
+    """
+    stored = {n: plain(value) for n, value in given.items() if _is_plain(value) and n not in OF_THE_MACHINE}
+    return {CLASS_PATH: public_name(cls), **stored}
+
+
 def describe(model: Any, checkpoint: dict[str, Any]) -> None:
-    """Write the model's description into a checkpoint; Lightning's own copy of the arguments goes."""
+    """Write the model's description into a checkpoint; Lightning's own hyperparameters are removed."""
     required = [name for name, p in _own_parameters(type(model)).items() if p.default is p.empty]
     missing = [
         name
@@ -137,7 +147,7 @@ def check_finite(model: nn.Module) -> None:
 
 
 def read(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
-    """Read a checkpoint without running anything of it.
+    """Read a checkpoint without running code from it.
 
     Raises:
         DataError: There is no such file, or it is no checkpoint of this package.
@@ -151,6 +161,11 @@ def read(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
 
 def description(checkpoint: Mapping[str, Any], path: Any = "the checkpoint") -> dict[str, Any]:
     """Return what the checkpoint says of its model."""
+    stored = checkpoint.get("hyper_parameters")
+    if KEY not in checkpoint and isinstance(stored, dict) and isinstance(stored.get(CLASS_PATH), str):
+        arguments = {name: value for name, value in stored.items() if name != CLASS_PATH}
+        counters = {"missing": [], "run_seed": 0, "images_seen": 0}
+        return description({KEY: {"class": stored[CLASS_PATH], "arguments": arguments, **counters}}, path)
     if KEY not in checkpoint:
         raise DataError(f"{path} was not written by a model of lightning_gans: it has no {KEY!r} entry.")
     found: dict[str, Any] = checkpoint[KEY]
@@ -173,7 +188,7 @@ def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any
         base: A class of which it has to be a subclass.
 
     Raises:
-        DataError: The class is not to be had, no model, or another version of the one that was saved.
+        DataError: The class cannot be found, is not a model, or has changed since it was saved.
     """
     cls: type[Any] = find_class(about["class"])
     if not issubclass(cls, base):
@@ -188,13 +203,13 @@ def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any
 def load(
     path: Any, expected: type[Model], map_location: Any = "cpu", imports: Iterable[str] = (), **overrides: Any
 ) -> Model:
-    """Make the model of a checkpoint again, in evaluation mode.
+    """Rebuild the model of a checkpoint, in evaluation mode.
 
     Args:
         path: The checkpoint.
         expected: The class asked for; the checkpoint's must be it or a subclass.
         map_location: The device to load to.
-        imports: Modules of yours whose networks the checkpoint may name; see :func:`trust`.
+        imports: Your modules whose networks the checkpoint may name; see :func:`trust`.
         **overrides: Arguments that replace the stored ones, and networks that were given as instances.
 
     Raises:
@@ -225,7 +240,7 @@ def load(
 
 
 def build(cls: type[Model], arguments: Mapping[str, Any], **overrides: Any) -> Model:
-    """Make a model from its stored arguments, with weights of its own, so that it can be stored again.
+    """Build a model from its stored arguments, with new weights, so that it can be stored again.
 
     Args:
         cls: The model's class.
@@ -254,7 +269,7 @@ def load_weights(model: Any, path: Any) -> None:
 
 
 def rename_averages(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return weights by today's names: 0.1 called the moving average of the generator ``generator_ema``.
+    """Return weights by their current names: 0.1 called the moving average of the generator ``generator_ema``.
 
     Example:
         >>> list(rename_averages({"generator_ema.output.weight": torch.ones(1)}))
@@ -289,8 +304,8 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
     """Raise :class:`DataError` for the first weight that is missing, unknown, or of another shape."""
     own = model.state_dict()
     for name in sorted(own.keys() ^ weights.keys()):
-        side = "lacks" if name in own else "has, and the model has not,"
-        raise DataError(f"the checkpoint does not fit the model: it {side} the weight {name!r}.", setting=name)
+        side = "lacks the weight" if name in own else "contains the unknown weight"
+        raise DataError(f"the checkpoint does not fit the model: it {side} {name!r}.", setting=name)
     for name, value in own.items():
         if value.shape != weights[name].shape:
             raise DataError(
@@ -387,7 +402,7 @@ def _constructors(cls: type) -> Iterator[type]:
 
 
 def _defaults(cls: type) -> dict[str, Any]:
-    """Return the defaults of all parameters that a constructor takes, its bases' included."""
+    """Return the defaults of all parameters that a constructor takes, including those of its bases."""
     defaults: dict[str, Any] = {}
     for ancestor in _constructors(cls):
         for name, parameter in _own_parameters(ancestor).items():
@@ -408,9 +423,9 @@ def whole_signature(cls: type) -> inspect.Signature:
 
 
 def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored arguments that a class takes; a base's argument that is its default still is left out.
+    """Return the stored arguments that a class takes; omit arguments of a base that still have their defaults.
 
-    Left out because a subclass may fix it, and then does not take it.
+    They are omitted because a subclass may fix them, and then does not take them.
     """
     own, defaults = _own_parameters(cls), _defaults(cls)
     return {
@@ -433,7 +448,7 @@ def check_classes(value: Any) -> None:
 
 
 def _instantiate(value: Any) -> Any:
-    """Make a network that is stored as ``{class_path, init_args}``, and whatever is nested in it."""
+    """Build a network that is stored as ``{class_path, init_args}``, and whatever is nested in it."""
     if isinstance(value, Mapping) and "class_path" in value:
         return find_network(value["class_path"])(
             **{name: _instantiate(item) for name, item in (value.get("init_args") or {}).items()}

@@ -1,7 +1,7 @@
-"""The calls of a discriminator while a loss is computed: what it was shown, and what it answered.
+"""Records of a discriminator's calls while a loss is computed: inputs and outputs.
 
-A loss calls the discriminator as it likes, and penalties and other regularizers use the logits of the same calls. So
-forward hooks record the calls, those of a custom loss included.
+A loss may call the discriminator in any way, and penalties and other regularizers use the logits of the same calls. So
+forward hooks record the calls, including those of a custom loss.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class DiscriminatorCall(NamedTuple):
 
 
 class DiscriminatorCalls(list[DiscriminatorCall]):
-    """The calls of a discriminator, in their order."""
+    """The calls of a discriminator, in order."""
 
     def on(self, images: Tensor) -> DiscriminatorCall | None:
         """Return the first call on this very tensor; the same images may be shown again with other labels."""
@@ -50,8 +50,8 @@ def record_calls(
 
     Args:
         discriminator: Takes the images as its first argument, or by the name ``images``.
-        augment: Changes what it is shown, as a function of the images and of the index of the call; gradients with
-            respect to the images pass through it.
+        augment: Changes what it is shown, given the images and the index of the call; gradients with respect to the
+            images pass through it.
         feature_layer: A layer of it whose input is recorded.
     """
     calls = DiscriminatorCalls()
@@ -84,15 +84,15 @@ def record_calls(
 
 
 def find_feature_layer(discriminator: nn.Module, name: str | None) -> nn.Module:
-    """Return the layer whose input are a discriminator's features: the named one, or the last one with a matrix.
+    """Return the layer whose input is used as the features: the named one, or the last linear or convolutional one.
 
     Raises:
         SettingError: There is no such layer.
     """
     layers: dict[str, nn.Module] = dict(discriminator.named_modules())
     if name is not None:
-        # Not the whole network, whose input are the images; not an embedding, whose input are labels; not a
-        # parametrization, which makes weights.
+        # Not the whole network, whose input is the images; not an embedding, whose input is labels; not a
+        # parametrization, which computes weights.
         known = {
             place: layer
             for place, layer in layers.items()

@@ -1,4 +1,4 @@
-"""The moving average of weights (EMA), with which samples are made."""
+"""Exponential moving average (EMA) of weights, used for sampling."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class EMA(nn.ModuleDict):
     Args:
         networks: The networks by name; they are copied.
         half_life: Half-life of the average, in images.
-        ramp: Upper limit of the half-life as a share of the images seen so far, so that the average forgets the first
+        ramp: Caps the half-life at this fraction of the images seen so far, so that the average forgets the first
             steps (Karras et al. 2020, arXiv:2006.06676).
-        start: Share of the half-life at the start of the schedule, from where it rises to 1 along a cosine.
+        start: Fraction of the half-life at the start of the schedule; it rises to 1 along a cosine.
 
     Example:
         >>> network = nn.Linear(1, 1, bias=False)
@@ -63,7 +63,7 @@ class EMA(nn.ModuleDict):
             self._pairs = sources, _tensors_of(list(self.values())), _tensors_of(sources)
         _, (targets, of_targets), (parameters, modules) = self._pairs
         move(targets, parameters, None)
-        if modules:  # a module may have replaced its buffers since, so they are collected anew
+        if modules:  # a module may have replaced its buffers since, so they are collected each time
             pairs = [[b for module in side for b in module.buffers(recurse=False)] for side in (of_targets, modules)]
             torch._foreach_copy_(pairs[0], pairs[1])
 
@@ -72,7 +72,7 @@ class EMA(nn.ModuleDict):
         return super().train(False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the collected tensors, which a copy collects from its own networks."""
+        """Drop the cached tensors; a copy collects its own."""
         return {**self.__dict__, "_pairs": ()}
 
 

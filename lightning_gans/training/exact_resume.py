@@ -1,4 +1,4 @@
-"""Exact resume: a run that is resumed ends with the same bits as one that was never stopped.
+"""Exact resume: a resumed run ends with the same bits as one that was never stopped.
 
 The promise holds for the checkpoints of ``Checkpoint`` and ``GracefulStop``: those written after an update, or between
 epochs. A checkpoint written anywhere else loads, and training resumes from the last such place.
@@ -17,7 +17,7 @@ from lightning_gans.training.processes import check_strategy
 
 
 class ExactResume(Callback):
-    """Stores in each checkpoint what makes the model again from the file alone, and what resumes the run exactly.
+    """Stores in each checkpoint all that is needed to rebuild the model and to resume exactly.
 
     :class:`~lightning_gans.GenerativeModule` returns it from ``configure_callbacks``.
     """
@@ -44,7 +44,7 @@ class ExactResume(Callback):
         check_strategy(trainer.strategy)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Share the first process's seed, and set networks that ``load`` has put to evaluation to training.
+        """Share the first process's seed, and put networks that ``load`` left in eval mode back in training mode.
 
         Raises:
             DataError: The checkpoint holds weights only.
@@ -66,11 +66,11 @@ class ExactResume(Callback):
         _lightning.restore_loader_place(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
-        """Count a validation as done: what callbacks saved at its end repeats it."""
+        """Count a validation as done; a checkpoint saved at its end still repeats it."""
         self._count_validation(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Count a validation as done, also where ``max_steps`` ends the epoch."""
+        """Count a validation as done, also if ``max_steps`` ends the epoch."""
         self._count_validation(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -79,7 +79,7 @@ class ExactResume(Callback):
             pl_module.within_step = False
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Keep what a checkpoint needs that is written before the validation is over."""
+        """Snapshot the state for checkpoints written before validation ends."""
         if _is_fitting(trainer):
             if self._max_steps is not None:
                 _lightning.set_max_steps(trainer, self._max_steps)
@@ -139,7 +139,7 @@ def _is_fitting(trainer: pl.Trainer) -> bool:
 
 
 def logger_states(trainer: Any) -> list[dict[str, Any]]:
-    """Return what continues each logger's run: its kind, and its own state or the run's id."""
+    """Return what is needed to continue each logger's run: its kind, and its own state or the run's id."""
     states = []
     for logger in trainer.loggers:
         about = {"class": type(logger).__name__}
@@ -151,7 +151,7 @@ def logger_states(trainer: Any) -> list[dict[str, Any]]:
 
 
 def restore_loggers(trainer: Any, states: list[dict[str, Any]], step: int) -> None:
-    """Give each logger that can continue a run the state of its kind; without one, the step to go by."""
+    """Give each logger that can continue a run the state of its kind, or else the step to continue from."""
     for logger in trainer.loggers:
         if hasattr(logger, "load_state_dict"):
             state = next((state.get("state") for state in states if state["class"] == type(logger).__name__), None)

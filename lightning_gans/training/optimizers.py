@@ -9,16 +9,16 @@ from torch import nn
 from torch.optim import Adam, Optimizer
 
 OptimizerCallable = Callable[[Iterable[Any]], Optimizer]
-"""Makes an optimizer of parameters; in YAML a class path with its ``init_args``."""
+"""A function from parameters to an optimizer; in YAML a class path with its ``init_args``."""
 
 
 def adam(
     module: Any, parameters: Iterable[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float
 ) -> Optimizer:
-    """Make Adam for one network's parameters, fused where the device has it.
+    """Make Adam for one network's parameters, fused if the device supports it.
 
-    Lightning leaves the unscaling of float16 gradients to a fused optimizer, after every hook; clipping needs them
-    unscaled before, so ``16-mixed`` takes the plain one.
+    Lightning lets a fused optimizer unscale float16 gradients itself, after all hooks; clipping needs unscaled
+    gradients, so ``16-mixed`` uses the plain Adam.
     """
     fused = module.device.type in ("cpu", "cuda") and module.trainer.precision != "16-mixed"
     # Plain numbers, as the optimizer's state enters checkpoints: NumPy's would not load again.

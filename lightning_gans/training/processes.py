@@ -1,4 +1,4 @@
-"""Gradients of one network out of several, averaged over the processes in one message; and what cannot do that."""
+"""Averages one network's gradients over the processes with one all-reduce, and rejects strategies that cannot."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lightning_gans.losses import full_precision
 _UNFIT = {
     "DeepSpeedStrategy": "it knows one optimizer only",
     "FSDPStrategy": "it splits weights that two optimizers update in turn",
-    "ModelParallelStrategy": "it averages gradients on its own, those of the network that rests too",
+    "ModelParallelStrategy": "it averages gradients itself, also those of the network that is not being updated",
 }
 
 
 def check_strategy_name(name: str) -> None:
-    """Refuse by its name what cannot even be made on some machines, before Lightning tries.
+    """Reject by name strategies that may fail to construct, before Lightning tries.
 
     Raises:
         SettingError: Names the strategy, and what to use.
@@ -34,7 +34,7 @@ def check_strategy_name(name: str) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Refuse the strategies under which networks cannot be updated in turn, before anything is done.
+    """Reject the strategies under which networks cannot be updated in turn, before anything is done.
 
     Raises:
         SettingError: Names the strategy, and what to use.
@@ -68,7 +68,7 @@ def unsynchronized(strategy: Any) -> AbstractContextManager[Any]:
 
 
 def average_over_processes(strategy: Any, parameters: Sequence[nn.Parameter], buffers: Iterable[Tensor]) -> None:
-    """Average gradients and buffers over all processes with one all-reduce; one process does not even look for them."""
+    """Average gradients and buffers over all processes with one all-reduce; a no-op with one process."""
     if getattr(strategy, "world_size", 1) == 1:
         return
     tensors = [p.grad for p in parameters if p.grad is not None] + list(buffers)

@@ -38,8 +38,11 @@ class Turn:
 
     Attributes:
         player: Whose loss it is.
-        real: Real images, ``(N, C, H, W)``; with a gradient where an active regularizer differentiates at them.
-        fake: Generated images, as many or several sets of as many, one after another.
+        step: The training step; ``step.number`` is the index of the discriminator update, ``step.module`` the model.
+        discriminator: The network.
+        real: Real images, ``(N, C, H, W)``; they require grad if an active regularizer needs the gradient with respect
+            to them.
+        fake: Generated images, ``(k * N, C, H, W)``: k sets as large as the real batch, concatenated (VAEGAN: k = 2).
         labels: Labels of the real images, ``(N,)``, or None.
         calls: The discriminator's calls so far.
     """
@@ -57,6 +60,7 @@ class Turn:
     ) -> None:
         self.player, self.step, self.discriminator = player, step, discriminator
         self.real, self.fake, self.labels, self.calls, self.active = real, fake, labels, calls, active
+        self.update = update_of(step, player)
 
     def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the discriminator's logits of images, from the first call on them or from a new call.
@@ -75,15 +79,18 @@ class Turn:
             labels = torch.cat([self.labels] * (len(images) // len(self.labels)))
         return logits_of(call(self.discriminator, images, labels), len(images))
 
-    def uniform(self, size: int, *key: int, sets: int = 1) -> Tensor:
+    def uniform(self, size: int, stream: int, *key: int, sets: int = 1) -> Tensor:
         """Draw numbers uniform in [0, 1), ``(sets * N, size)``, that belong to the images of the batch.
+
+        They differ between the updates of a step.
 
         Args:
             size: How many for each image.
-            *key: What they are for: a stream first (custom ones start at 1000), then any integers.
-            sets: For several sets of as many images as the batch has.
+            stream: What they are for; custom streams start at 1000.
+            *key: Any integers, to tell several draws of one stream apart.
+            sets: For several sets as large as the batch.
         """
-        return uniform_for(self.step, sets, len(self.real), size, *key)
+        return uniform_for(self.step, sets, len(self.real), size, stream, self.update, *key)
 
     def regularized(self, loss: Tensor) -> Tensor:
         """Return a loss with the terms of this turn's regularizers, and log these and the mean logits."""
@@ -120,12 +127,12 @@ def take_turn(
         real: Real images.
         fake: Generated images.
         labels: Labels of the real images, or None.
-        regularizers: Those of both players; the turn takes what is due.
+        regularizers: All regularizers; the turn picks those due for this player.
         augment: Policies of DiffAugment.
         feature_layer: A layer of the discriminator whose input is recorded; by default that of a regularizer.
     """
-    active = [r for r in regularizers if player in r.players and r.is_due(step)]
-    update = step.number if player == "discriminator" else step.updates
+    active = [r for r in regularizers if player in r.players and r.is_due(step, player)]
+    update = update_of(step, player)
     if player == "discriminator":
         real = real.detach().requires_grad_(any(r.differentiates == "real" for r in active))
         fake = fake.detach().requires_grad_(any(r.differentiates == "fake" for r in active))
@@ -143,8 +150,13 @@ def take_turn(
         yield Turn(player, step, discriminator, real, fake, labels, calls, active)
 
 
+def update_of(step: TrainingStep, player: Player) -> int:
+    """Return the index of a player's update within the step; the generator's comes after the discriminator's."""
+    return step.number if player == "discriminator" else step.updates
+
+
 def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
-    """Call a network with labels if and only if there are any."""
+    """Call a network, with labels if there are any."""
     return network(inputs) if labels is None else network(inputs, labels)
 
 
@@ -160,20 +172,20 @@ class Regularizer:
     A subclass implements :meth:`__call__`.
 
     Args:
-        weight: Weight of the term.
-        every: Apply the term to every n-th discriminator update only, the last one of each interval, with n times the
+        weight: Weight of the term, at least 0. To reward a quantity, return it with a minus sign.
+        every: Apply the term to every n-th update of the player only, the last one of each interval, with n times the
             weight (lazy regularization, Karras et al. 2020, arXiv:1912.04958).
-        end: Share of the weight that is left at the end of the schedule, along a cosine.
+        end: Fraction of the weight at the end of the schedule, reached along a cosine.
     """
 
     name = ""
-    """Key in the log, below ``train/``."""
+    """Key in the log, below ``train/``; by default the class's name in lower case."""
 
     players: tuple[Player, ...] = ("discriminator",)
     """Whose losses have the term."""
 
     differentiates: Literal["real", "fake", ""] = ""
-    """At which images the term takes the gradient of the loss's own logits."""
+    """With respect to which images the term differentiates the loss's logits."""
 
     logged = True
     """Whether the unweighted term is logged."""
@@ -189,13 +201,14 @@ class Regularizer:
         """Return the unweighted term, a scalar."""
         raise NotImplementedError
 
-    def is_due(self, step: TrainingStep) -> bool:
-        """Return whether an update has the term."""
-        # The last of each interval, as the updates that are logged are the last of theirs.
-        return self.weight > 0 and (step.global_step * step.updates + step.number + 1) % self.every == 0
+    def is_due(self, step: TrainingStep, player: Player) -> bool:
+        """Return whether a player's update has the term."""
+        # The last update of each interval, since logged updates are also the last of theirs.
+        update = step.global_step * step.updates + step.number if player == "discriminator" else step.global_step
+        return self.weight > 0 and (update + 1) % self.every == 0
 
     def weight_in(self, step: TrainingStep) -> float:
-        """Return the weight of the term in an update."""
+        """Return the weight of the term in the current update."""
         end = cosine(1.0, self.end, step.module.progress()) if self.end < 1 else 1.0
         return self.weight * self.every * end
 
@@ -213,7 +226,7 @@ class GradientPenalty(Regularizer):
     def discriminator(self, turn: Turn) -> penalties.Discriminator:
         """Return the discriminator as a function of images, which uses the logits that the loss is computed from.
 
-        Under autocast these do not have full precision, and the discriminator is called anew.
+        Under autocast these do not have full precision, so the discriminator is called again.
         """
         exact = not torch.is_autocast_enabled(turn.real.device.type)
 
@@ -257,7 +270,7 @@ class WGANGP(GradientPenalty):
     def __call__(self, turn: Turn) -> Tensor:
         """Return the unweighted term, a scalar."""
         sets = len(turn.fake) // len(turn.real)
-        uniform = turn.uniform(1, Stream.PENALTY, turn.step.number, sets=sets).flatten()
+        uniform = turn.uniform(1, Stream.PENALTY, sets=sets).flatten()
         real = turn.real.repeat(sets, *[1] * (turn.real.dim() - 1))
         return penalties.wgan_gp(self.discriminator(turn), real, turn.fake, uniform)
 
@@ -267,7 +280,7 @@ class Dragan(GradientPenalty):
 
     def __call__(self, turn: Turn) -> Tensor:
         """Return the unweighted term, a scalar."""
-        uniform = turn.uniform(1 + turn.real[0].numel(), Stream.PENALTY, turn.step.number, 1)
+        uniform = turn.uniform(1 + turn.real[0].numel(), Stream.PENALTY, 1)
         noise = uniform[:, 1:].view_as(turn.real)
         return penalties.dragan(self.discriminator(turn), turn.real, noise, uniform[:, 0])
 
@@ -307,7 +320,10 @@ class MismatchedLabels(Regularizer):
         return difference
 
     def wrong(self, labels: Tensor, step: TrainingStep) -> Tensor:
-        """Return another label for each: the next but 0, 1, 2 … in turn over the global batch and the steps."""
+        """Return a wrong label for each image.
+
+        It cycles through the offsets 1 to ``num_classes - 1`` over the global batch and the steps.
+        """
         first = step.first_row(len(labels)) + step.global_step
         turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
         return (labels + 1 + turn) % self.num_classes
@@ -349,8 +365,8 @@ class FeatureMatching(Regularizer):
     Args:
         weight: Weight of the term.
         norm: ``l2``, squared as in the paper, or ``l1``.
-        layer: Name of the discriminator's layer whose input are the features; by default its last linear or
-            convolutional one.
+        layer: Name of the discriminator's layer whose input is used as the features; by default its last linear
+            or convolutional one.
     """
 
     name = "feature_matching"
@@ -363,7 +379,7 @@ class FeatureMatching(Regularizer):
         self.norm, self.layer = norm, layer
 
     def feature_layer_of(self, discriminator: nn.Module) -> nn.Module:
-        """Return the layer of the discriminator whose input are the features."""
+        """Return the layer of the discriminator whose input is used as the features."""
         return find_feature_layer(discriminator, self.layer)
 
     def __call__(self, turn: Turn) -> Tensor:

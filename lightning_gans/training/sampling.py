@@ -12,8 +12,8 @@ from lightning_gans.errors import SettingError
 from lightning_gans.training.acceleration import uncompiled
 
 SAMPLE_BLOCK = 50
-"""Samples are generated in blocks of this size by their global index, the last one filled up, so that the bits of a
-picture do not depend on how many are asked for at once."""
+"""Samples are generated in blocks of this size by their global index, and the last block is padded, so that the bits of
+a picture do not depend on how many are asked for at once."""
 
 
 def checked_sample_labels(
@@ -50,7 +50,7 @@ def checked_sample_labels(
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Set a module to evaluation mode inside the block, uncompiled; every child gets its own mode back."""
+    """Put a module into evaluation mode inside the block, uncompiled; every child gets its own mode back."""
     modes = {child: child.training for child in module.modules()}
     module.eval()
     try:
@@ -73,12 +73,12 @@ def truncated(noise: Tensor, limit: float) -> Tensor:
 
 
 def slerp(start: Tensor, end: Tensor, shares: Tensor) -> Tensor:
-    """Return points on the arc between two latents, as normal vectors lie near a sphere (White 2016, arXiv:1609.04468).
+    """Interpolate along the arc between two latents; normal vectors lie near a sphere (White 2016, arXiv:1609.04468).
 
     Args:
         start: Shape ``(latent_dim,)``.
         end: The same shape.
-        shares: Where on the way, 0 (``start``) to 1 (``end``), shape ``(N,)``.
+        shares: Positions along the arc, 0 (``start``) to 1 (``end``), shape ``(N,)``.
 
     Returns:
         Shape ``(N, latent_dim)``; the lengths change linearly between the two.

@@ -1,4 +1,4 @@
-"""Schedules: how far training has come, and what moves with it."""
+"""Schedules: training progress and the values that depend on it."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ CURVES: dict[str, Callable[[float, float, float], float]] = {
 
 
 def steps_planned(trainer: Any, batches_per_step: int) -> float:
-    """Return how many training steps a fit is to have.
+    """Return how many training steps are planned.
 
     Raises:
-        SettingError: The trainer has no end, or does not know how many batches an epoch has.
+        SettingError: The run has no end, or the length of an epoch is unknown.
     """
     max_steps, max_epochs = trainer.max_steps, trainer.max_epochs
     if max_steps == -1 and max_epochs in (-1, None):

@@ -1,4 +1,4 @@
-"""One training step: its batches, its random numbers, its updates, and what follows them."""
+"""One training step: batches, random numbers, updates and logging."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans import _lightning, randomness
-from lightning_gans.errors import DivergedError
+from lightning_gans.errors import DivergedError, SettingError
 from lightning_gans.randomness import Stream
 from lightning_gans.training.batches import Part
 from lightning_gans.training.update import update
@@ -23,20 +23,23 @@ REMEDIES = (
 
 
 class TrainingStep:
-    """What a ``training_step`` works with, from its batches to its log.
+    """One step of training, as used in a ``training_step``: batches, random numbers, updates and the log.
 
-    A step takes ``updates * accumulate_batches`` batches of the loader. Until they are there, it has no batches and
-    does nothing, so that ``batch_size`` means the images of one update whatever loader gives them. When the block ends,
-    the images are counted, the moving averages and the schedules move on, and what was logged goes to the loggers.
+    A *step* has ``updates`` updates of one network and a counted update of the other (in a VAE the last update, of
+    both, is counted); an *update* averages ``accumulate_batches`` batches.
+
+    A step takes ``updates * accumulate_batches`` batches of the loader. Until all have arrived it has none and the
+    block does nothing, so ``batch_size`` always means the images of one update. When the block ends, the images are
+    counted, the moving averages and the schedules are updated, and what was logged goes to the loggers.
 
     Args:
         module: The model.
         batch: What the loader has just given.
-        updates: How many updates of the most often updated network the step has, each on its own batch.
+        updates: Updates per step of the network that is updated most often, each on its own batch.
 
     Attributes:
-        number: Index of the update under way.
-        position: Index of the batch under way within its update.
+        number: Index of the current update.
+        position: Index of the current batch within its update.
     """
 
     def __init__(self, module: Any, batch: Any, updates: int = 1) -> None:
@@ -47,11 +50,12 @@ class TrainingStep:
         self.number = self.position = 0
         every: int = self.trainer.log_every_n_steps
         self.will_log = every > 0 and (self.global_step + 1) % every == 0
+        self._counted: bool | None = None  # None without any update
         self._logged: dict[str, list[Tensor]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Make what draws from torch's global stream (dropout) a function of the seed, the step and the rank."""
+        """Seed torch's global stream (dropout) from the run's seed, the step and the rank."""
         self.module.within_step = True  # until its last batch is done
         if self.parts:
             key = (self.module.run_seed, Stream.LAYERS, self.global_step, self.module.global_rank)
@@ -59,15 +63,19 @@ class TrainingStep:
         return self
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Count the images, move averages and schedules, and log; after an error only restore the global stream."""
+        """Count the images, update averages and schedules, and log; after an error only restore the global stream."""
         self._stack.close()
         if kind is not None:
             return
         if self.parts:
+            if self._counted is False:
+                message = "no update of the step is counted: pass counted=True to the last step.update."
+                raise SettingError(message, setting="counted", value=False, allowed=True)
             images = sum(len(part[0]) for part in self.parts) * self.trainer.world_size
             self.module.end_of_step(images)
             self.module.within_step = False
-        # The axis of what Lightning hands to the loggers, validation included; its own counts batches.
+        # Sets the x-axis of what Lightning passes to loggers, including validation; by default Lightning counts
+        # batches.
         _lightning.set_logger_step(self.trainer, self.trainer.global_step)
         if self._logged:
             self._write({name: torch.stack(values).mean().float() for name, values in self._logged.items()})
@@ -89,10 +97,11 @@ class TrainingStep:
             yield part
 
     def update(self, loss: Tensor, *optimizers: Any, counted: bool = False) -> None:
-        """Go backward from the loss on the current batch, and step once the update has all its batches.
+        """Backpropagate the loss of the current batch, and step once the update has all its batches.
 
         See :func:`lightning_gans.training.update.update`. Each step needs exactly one counted update, the last one.
         """
+        self._counted = bool(self._counted or counted)
         update(self.module, loss, *optimizers, part=self.position, parts=self.accumulate, counted=counted)
 
     # --- random numbers -----------------------------------------------------------------------------------------
@@ -158,8 +167,8 @@ class TrainingStep:
             )
         values = {f"train/{name}": mean for name, mean in zip(scalars, means, strict=True)}
         self.module.log_dict(values, prog_bar=True, logger=False)
-        # Directly to the loggers, as Lightning can set their axis only by logging a "step", and that number would stay
-        # for the names of all checkpoints until the next one.
+        # Log directly: through Lightning the axis could only be set by logging a `step` metric, which would stay in
+        # checkpoint names.
         for logger in self.trainer.loggers:
             logger.log_metrics({f"train/{name}": value for name, value in numbers.items()}, self.trainer.global_step)
             logger.save()

@@ -15,10 +15,10 @@ from lightning_gans.training.processes import average_over_processes, unsynchron
 def update(
     module: pl.LightningModule, loss: Tensor, *optimizers: Any, part: int = 0, parts: int = 1, counted: bool = False
 ) -> None:
-    """Zero the gradients, go backward and step.
+    """Zero the gradients, backpropagate and step.
 
     Only the parameters of ``optimizers`` get gradients. With several processes the gradients are averaged in one
-    message; in a counted update the module's floating-point buffers (BatchNorm's statistics) are averaged with them,
+    all-reduce; in a counted update the module's floating-point buffers (BatchNorm's statistics) are averaged with them,
     so that processes never differ.
 
     Args:
@@ -28,9 +28,9 @@ def update(
         part: Index of the batch among the batches of this update. The first one zeroes the gradients, the last one
             steps.
         parts: How many batches are averaged into this update (gradient accumulation).
-        counted: Whether ``trainer.global_step`` counts the last optimizer's step. Count the network that makes the
-            images; all others step through the strategy, which does the same apart from the counting (precision
-            plugins and hooks included).
+        counted: Whether ``trainer.global_step`` counts the last optimizer's step. Count the generator
+            (or decoder). Other optimizers step through the strategy, which is the same (precision plugins and hooks
+            included) except for counting.
     """
     strategy = module.trainer.strategy
     parameters = [p for o in optimizers for group in o.param_groups for p in group["params"] if p.requires_grad]

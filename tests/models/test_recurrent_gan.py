@@ -106,7 +106,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     for output in ("s.png", "folder"):
         with pytest.raises(SystemExit):
             main(["sample", str(last), "--output", output])
-        assert "sequences have no picture" in capsys.readouterr().err
+        assert "as the samples are sequences" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["fit", *SETTINGS, *DATA, *OFF, "--data.num_steps", "13"])
     assert "model.image_shape is [1, 12], but the images of SinesDataModule are [1, 13]" in capsys.readouterr().err
