@@ -355,12 +355,29 @@ def test_a_turn_has_its_own_random_numbers_for_each_image(make_trainer):
             found.append((turn.uniform(2, 1000, 5), turn.uniform(2, 1000, 5, sets=2)))
             return turn.real.new_zeros(())
 
-    model = tiny(GAN, regularizers=[Drawing(1.0)])
-    fit(make_trainer(), model, make_batches(1))
-    (one, two), *_ = found
-    rows = randomness.rand((8, 4), model.run_seed, 1000, 0, 5)
-    assert one.equal(randomness.rand((8, 2), model.run_seed, 1000, 0, 5))
-    assert two.equal(torch.cat([rows[:, :2], rows[:, 2:]]))
+    model = tiny(GAN, regularizers=[Drawing(1.0)], d_steps=2)
+    fit(make_trainer(), model, make_batches(2))
+    assert len(found) == 2
+    for update, (one, two) in enumerate(found):
+        rows = randomness.rand((8, 4), model.run_seed, 1000, 0, update, 5)
+        assert one.equal(randomness.rand((8, 2), model.run_seed, 1000, 0, update, 5))
+        assert two.equal(torch.cat([rows[:, :2], rows[:, 2:]]))
+
+
+@pytest.mark.parametrize(("player", "updates"), [("discriminator", [1, 3, 5, 7]), ("generator", [1, 3])])
+def test_a_lazy_term_counts_the_updates_of_its_player(make_trainer, player, updates):
+    found = []
+
+    class Lazy(Regularizer):
+        players = (player,)
+
+        def __call__(self, turn):
+            found.append(turn.step.global_step * (2 if player == "discriminator" else 1) + turn.step.number)
+            return turn.fake.sum() * 0
+
+    fit(make_trainer(), tiny(GAN, regularizers=[Lazy(1.0, every=2)], d_steps=2), make_batches(8))
+    found = found if player == "discriminator" else [step - 1 for step in found]  # the number of the last update is 1
+    assert found == updates
 
 
 # --- augmentation -------------------------------------------------------------------------------------------

@@ -291,3 +291,16 @@ def test_settings_out_of_range_are_invalid(cls, setting, value):
     with pytest.raises(SettingError) as error:
         tiny(cls, **{setting: value})
     assert (error.value.setting, error.value.value) == (setting, value)
+
+
+def test_a_step_without_a_counted_update_is_an_error(make_trainer):
+    class Forgotten(GAN):
+        def training_step(self, batch, batch_idx):
+            g_optimizer, _ = self.optimizers()
+            with self.step(batch) as step:
+                for real, labels in step.batches():
+                    step.update(self.generator(step.noise(len(real))).mean(), g_optimizer)
+
+    with pytest.raises(SettingError) as error:
+        make_trainer().fit(tiny(Forgotten), loader(make_batches(1)))
+    assert error.value.setting == "counted"
