@@ -298,7 +298,7 @@ def test_a_step_without_a_counted_update_is_an_error(make_trainer):
         def training_step(self, batch, batch_idx):
             g_optimizer, _ = self.optimizers()
             with self.step(batch) as step:
-                for real, labels in step.batches():
+                for real, _ in step.batches():
                     step.update(self.generator(step.noise(len(real))).mean(), g_optimizer)
 
     with pytest.raises(SettingError) as error:
