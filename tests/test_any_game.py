@@ -64,6 +64,7 @@ def test_a_game_trains_every_network_and_its_average(game, tmp_path):
     assert all(torch.tensor(list(row.values())).isfinite().all() for row in rows.values()) and len(rows) == UPDATES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 def test_a_game_trains_in_mixed_precision(game, tmp_path):
     model, rows, _ = train(game, tmp_path, batches_for(game, 16), precision="bf16-mixed")
@@ -71,6 +72,7 @@ def test_a_game_trains_in_mixed_precision(game, tmp_path):
     assert len(rows) == UPDATES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("game", GAMES)
 def test_a_game_resumes_exactly(game, tmp_path):
     batches = batches_for(game, 4)  # epochs of 4, or of 2 with two discriminator updates a step

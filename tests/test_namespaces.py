@@ -90,6 +90,7 @@ class Toys(ImageDataModule):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_environment_decides(tmp_path, family):
     code = "from lightning_gans import GAN; print(GAN.__mro__[3].__module__)"
@@ -97,6 +98,7 @@ def test_the_environment_decides(tmp_path, family):
     assert done.stdout.startswith(FAMILIES[family]), done.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_a_name_that_is_neither_is_refused(tmp_path):
     done = run(tmp_path, "from lightning_gans import GAN", LIGHTNING_GANS_NAMESPACE="ignite")
     assert "LIGHTNING_GANS_NAMESPACE is 'ignite': choose from lightning, pytorch_lightning" in done.stderr

@@ -49,16 +49,15 @@ class DCGAN(AdversarialModule):
         check_unconditional(type(self).__name__, options)
         check_sizes(image_shape, latent_dim)
         check_widths(dense_dims=dense_dims, empty=True)
-        if discriminator_width is None:
-            discriminator_width = width
-        else:
+        if discriminator_width is not None:
             check_counts(discriminator_width=discriminator_width)
+        d_width = width if discriminator_width is None else discriminator_width
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,
             num_classes=0,
             generator=generator or DCGANGenerator(image_shape, latent_dim, width, dense_dims=dense_dims[::-1]),
             discriminator=discriminator
-            or DCGANDiscriminator(image_shape, discriminator_width, batch_norm=batch_norm, dense_dims=dense_dims),
+            or DCGANDiscriminator(image_shape, d_width, batch_norm=batch_norm, dense_dims=dense_dims),
             **options,
         )

@@ -635,7 +635,7 @@ def test_a_checkpoint_without_a_count_of_rows_keeps_those_up_to_its_step(stopped
 
 def test_a_failed_resume_leaves_the_run_unchanged(stopped, fails):
     edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"].update(processed=0))
-    edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0].update(fetches=1))
+    edited(lambda checkpoint: checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"][0].update(batches=1))
     config = (RUN / "config.yaml").read_bytes()
     fails(["resume", str(RUN), "--data.batch_size", "32", "--trainer.max_epochs", "2"], 2)
     assert (RUN / "config.yaml").read_bytes() == config
@@ -776,7 +776,7 @@ def test_disabled_callbacks_leave_nothing(workplace, capsys):
 
 
 def test_metrics_are_on_the_axis_of_generator_updates(workplace):
-    main([*QUICK, "--model.d_steps", "2"])
+    main([*QUICK, "--model.d_steps", "2", "--trainer.limit_train_batches", "8"])
     with open(workplace / "runs" / "quickstart" / "version_0" / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
     *training, validation = rows

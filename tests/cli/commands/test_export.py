@@ -107,7 +107,7 @@ def test_the_card_says_what_is_in_the_file(checkpoints, tmp_path):
     (run / "metrics" / "step=0000000.json").write_text(json.dumps(scores))
     main(["export", str(copy), "--output", "m.safetensors"])
     card = json.loads(Path("m.safetensors.json").read_text())
-    assert card["class"] == "lightning_gans.models.conditional_gan.ConditionalGAN"
+    assert card["class"] == "lightning_gans.ConditionalGAN"
     assert card["hyperparameters"]["generator_dims"] == [6] and card["hyperparameters"]["num_classes"] == 3
     assert card["inputs"]["latents"]["shape"] == ["batch", 4] and card["inputs"]["labels"]["range"] == [0, 2]
     assert card["outputs"]["images"]["shape"] == ["batch", 1, 8, 8]
