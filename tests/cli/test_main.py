@@ -503,7 +503,7 @@ def test_a_run_with_penalties_is_resumed_and_tested(workplace):
     main(["resume", str(RUN), "--trainer.max_epochs", "2"])
     main(["test", *QUICK[1:5], "--ckpt_path", str(LAST), *WITHOUT_PICTURES])
     model = load(LAST)
-    assert model.penalties == {"r1": 1.0} and model.weights_step == 8
+    assert model.arguments["penalties"] == {"r1": 1.0} and model.weights_step == 8
 
 
 def test_a_checkpoint_outside_a_runs_folder_starts_a_new_run(brief, workplace):
