@@ -17,7 +17,6 @@ from lightning_gans.errors import check_choice
 
 __all__ = [
     "NAMESPACE",
-    "AcceleratorRegistry",
     "CSVLogger",
     "Callback",
     "CheckpointIO",
@@ -29,7 +28,6 @@ __all__ = [
     "RichProgressBar",
     "SIGTERMException",
     "SLURMEnvironment",
-    "StrategyRegistry",
     "TorchCheckpointIO",
     "TrainerFn",
     "csv_logger_settings",
@@ -70,7 +68,6 @@ else:
     save_hparams_to_yaml = importlib.import_module(f"{NAMESPACE}.core.saving").save_hparams_to_yaml
     isolate_rng = importlib.import_module(f"{NAMESPACE}.utilities.seed").isolate_rng
 
-AcceleratorRegistry = pl.accelerators.AcceleratorRegistry
 Callback = pl.callbacks.Callback
 CheckpointIO = pl.plugins.CheckpointIO
 CSVLogger = pl.loggers.CSVLogger
@@ -82,7 +79,6 @@ ModelCheckpoint = pl.callbacks.ModelCheckpoint
 RichProgressBar = pl.callbacks.RichProgressBar
 SIGTERMException = pl.utilities.exceptions.SIGTERMException
 SLURMEnvironment = fabric.plugins.environments.SLURMEnvironment  # type: ignore[attr-defined]
-StrategyRegistry = pl.strategies.StrategyRegistry
 TorchCheckpointIO = pl.plugins.TorchCheckpointIO
 TrainerFn = pl.trainer.states.TrainerFn
 rank_zero_info = pl.utilities.rank_zero_info

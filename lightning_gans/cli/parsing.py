@@ -1,4 +1,4 @@
-"""Parse command lines and recipes, and condense what is wrong with them to a short message."""
+"""Parse command lines and recipes, and report each error in one short message."""
 
 from __future__ import annotations
 

@@ -179,9 +179,15 @@ class AdversarialModule(GenerativeModule):
                 if self.accumulate_batches > 1:
                     fake = self.generate(step.noise(len(real)), labels)
                 with self.turn("generator", step, real, fake, labels) as turn:
-                    g_loss = turn.regularized(self.adversarial_weight * self.generator_loss(real, fake, labels))
+                    g_loss = turn.regularized(self.weighted_generator_loss(real, fake, labels))
                 step.update(g_loss, generator_optimizer, counted=True)
                 step.log(g_loss=g_loss)
+
+    def weighted_generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
+        """Return :meth:`generator_loss` times its weight; with the weight 0 it is not computed."""
+        if self.adversarial_weight == 0:
+            return torch.zeros((), device=fake.device)
+        return self.adversarial_weight * self.generator_loss(real, fake, labels)
 
     def generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the scalar that the generator's update minimizes; the gradient reaches it through ``fake``."""

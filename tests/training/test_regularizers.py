@@ -515,3 +515,11 @@ def test_every_loss_trains_every_model_with_penalties(make_trainer, cls, loss):
     model = fit(make_trainer(), copy.deepcopy(start), make_batches(2))
     assert not same(start.generator, model.generator)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_generator_loss_of_weight_0_is_not_computed(make_trainer):
+    class Unused(GAN):
+        def generator_loss(self, real, fake, labels):
+            raise AssertionError("this has the weight 0")
+
+    fit(make_trainer(), tiny(Unused, adversarial_weight=0.0, feature_matching=1.0, dropout=0.5), make_batches(2))
