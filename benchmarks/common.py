@@ -67,13 +67,11 @@ def read_npz(path: Path, name: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise DataError(f"{path} is not an npz with an array {name!r} ({error}).", setting=str(path)) from None
 
 
-def read_digits(path: Path, labeled: bool = False) -> tuple[Tensor, Tensor | None]:
-    """Read digits, uint8 ``(N, 1, 28, 28)``, and labels, int64 ``(N,)``, which ``labeled`` requires."""
+def read_digits(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Read digits, uint8 ``(N, 1, 28, 28)``, and their labels, int64 ``(N,)``, if there are any."""
     images, labels = read_npz(path, "images")
     if images.dtype != np.uint8 or images.shape[1:] not in {(28, 28), (28, 28, 1), (1, 28, 28)} or len(images) == 0:
         raise DataError(f"{path}: images are {images.dtype} {images.shape}, not uint8 (N, 28, 28).", setting=str(path))
-    if labels is None and labeled:
-        raise DataError(f"{path} has no labels: use samples of a conditional model.", setting=str(path))
     if labels is not None and (labels.shape != (len(images),) or labels.dtype.kind not in "iu"):
         raise DataError(f"{path}: labels are {labels.dtype} {labels.shape}, not integers ({len(images)},).")
     found = None if labels is None else torch.from_numpy(labels.astype(np.int64))
@@ -108,16 +106,15 @@ def distort(images: Tensor, generator: torch.Generator, shear: float = 0.2, scal
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def small_classifier(*first: nn.Module) -> nn.Sequential:
-    """Return a network for ``(N, 1, 28, 28)``: ``first`` gives 16 channels of 14 x 14; 128 features before the last."""
+def small_classifier() -> nn.Sequential:
+    """Return a network for ``(N, 1, 28, 28)``, with 128 features before the last layer."""
 
     def block(width: int, new_width: int) -> list[nn.Module]:  # pooling before the norm is the same for less work
         conv = nn.Conv2d(width, new_width, 3, padding=1, bias=False)
         return [conv, nn.MaxPool2d(2), nn.BatchNorm2d(new_width), nn.ReLU()]
 
     return nn.Sequential(
-        *(first or block(1, 16)),
-        *(*block(16, 32), *block(32, 64), nn.Flatten()),
+        *(*block(1, 16), *block(16, 32), *block(32, 64), nn.Flatten()),
         *(nn.Linear(64 * 3 * 3, 128, bias=False), nn.BatchNorm1d(128), nn.ReLU()),
         nn.Linear(128, 10),
     )
@@ -133,7 +130,6 @@ def train_classifier(
     epochs: int,
     lr: float,
     weight_decay: float,
-    updates: int | None = None,
     batch_size: int = 100,
     warm_up: float = 0.2,
     average: float = 0.0,
@@ -142,26 +138,20 @@ def train_classifier(
     """Train by AdamW with a one-cycle learning rate, and yield the moving average of the network after each epoch.
 
     The network returns logits, or a tuple whose last entry is the logits. ``prepare`` makes its input of uint8 images.
-    An epoch has ``updates`` updates, by default one pass over the images; the learning rate rises to ``lr`` for the
-    share ``warm_up`` of all updates. ``average`` is the decay of the moving average, 0 for none.
+    The learning rate rises to ``lr`` for the share ``warm_up`` of all updates. ``average`` is the decay of the moving
+    average, 0 for none.
     """
-    updates = updates or len(images) // batch_size
+    updates = len(images) // batch_size
     network = network.to(memory_format=torch.channels_last)
     averaged = copy.deepcopy(network).eval().requires_grad_(False)
     follow = get_ema_multi_avg_fn(average)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, epochs * updates, pct_start=warm_up)
 
-    def batches() -> Iterator[Tensor]:
-        while True:
-            order = torch.randperm(len(images), generator=generator)
-            yield from order[: len(images) // batch_size * batch_size].split(batch_size)
-
-    rows = batches()
     for epoch in range(epochs):
         started, total = time.monotonic(), torch.zeros(())
-        for _ in range(updates):
-            chosen = next(rows)
+        order = torch.randperm(len(images), generator=generator)
+        for chosen in order[: updates * batch_size].split(batch_size):
             logits = network(prepare(images[chosen]).contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits[-1] if isinstance(logits, tuple) else logits, labels[chosen])
             optimizer.zero_grad()

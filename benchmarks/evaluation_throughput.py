@@ -63,7 +63,7 @@ class FidelityMNIST(FeatureExtractorBase):
         return tuple(LAYERS["mnist"])
 
     def forward(self, images):
-        found = dict(zip(LAYERS["mnist"], self.network(images), strict=True))
+        found = dict(zip(LAYERS["mnist"], self.network(images[:, :1]), strict=True))  # its loader repeats gray
         return tuple(found[name] for name in self.features_list)
 
 
@@ -183,6 +183,10 @@ def measure(num, extractor, network, rates, args):
     return {"ours": ours | found, "ours_cached": cached, "torch_fidelity": theirs | their_metrics(reals, fakes)}
 
 
+def significant(value):
+    return float(f"{value:.4g}")
+
+
 def summary(num, runs):
     """Return the medians of the runs by part, their totals and the ratios of these."""
     seconds = {
@@ -190,9 +194,10 @@ def summary(num, runs):
         for side, parts in runs[0].items()
     }
     totals = {side: sum(parts.values()) for side, parts in seconds.items()}
-    rounded = {side: {name: float(f"{value:.4g}") for name, value in parts.items()} for side, parts in seconds.items()}
     ratios = {side: round(totals[side] / totals["torch_fidelity"], 3) for side in ("ours", "ours_cached")}
-    return {"num": num, "seconds": rounded, "totals": {k: round(v, 3) for k, v in totals.items()}, "ratios": ratios}
+    seconds = {side: {name: significant(value) for name, value in parts.items()} for side, parts in seconds.items()}
+    totals = {side: significant(total) for side, total in totals.items()}
+    return {"num": num, "seconds": seconds, "totals": totals, "ratios": ratios}
 
 
 def make_report(args):

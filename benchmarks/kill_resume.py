@@ -1,11 +1,13 @@
 """Kill a training run at random moments, resume it, and compare its end with that of an uninterrupted run.
 
     python benchmarks/kill_resume.py --kills 20
+    python benchmarks/kill_resume.py --kills 5 --recipe cyclegan_folder --data.data_dir=DIR --data.target_dir=DIR …
 
 Each trial starts `lightning-gans fit`, sends it SIGKILL, checks the files on the disk, runs `lightning-gans resume` to
 the end, and compares every file of the run folder: checkpoints entry by entry, the others byte by byte. The first trial
 is killed before its first checkpoint, a third of the others while a checkpoint is written. TMPDIR is on another file
-system if there is one. Prints JSON; the exit code is 1 unless all trials end equal.
+system if there is one. Other words go to `lightning-gans fit`. Prints JSON; the exit code is 1 unless all trials end
+equal.
 """
 
 import argparse
@@ -23,18 +25,18 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-RUN = Path("runs") / "quickstart" / "version_0"
-TEMPORARY = ".*.tmp"  # a killed run may leave them, and the resumed one removes them
+TEMPORARY = ".*.tmp"  # a killed run may leave them, and saves after more than an hour remove them
 FIRST, SAVE, OTHER = "before the first checkpoint", "inside a save", "elsewhere"
 
 
 def fit_words(args):
     """Return the command line of a run that saves, logs and validates often."""
     return [
-        *("fit", "-c", "quickstart", "--trainer.accelerator", "cpu", "--trainer.max_epochs", str(args.epochs)),
+        *("fit", "-c", args.recipe, "--trainer.accelerator", "cpu", "--trainer.max_epochs", str(args.epochs)),
         *("--trainer.check_val_every_n_epoch", "2", "--trainer.log_every_n_steps", "5", "--model.width", "16"),
         *("--metrics.num_samples", "100", "--metrics.every_n_epochs", "2", "--checkpoint.every_n_steps", "10"),
         *("--trainer.devices", str(args.devices), *(["--trainer.strategy", "ddp"] if args.devices > 1 else [])),
+        *args.words,
     ]
 
 
@@ -53,7 +55,7 @@ def wait_for(condition, process, seconds=120):
 
 
 def is_saving(run):
-    return any((run / "checkpoints").glob(".*.ckpt.tmp"))
+    return any((run / "checkpoints").glob(TEMPORARY))
 
 
 def strike(process, run, kind, duration, chance):
@@ -108,7 +110,8 @@ def differences(first, second, place=""):
 
 def compare(run, reference):
     """Return the differences between two run folders."""
-    names = [{str(p.relative_to(r)) for p in r.rglob("*") if p.is_file()} for r in (run, reference)]
+    found = [[path for path in r.rglob("*") if path.is_file() and not path.match(TEMPORARY)] for r in (run, reference)]
+    names = [{str(path.relative_to(r)) for path in paths} for paths, r in zip(found, (run, reference), strict=True)]
     wrong = [f"only in one: {name}" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         if name.endswith(".ckpt"):
@@ -131,7 +134,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--devices", type=int, default=1, help="processes")
-    args = parser.parse_args()
+    parser.add_argument("--recipe", default="quickstart")
+    args, args.words = parser.parse_known_args()
+    place = Path("runs", Path(args.recipe).stem, "version_0")
     chance = random.Random(args.seed)
     base, shared = Path(tempfile.mkdtemp(prefix="kill_resume_")), Path("/dev/shm")
     elsewhere = shared.is_dir() and os.stat(shared).st_dev != os.stat(base).st_dev
@@ -141,7 +146,7 @@ def main():
     reference = base / "reference"
     reference.mkdir()
     process = start(fit_words(args), reference, environment)
-    wait_for((reference / RUN / "checkpoints" / "last.ckpt").is_file, process)
+    wait_for((reference / place / "checkpoints" / "last.ckpt").is_file, process)
     began = time.monotonic()
     assert process.wait() == 0, (reference / "log.txt").read_text()[-2000:]
     duration = time.monotonic() - began
@@ -152,13 +157,13 @@ def main():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         kind = FIRST if not trials else SAVE if saves < max(5, args.kills // 3) else OTHER
-        moment = strike(start(fit_words(args), folder, environment), folder / RUN, kind, duration, chance)
+        moment = strike(start(fit_words(args), folder, environment), folder / place, kind, duration, chance)
         if moment is None or (not trials and moment != kind):
             continue
         saves += moment == SAVE
-        wrong = unreadable(folder / RUN)
-        code = start(["resume", str(RUN)], folder, environment).wait()
-        found = compare(folder / RUN, reference / RUN) if code == 0 else [f"exit code {code}"]
+        wrong = unreadable(folder / place)
+        code = start(["resume", str(place)], folder, environment).wait()
+        found = compare(folder / place, reference / place) if code == 0 else [f"exit code {code}"]
         trials.append({"moment": moment, "unreadable": wrong, "differences": found})
         print(f"trial {len(trials)}: killed {moment}: {found or 'equal'}", file=sys.stderr, flush=True)
 

@@ -5,7 +5,7 @@
 A run folder is written by ``lightning-gans fit`` or ``test``: ``config.yaml`` and ``metrics/step=….json``, which have
 scores with their protocol. Optional files are read too: ``metrics.csv`` (the monitored score of each validation),
 ``run.json`` (how the run was made; command and seconds are "-" if a part of it was killed and has no entry), and the
-JSON of other scripts as ``mnist_score.json``, ``gan_train.json``, ``sines_score.json`` and ``modes.json``.
+JSON of other measurements: ``mnist_score.json``, ``augment_trial.json``, ``sines_score.json`` and ``modes.json``.
 
 Scores of different protocols never share a table. Runs of one recipe are averaged if only their seeds differ. The same
 files give the same bytes. Exit codes: 0 written, 1 a file is missing or damaged, 2 invalid options.
@@ -31,7 +31,7 @@ from lightning_gans.metrics.protocol import read_scores
 
 ORDER = (  # of the columns; others follow by their names
     *("fid", "kid", "inception_score", "precision", "recall", "density", "coverage", "label_accuracy"),
-    *("modes", "mode_kl", "elbo", "iw_bound", "reconstruction", "kl", "bits_per_dim", "distance", "ratio", "accuracy"),
+    *("modes", "mode_kl", "elbo", "iw_bound", "reconstruction", "kl", "bits_per_dim", "distance", "ratio"),
 )
 LIKELIHOODS = {"elbo", "iw_bound", "bits_per_dim"}
 # Settings that affect a result, other than the seed; paths and the use of the machine do not.
@@ -45,7 +45,8 @@ SECTIONS = {
     "Modes": "Modes that the samples cover.",
     "MNIST score": "`benchmarks/mnist_score.py`: the distance as a share of a plain reference GAN's; label accuracy is "
     "GAN-test.",
-    "GAN-train": "`benchmarks/gan_train.py`: accuracy on real test digits of a classifier that was trained on samples.",
+    "Augmentation": "`lightning-gans augment-trial`: accuracy on real test images of classifiers that were trained on "
+    "real images, with classical augmentation, with samples, and on samples alone.",
     "Sequences": "`benchmarks/sines_score.py`: two-sample tests against held-out sequences.",
 }
 
@@ -195,12 +196,6 @@ def from_mnist_score(report: dict[str, Any]) -> Score:
     return Score("MNIST score", protocol, {name: float(row[name]) for name in names if row[name] is not None})
 
 
-def from_gan_train(report: dict[str, Any]) -> Score:
-    ceiling = report.get("ceiling")
-    real = ("real training images", {"accuracy": ceiling["accuracy"]}) if ceiling else None
-    return Score("GAN-train", report["protocol"], {"accuracy": report["accuracy"]}, real=real)
-
-
 def from_sines_score(report: dict[str, Any]) -> Score:
     def of_tests(tests: dict[str, Any]) -> dict[str, float]:
         return {f"{name} {key}": tests[name][key] for name in sorted(tests) for key in ("statistic", "p_value")}
@@ -212,7 +207,7 @@ def from_sines_score(report: dict[str, Any]) -> Score:
 
 ATTACHED: dict[str, Callable[[dict[str, Any]], Score]] = {
     "mnist_score": from_mnist_score,
-    "gan_train": from_gan_train,
+    "augment_trial": lambda report: Score("Augmentation", report["protocol"], report["scores"]),
     "sines_score": from_sines_score,
     "modes": lambda report: Score("Modes", report["protocol"], report["scores"]),
 }

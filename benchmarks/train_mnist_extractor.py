@@ -29,6 +29,14 @@ def standardize(network: DigitNetwork, images: Tensor) -> None:
     network.classifier.weight.mul_(scale)  # the ReLU between them passes a factor through
 
 
+def write(network: DigitNetwork, path: Path, shares: str) -> None:
+    """Write the weights, and print their hash and the accuracies."""
+    content = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
+    with replacing(path) as file:
+        file.write(content)
+    print(f"{shares}; {path}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", default="data", help="the folder that contains MNIST/raw")
@@ -47,11 +55,7 @@ def main() -> None:
     )
     standardize(network, images)
     share = accuracy(lambda part: network(part / 255)[1], *load_mnist(args.data_dir, train=False))
-    content = save({name: tensor.contiguous() for name, tensor in network.state_dict().items()})
-    with replacing(args.output) as file:
-        file.write(content)
-    digest = hashlib.sha256(content).hexdigest()
-    print(f"{share:.2%} of the test digits; {args.output}: {len(content):,} bytes, sha256 {digest}")
+    write(network, args.output, f"{share:.2%} of the test digits")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ For each recipe, each variant trains in its own process with the recipe's networ
     usual     the loop that people write: PIL images through a DataLoader, two generator passes per update,
               gradients of both networks, default torch.optim.Adam, both losses read on the host in each step
     lean      a bare loop that does the same work as ours and nothing else
+    trainer   the same loop as the training step of a module under a Trainer without callbacks and loggers: what
+              Lightning itself costs
     ours      `lightning-gans fit -c RECIPE` with its loggers, progress bar and checkpoints
     fast      the same with the overlay for speed on the device
     baseline  the same as ours with the package of another checkout of this repository (--baseline)
@@ -45,8 +47,9 @@ import lightning_gans
 ROOT = Path(__file__).resolve().parents[1]
 UPDATES = {"gan_mnist": 25, "dcgan_mnist": 25, "dcgan_cifar10": 2, "vae_mnist": 25}
 """Updates per turn on a CPU: few, so that other load on the machine affects all variants alike."""
-VARIANTS = ["usual", "lean", "ours", "fast", "baseline"]
-RATIOS = [("ours", "usual"), ("ours", "lean"), ("fast", "ours"), ("fast", "usual"), ("ours", "baseline")]
+VARIANTS = ["usual", "lean", "trainer", "ours", "fast", "baseline"]
+RATIOS = [("ours", "usual"), ("ours", "lean"), ("trainer", "lean"), ("fast", "ours"), ("fast", "usual")]
+RATIOS += [("ours", "baseline")]
 
 
 # --- the reference loops: they use a model of ours only for its networks, and yield after each update -----------------
@@ -254,6 +257,25 @@ class Turns(pl.Callback):
         trainer.should_stop = self.update_ended()
 
 
+class Bare(pl.LightningModule):
+    """A loop as a module: Lightning hands it the numbers of the updates, one at a time."""
+
+    def __init__(self, loop):
+        super().__init__()
+        self.loop, self.automatic_optimization = loop, False
+
+    def train_dataloader(self):
+        """Return more numbers than there will be updates."""
+        return range(10**9)
+
+    def training_step(self, number, batch_idx):
+        """Make one update."""
+        next(self.loop)
+
+    def configure_optimizers(self):
+        """Return none: the loop has its own."""
+
+
 def work(job):
     """Be the process of one variant: train until the parent process closes the standard input."""
     Turns.job, Turns.report, sys.stdout = job, sys.stdout, Terminal()
@@ -263,7 +285,14 @@ def work(job):
         module = getattr(lightning_gans, model["class_path"])(**model["init_args"])
         images, labels = enlarged_digits(model["init_args"]["image_shape"], job["num_images"])
         flip, turns = data.get("horizontal_flip", False), Turns()
-        for _ in globals()[job["loop"]](module, images, labels, job["batch_size"], flip, job["device"]):
+        loop = globals()[job["loop"]](module, images, labels, job["batch_size"], flip, job["device"])
+        if job["name"] == "trainer":
+            device = {"accelerator": "gpu" if job["device"] == "cuda" else "cpu", "devices": 1}
+            pl.Trainer(barebones=True, max_epochs=1, callbacks=[turns], **device).fit(Bare(loop))
+            return
+        # Lightning sets it when it is imported; with it, each step of Adam looks for the GPU's driver.
+        os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
+        for _ in loop:
             if turns.update_ended():
                 return
     sys.argv = [
@@ -289,7 +318,8 @@ class Variant:
         self.batch_size = args.batch or settings["data"]["init_args"]["batch_size"]
         num_updates = args.warm_up + (args.rounds + 1) * self.updates + 1  # more than there will be: no epoch ends
         job = {
-            "loop": f"{name}_{kind}" if name in ("usual", "lean") else None,
+            "name": name,
+            "loop": {"usual": f"usual_{kind}", "lean": f"lean_{kind}", "trainer": f"lean_{kind}"}.get(name),
             "recipe": recipe,
             "settings": settings,
             "device": args.device,

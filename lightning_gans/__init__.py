@@ -20,16 +20,21 @@ if TYPE_CHECKING:
         SampleGrid,
     )
     from lightning_gans.datamodules import (
+        ArrayDataModule,
         CIFAR10DataModule,
         CIFAR100DataModule,
         DigitsDataModule,
+        DSpritesDataModule,
         FashionMNISTDataModule,
         ImageDataModule,
         ImageFolderDataModule,
         MNISTDataModule,
+        PairedFolderDataModule,
+        RotatedMNISTDataModule,
         SequenceDataModule,
         SinesDataModule,
         StackedMNISTDataModule,
+        UnpairedFolderDataModule,
     )
     from lightning_gans.errors import DataError, DivergedError, LightningGansError, SettingError
     from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
@@ -39,59 +44,82 @@ if TYPE_CHECKING:
         DCGAN,
         GAN,
         R3GAN,
+        SRGAN,
         VAE,
         VAEGAN,
+        VQVAE,
         AdversarialModule,
         ConditionalGAN,
+        CycleGAN,
+        FastGAN,
         GenerativeModule,
+        InfoGAN,
+        Pix2Pix,
         RecurrentGAN,
         ResNetGAN,
+        TranslationModule,
         load,
     )
+    from lightning_gans.scoring import score
+    from lightning_gans.training.augmentation import ADA
     from lightning_gans.training.ema import EMA
     from lightning_gans.training.regularizers import Regularizer
 
 __all__ = [
+    "ADA",
     "DCGAN",
     "EMA",
     "GAN",
     "R3GAN",
+    "SRGAN",
     "VAE",
     "VAEGAN",
+    "VQVAE",
     "Acceleration",
     "AdversarialModule",
+    "ArrayDataModule",
     "AtomicCheckpointIO",
     "CIFAR10DataModule",
     "CIFAR100DataModule",
     "Checkpoint",
     "CollapseWatchdog",
     "ConditionalGAN",
+    "CycleGAN",
+    "DSpritesDataModule",
     "DataError",
     "DigitsDataModule",
     "DivergedError",
     "FashionMNISTDataModule",
+    "FastGAN",
     "GenerativeMetrics",
     "GenerativeModule",
     "GracefulStop",
     "ImageDataModule",
     "ImageFolderDataModule",
+    "InfoGAN",
     "LightningGansError",
     "MNISTDataModule",
     "NearestNeighbors",
+    "PairedFolderDataModule",
+    "Pix2Pix",
     "ProgressBar",
     "Reconstructions",
     "RecurrentGAN",
     "Regularizer",
     "ResNetGAN",
+    "RotatedMNISTDataModule",
     "RunLogger",
     "SampleGrid",
     "SequenceDataModule",
     "SettingError",
     "SinesDataModule",
     "StackedMNISTDataModule",
+    "TranslationModule",
+    "UnpairedFolderDataModule",
     "__version__",
     "grid",
     "load",
+    "score",
 ]
 
 _NAMES = {
@@ -100,22 +128,28 @@ _NAMES = {
         "Reconstructions SampleGrid"
     ),
     "datamodules": (
-        "CIFAR10DataModule CIFAR100DataModule DigitsDataModule FashionMNISTDataModule ImageDataModule "
-        "ImageFolderDataModule MNISTDataModule SequenceDataModule SinesDataModule StackedMNISTDataModule"
+        "ArrayDataModule CIFAR10DataModule CIFAR100DataModule DSpritesDataModule DigitsDataModule "
+        "FashionMNISTDataModule ImageDataModule ImageFolderDataModule MNISTDataModule PairedFolderDataModule "
+        "RotatedMNISTDataModule SequenceDataModule SinesDataModule "
+        "StackedMNISTDataModule UnpairedFolderDataModule"
     ),
     "errors": "DataError DivergedError LightningGansError SettingError",
     "io.checkpoint_io": "AtomicCheckpointIO",
     "io.csv_logger": "RunLogger",
     "io.pictures": "grid",
     "models": (
-        "DCGAN GAN R3GAN VAE VAEGAN AdversarialModule ConditionalGAN GenerativeModule RecurrentGAN ResNetGAN load"
+        "DCGAN GAN R3GAN SRGAN VAE VAEGAN VQVAE AdversarialModule ConditionalGAN CycleGAN FastGAN GenerativeModule "
+        "InfoGAN Pix2Pix "
+        "RecurrentGAN ResNetGAN TranslationModule load"
     ),
+    "scoring": "score",
+    "training.augmentation": "ADA",
     "training.ema": "EMA",
     "training.regularizers": "Regularizer",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _SUBMODULES = (
-    *("augment", "callbacks", "datamodules", "errors", "io", "losses"),
+    *("augment", "callbacks", "datamodules", "errors", "io", "latents", "losses"),
     *("metrics", "models", "networks", "penalties", "randomness", "training"),
 )
 

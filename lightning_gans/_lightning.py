@@ -1,16 +1,18 @@
-"""The one place from which the package takes Lightning, whose two names are two packages.
+"""The only module that imports Lightning, which exists as two packages.
 
-``import lightning as L`` and ``import pytorch_lightning as pl`` give classes of the same names that do not know each
-other. The package uses the one that was imported first, ``pytorch_lightning`` if neither was; the environment variable
-``LIGHTNING_GANS_NAMESPACE`` (``lightning`` or ``pytorch_lightning``) decides otherwise.
+``import lightning as L`` and ``import pytorch_lightning as pl`` provide unrelated classes with the same names. This
+package uses the one that was imported first, or ``pytorch_lightning`` if neither was; the environment variable
+``LIGHTNING_GANS_NAMESPACE`` (``lightning`` or ``pytorch_lightning``) overrides this choice.
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from lightning_gans.errors import check_choice
@@ -28,9 +30,12 @@ __all__ = [
     "RichProgressBar",
     "SIGTERMException",
     "SLURMEnvironment",
+    "Timer",
     "TorchCheckpointIO",
     "TrainerFn",
+    "claim_version",
     "csv_logger_settings",
+    "drop_anonymous",
     "isolate_rng",
     "pl",
     "rank_zero_experiment",
@@ -59,11 +64,13 @@ if TYPE_CHECKING:
     import lightning_fabric as fabric
     import pytorch_lightning as pl
     from lightning_fabric.loggers.logger import rank_zero_experiment
+    from pytorch_lightning.core import optimizer as optimizer_parser
     from pytorch_lightning.core.saving import save_hparams_to_yaml
     from pytorch_lightning.utilities.seed import isolate_rng
 else:
     pl = importlib.import_module(NAMESPACE)
     fabric = importlib.import_module("lightning.fabric" if NAMESPACE == "lightning.pytorch" else "lightning_fabric")
+    optimizer_parser = importlib.import_module(f"{NAMESPACE}.core.optimizer")
     rank_zero_experiment = importlib.import_module(f"{fabric.__name__}.loggers.logger").rank_zero_experiment
     save_hparams_to_yaml = importlib.import_module(f"{NAMESPACE}.core.saving").save_hparams_to_yaml
     isolate_rng = importlib.import_module(f"{NAMESPACE}.utilities.seed").isolate_rng
@@ -79,6 +86,7 @@ ModelCheckpoint = pl.callbacks.ModelCheckpoint
 RichProgressBar = pl.callbacks.RichProgressBar
 SIGTERMException = pl.utilities.exceptions.SIGTERMException
 SLURMEnvironment = fabric.plugins.environments.SLURMEnvironment  # type: ignore[attr-defined]
+Timer = pl.callbacks.Timer
 TorchCheckpointIO = pl.plugins.TorchCheckpointIO
 TrainerFn = pl.trainer.states.TrainerFn
 rank_zero_info = pl.utilities.rank_zero_info
@@ -87,16 +95,16 @@ rank_zero_warn = pl.utilities.rank_zero_warn
 
 
 def warn_of_both_families() -> None:
-    """Warn if Lightning's other family is imported too: its ``Trainer`` does not accept our models.
+    """Warn if the other Lightning package is imported too: its ``Trainer`` does not accept our models.
 
-    Its error says only that the model is not a ``LightningModule``, before anything of ours is asked.
+    That trainer's error says only that the model is not a ``LightningModule``, and no code of ours runs before it.
     """
     other = "pytorch_lightning" if NAMESPACE == "lightning.pytorch" else "lightning.pytorch"
     if other in sys.modules:
         ours, theirs = NAMESPACE.split(".")[0], other.split(".")[0]
         warnings.warn(
-            f"lightning_gans uses the classes of `{ours}`, and `{theirs}` is imported too: its Trainer does not accept "
-            f"them. Take the Trainer from `{ours}`, or import `{theirs}` before lightning_gans, or set "
+            f"lightning_gans uses the classes of `{ours}`, but `{theirs}` is imported too, and its Trainer does not "
+            f"accept them. Use the Trainer of `{ours}`, import `{theirs}` before lightning_gans, or set "
             f"LIGHTNING_GANS_NAMESPACE={theirs}.",
             stacklevel=3,
         )
@@ -106,7 +114,7 @@ def warn_of_both_families() -> None:
 
 
 def set_logger_step(trainer: Any, step: int) -> None:
-    """Set the axis of what Lightning hands to loggers.
+    """Set the step (the x-axis) of what Lightning passes to loggers.
 
     The logger connector uses the epoch loop's count of batches (``_batches_that_stepped``), not ``global_step``, and
     increments it after each batch.
@@ -115,7 +123,7 @@ def set_logger_step(trainer: Any, step: int) -> None:
 
 
 def restore_loader_place(trainer: Any) -> None:
-    """Hand the loader the state that a checkpoint has for it.
+    """Give the loader its state from the checkpoint.
 
     If ``configure_optimizers`` asks for ``estimated_stepping_batches``, Lightning makes the loader before it reads the
     checkpoint, and then never restores it.
@@ -131,7 +139,7 @@ def set_max_steps(trainer: Any, max_steps: int) -> None:
 
 
 def validates_by_time(trainer: Any) -> bool:
-    """Return whether ``val_check_interval`` is a time; Lightning keeps it apart from the number of batches."""
+    """Return whether ``val_check_interval`` is a time, which Lightning stores separately from a number of batches."""
     return getattr(trainer, "_val_check_time_interval", None) is not None
 
 
@@ -158,7 +166,7 @@ def synchronizes_batch_norm(strategy: Any) -> bool:
 
 
 def has_static_graph(strategy: Any) -> bool:
-    """Return whether DDP is to assume a static graph; Lightning keeps DDP's arguments in ``_ddp_kwargs`` only."""
+    """Return whether DDP assumes a static graph; Lightning keeps DDP's arguments only in ``_ddp_kwargs``."""
     return bool(getattr(strategy, "_ddp_kwargs", {}).get("static_graph"))
 
 
@@ -168,24 +176,24 @@ def trainer_of(module: Any) -> Any:
 
 
 def settle_place(checkpoint: dict[str, Any], trainer: Any, validated: bool) -> None:
-    """Change a checkpoint's loop counters to one of two places from which Lightning resumes exactly.
+    """Move a checkpoint's loop counters to one of the two positions from which Lightning resumes exactly.
 
-    Lightning resumes exactly after an update with everything that follows still to be done, or between two epochs; but
-    not from the last batch of an epoch, from within a validation, or from an epoch's end under ``max_steps``.
+    These are right after an update, with everything that follows still to be done, and between two epochs. Lightning
+    does not resume exactly from the last batch of an epoch, from within a validation, or from the end of an epoch that
+    ``max_steps`` has cut short.
 
     Args:
-        checkpoint: As Lightning has made it, within a fit or after one.
+        checkpoint: The checkpoint as Lightning made it, during a fit or after one.
         trainer: The trainer.
         validated: Whether the validation that may be due after the last update is done.
     """
     loops = checkpoint["loops"]["fit_loop"]
     epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     validation = loops["epoch_loop.val_loop.batch_progress"]
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
     begun, done = epochs["current"]["ready"], batches["current"]["processed"]
     if begun == 0:
         return
-    # Lightning ends an epoch early at max_steps, or when it is told to stop; a longer run would not have.
+    # Lightning ends an epoch early at max_steps, or on a request to stop; a longer run would not have ended it there.
     cut_short = not batches["is_last_batch"] and done < trainer.num_training_batches
     if epochs["current"]["processed"] == begun and not cut_short:
         _finish(epochs)
@@ -198,18 +206,24 @@ def settle_place(checkpoint: dict[str, Any], trainer: Any, validated: bool) -> N
         batches[key] = dict.fromkeys(batches[key], batches[key]["processed"])
         validation[key] = dict.fromkeys(validation[key], 0)
     if not validated and validates_now(trainer, batches, epochs["current"]["ready"]):
-        # To Lightning a validation that was interrupted in its first batch: it begins again, if one is due.
+        # This looks like a validation that was interrupted in its first batch, which Lightning starts again.
         validation["total"].update(ready=1, started=1)
 
 
+def set_logger_step_of(checkpoint: dict[str, Any]) -> None:
+    """Set a checkpoint's step of what Lightning passes to loggers; see :func:`set_logger_step`."""
+    loops = checkpoint["loops"]["fit_loop"]
+    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"]
+
+
 def validation_is_pending(checkpoint: dict[str, Any]) -> bool:
-    """Return whether :func:`settle_place` has left a validation to be done."""
+    """Return whether :func:`settle_place` has left a validation that is still to be run."""
     validation = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["total"]
     return bool(validation["ready"] == 1 and validation["processed"] == 0)
 
 
 def _finish(progress: dict[str, Any], but: int = 0) -> None:
-    """Call everything that was begun finished, but for the last."""
+    """Mark everything that has started as finished, except for the last ``but`` items."""
     for counts in (progress["total"], progress["current"]):
         counts.update(processed=counts["ready"] - but, completed=counts["ready"] - but)
 
@@ -228,6 +242,13 @@ def csv_logger_settings(logger: Any) -> dict[str, Any]:
     }
 
 
+def drop_anonymous(logger: Any) -> None:
+    """Keep a WandbLogger from passing ``anonymous``, which wandb warns about in every run (loggers/wandb.py)."""
+    options = getattr(logger, "_wandb_init", {})
+    if options.get("anonymous") is None:
+        options.pop("anonymous", None)
+
+
 def state_key(callback: Callback, **options: Any) -> str:
     """Return the key of a callback's state in a checkpoint; Lightning has no public function for it.
 
@@ -244,11 +265,78 @@ def forget_sigterm(trainer: Any) -> None:
 
 
 def cluster_environment(trainer: Any) -> Any:
-    """Return the cluster environment, or None; the strategy of a single process does not know it."""
+    """Return the cluster environment, or None; a single-process strategy does not have it."""
     return getattr(trainer._accelerator_connector, "cluster_environment", None)
 
 
 def loaded_checkpoint(trainer: Any) -> dict[str, Any]:
-    """Return the checkpoint that a run is resumed from; Lightning shows callbacks only one that has their states."""
+    """Return the checkpoint that a run resumes from; Lightning gives callbacks only one that contains their states."""
     loaded: dict[str, Any] = trainer._checkpoint_connector._loaded_checkpoint
     return loaded
+
+
+def scheduler_configs_of(module: Any) -> list[Any]:
+    """Return a list that the next call of ``configure_optimizers`` fills with its schedulers and all their keys.
+
+    Under manual optimization Lightning drops ``monitor``, ``strict`` and ``reduce_on_plateau``
+    (``_configure_schedulers_manual_opt`` in core/optimizer.py), so its parser for automatic optimization is used.
+    """
+    configs: list[Any] = []
+    own = vars(module).get("configure_optimizers")
+    original = module.configure_optimizers
+
+    def configure() -> Any:
+        if own is None:
+            del module.configure_optimizers
+        else:
+            module.configure_optimizers = own
+        optimizers, schedulers, monitor = optimizer_parser._configure_optimizers(original())
+        configs.extend(optimizer_parser._configure_schedulers_automatic_opt(schedulers, monitor))
+        return optimizers, [config.scheduler for config in configs]
+
+    module.configure_optimizers = configure
+    return configs
+
+
+def count_step(optimizer: Any) -> None:
+    """Count a step in ``trainer.global_step`` without taking it: a frozen network has no gradients.
+
+    Lightning counts in two closures that it attaches to its optimizer wrapper (loops/optimization/manual.py).
+    """
+    optimizer._on_before_step()
+    optimizer._on_after_step()
+
+
+def silence_eval_warning(trainer: Any) -> None:
+    """Keep Lightning from warning about modules in evaluation mode: moving averages are (loops/fit_loop.py)."""
+    trainer.fit_loop._warn_if_modules_in_eval_mode = _do_nothing
+
+
+def _do_nothing() -> None:
+    pass
+
+
+def set_hyperparameters(module: Any, values: dict[str, Any]) -> None:
+    """Set a module's hyperparameters, as ``save_hyperparameters`` does.
+
+    ``save_hyperparameters`` itself compares all arguments of the constructors, which fails for arrays
+    (utilities/parsing.py).
+    """
+    module._log_hyperparams = True
+    module._set_hparams(values)
+    module._hparams_initial = copy.deepcopy(module._hparams)
+
+
+def saves_by_time(callback: Callback) -> bool:
+    """Return whether a ModelCheckpoint has a ``train_time_interval``, which has no public name."""
+    return getattr(callback, "_train_time_interval", None) is not None
+
+
+def claim_version(logger: Any, claim: Callable[[int], int]) -> None:
+    """Let ``claim`` choose the version of a CSVLogger that has none, starting from Lightning's next free number.
+
+    Lightning chooses a number (``_get_next_version``) before it creates the folder, so two runs that start at the same
+    time get the same one.
+    """
+    if logger._version is None:
+        logger._version = claim(logger._get_next_version())

@@ -1,11 +1,12 @@
-"""The errors that a user can cause, each with the exit code the command line gives it."""
+"""Errors that a user can cause, each with its exit code on the command line."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from types import ModuleType
 from typing import Any
@@ -24,7 +25,7 @@ class LightningGansError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, setting: str = "", value: Any = None, allowed: Any = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.setting, self.value, self.allowed = setting, value, allowed
 
     def __reduce__(self) -> Any:
@@ -43,7 +44,7 @@ class DataError(LightningGansError, RuntimeError):
 
 
 class UnwritableError(DataError, OSError):
-    """A file or a folder cannot be written; an ``OSError`` as well, for callers that can do without it.
+    """A file or a folder cannot be written; also an ``OSError``, for callers that can continue without the file.
 
     Args:
         path: What cannot be written.
@@ -61,7 +62,17 @@ class UnwritableError(DataError, OSError):
 
 
 class DivergedError(LightningGansError, ArithmeticError):
-    """Training has left the finite numbers: the message names the step, what is not finite, and what to try."""
+    """Training has diverged to NaN or infinity; the message names the step, what is not finite, and what to try."""
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would interpret, such as escape codes in the name of a file, but keep line breaks.
+
+    Example:
+        >>> printable("red\x1b[31m.png")
+        'red\\x1b[31m.png'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
@@ -75,8 +86,29 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
     return f" Did you mean {found[0]!r}?" if found else ""
 
 
+@contextlib.contextmanager
+def in_section(section: str) -> Iterator[None]:
+    """Add the section of a recipe to the errors of settings, as in ``metrics.extractor``.
+
+    Example:
+        >>> with in_section("metrics"):
+        ...     raise invalid("extractor", "vgg", "a network")
+        Traceback (most recent call last):
+        lightning_gans.errors.SettingError: metrics.extractor is 'vgg': it must be a network.
+    """
+    try:
+        yield
+    except (SettingError, DataError) as error:
+        named = error.setting.isidentifier()  # not the path of a file
+        separator = "." if named and str(error).startswith(error.setting) else ": "
+        error.args = (f"{section}{separator}{error}",)
+        if named:
+            error.setting = f"{section}.{error.setting}"
+        raise
+
+
 def import_named(setting: str, module: str) -> ModuleType:
-    """Import a module that a setting names; raise :class:`SettingError` for any error that stops it."""
+    """Import a module that a setting names; raise :class:`SettingError` if the import fails for any reason."""
     try:
         return importlib.import_module(module)
     except Exception as error:
@@ -84,12 +116,12 @@ def import_named(setting: str, module: str) -> ModuleType:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a setting is a finite number, NumPy's included."""
-    return isinstance(value, Real) and math.isfinite(value)
+    """Return whether a setting is a finite number, including NumPy's scalars."""
+    return is_whole(value) or (isinstance(value, Real) and math.isfinite(value))
 
 
 def is_whole(value: Any) -> bool:
-    """Return whether a setting is a whole number by its type, NumPy's included: 2.0 is not one."""
+    """Return whether a setting is an integer by its type, including NumPy's integers; 2.0 is not one."""
     return isinstance(value, Integral)
 
 
@@ -104,31 +136,38 @@ def invalid(setting: str, value: Any, allowed: str, hint: str = "") -> SettingEr
     return SettingError(text, setting=setting, value=value, allowed=allowed)
 
 
-def check_numbers(**settings: float) -> None:
-    """Raise :class:`SettingError` for the first setting that is not a finite number."""
+def missing_extra(what: str, extra: str, *, setting: str = "", value: Any = None) -> DataError:
+    """Return the error for something that needs the packages of an extra.
+
+    Example:
+        >>> missing_extra("an ONNX file", "onnx")
+        DataError("an ONNX file needs more packages: pip install 'lightning_gans[onnx]'.")
+    """
+    message = f"{what} needs more packages: pip install 'lightning_gans[{extra}]'."
+    return DataError(message, setting=setting, value=value)
+
+
+def check_numbers(holds: Callable[[float], bool] = lambda value: True, allowed: str = "", /, **settings: float) -> None:
+    """Raise :class:`SettingError` for the first setting that is not a finite number, or that ``holds`` rejects."""
     for name, value in settings.items():
         if not is_number(value):
             raise invalid(name, value, "a finite number")
+        if not holds(value):
+            raise invalid(name, value, allowed)
 
 
 def check_positive(**settings: float) -> None:
     """Raise :class:`SettingError` for the first setting that is not a finite number greater than 0."""
-    check_numbers(**settings)
-    for name, value in settings.items():
-        if value <= 0:
-            raise invalid(name, value, "greater than 0")
+    check_numbers(lambda value: value > 0, "greater than 0", **settings)
 
 
 def check_not_negative(**settings: float) -> None:
     """Raise :class:`SettingError` for the first setting that is not a finite number, 0 or more."""
-    check_numbers(**settings)
-    for name, value in settings.items():
-        if value < 0:
-            raise invalid(name, value, "0 or more")
+    check_numbers(lambda value: value >= 0, "0 or more", **settings)
 
 
 def check_counts(*, zero: bool = False, **settings: int) -> None:
-    """Raise :class:`SettingError` for the first setting that is not a whole number, at least 1 (``zero``: 0)."""
+    """Raise :class:`SettingError` for the first setting that is not an integer of at least 1, or 0 with ``zero``."""
     least = 0 if zero else 1
     for name, value in settings.items():
         if not is_whole(value) or value < least:
@@ -137,10 +176,7 @@ def check_counts(*, zero: bool = False, **settings: int) -> None:
 
 def check_share(**settings: float) -> None:
     """Raise :class:`SettingError` for the first setting that is not between 0 and 1."""
-    check_numbers(**settings)
-    for name, value in settings.items():
-        if not 0 <= value <= 1:
-            raise invalid(name, value, "between 0 and 1")
+    check_numbers(lambda value: 0 <= value <= 1, "between 0 and 1", **settings)
 
 
 def are_counts(values: Any, least: int = 1) -> bool:
@@ -149,7 +185,7 @@ def are_counts(values: Any, least: int = 1) -> bool:
 
 
 def shown(values: Any) -> Any:
-    """Return a setting as a message shows it: sequences as the lists that they are in a recipe."""
+    """Return a setting as messages show it: sequences as lists, as in a recipe."""
     return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else repr(values)
 
 
@@ -162,7 +198,7 @@ def check_widths(*, empty: bool = False, **settings: Sequence[int]) -> None:
 
 
 def check_adam(betas: Sequence[float], weight_decay: float, beta2_end: float | None = None) -> None:
-    """Raise :class:`SettingError` for invalid settings of Adam; with a decay rate of 1 it would not move."""
+    """Raise :class:`SettingError` for invalid settings of Adam; a decay rate of 1 would keep the weights constant."""
     rates = list(betas) if isinstance(betas, Sequence) else []
     if len(rates) != 2 or not all(is_number(beta) and 0 <= beta < 1 for beta in rates):
         raise invalid("betas", betas, "two decay rates, each at least 0 and below 1")

@@ -1,9 +1,9 @@
 """Gradient penalties of discriminators as pure functions.
 
-Each takes the discriminator as a function from images ``(N, ...)`` to logits ``(N,)``, with labels and augmentation,
-and returns a scalar to add to its loss. The gradient is that of each logit with respect to its own image, computed in
-float32 or float64, without autocast. A discriminator that mixes the images of a batch (BatchNorm) has no such gradient;
-the gradient of the sum of the logits is used.
+Each takes the discriminator as a function from images ``(N, ...)`` to logits ``(N,)``; labels and augmentation are part
+of that function. Each returns a scalar to add to the discriminator's loss. The gradient is that of each logit with
+respect to its own image, computed in float32 or float64, without autocast. If the discriminator mixes the images of a
+batch (BatchNorm), there is no such gradient, and the gradient of the sum of the logits is used instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def input_gradients(discriminator: Discriminator, images: Tensor) -> Tensor:
 
     Args:
         discriminator: Images to logits ``(N,)``. Images that require a gradient are passed unchanged, so the function
-            may return logits that it has computed for them before.
+            may return logits that it has already computed for them.
         images: Shape ``(N, ...)``.
 
     Returns:
@@ -53,7 +53,7 @@ def to_zero(gradients: Tensor) -> Tensor:
 def wgan_gp(discriminator: Discriminator, real: Tensor, fake: Tensor, uniform: Tensor) -> Tensor:
     r"""Penalty of WGAN-GP, :math:`\mathbb E (\|\nabla D(\hat x)\|_2 - 1)^2`, :math:`\hat x = u x + (1 - u) G(z)`.
 
-    Gulrajani et al. 2017, equation 3 (https://arxiv.org/abs/1704.00028), with a weight of 10.
+    Gulrajani et al. 2017, equation 3 (https://arxiv.org/abs/1704.00028); the paper's weight is 10.
 
     Args:
         discriminator: Images to logits ``(N,)``.
@@ -84,7 +84,7 @@ def r2(discriminator: Discriminator, fake: Tensor) -> Tensor:
 def dragan(discriminator: Discriminator, real: Tensor, uniform: Tensor, share: Tensor) -> Tensor:
     r"""Penalty of DRAGAN, :math:`\mathbb E (\|\nabla D(x + \delta)\|_2 - 1)^2`, around real images.
 
-    Kodali et al. 2017 (https://arxiv.org/abs/1705.07215), with a weight of 10. The perturbation is that of the
+    Kodali et al. 2017 (https://arxiv.org/abs/1705.07215); the paper's weight is 10. The perturbation follows the
     authors' code, :math:`\delta = \alpha \cdot \frac12 \operatorname{std}(x) \cdot u` with the standard
     deviation over the whole batch, so this penalty depends on the batch.
 

@@ -19,7 +19,7 @@ _MASK = 0xFFFFFFFF
 
 
 class Stream(IntEnum):
-    """The use of a random number; different streams of a seed are independent."""
+    """What a random number is for; the streams of a seed are independent of each other."""
 
     NOISE = 1
     SHUFFLE = 2
@@ -35,12 +35,24 @@ class Stream(IntEnum):
     PENALTY = 12
     STACK = 13
     SEQUENCE = 14
+    TASK = 15
+    JITTER = 16
+    PARTNER = 17
+    POOL = 18
+    CONSISTENCY = 19
+    REPLACE = 20
+    CROP = 21
+    NOISE_ON_TARGET = 22
+    NOISE_ON_SOURCE = 23
+    COMPONENT = 30
+    CODE = 31
 
 
 def mix(*key: int) -> int:
     """Hash integers to a 32-bit seed (the rounds of MurmurHash3, Appleby 2011).
 
-    torch's CPU generator uses only the low 32 bits of a seed. All 32-bit words of an integer enter, and its sign.
+    torch's CPU generator uses only the low 32 bits of a seed. Every 32-bit word of an integer enters the hash, and so
+    does its sign.
 
     Example:
         >>> mix(0, 1) == mix(0, 1), mix(0, 1) == mix(1, 0), mix(5) == mix(5 + 2**32)
@@ -91,8 +103,8 @@ def randn_rows(
 ) -> Tensor:
     """Draw rows ``start`` to ``start + num - 1`` of an infinite table of normal numbers, shape ``(num, size)``.
 
-    Row k depends only on (key, k), not on ``start`` and ``num``. Rows are drawn on the CPU, with a generator seeded for
-    each, and moved to the device together.
+    Row k depends only on (key, k), not on ``start`` and ``num``. The rows are drawn on the CPU, each from its own seed,
+    and moved to the device together.
     """
     source = torch.Generator()
     rows = torch.empty(num, size)
@@ -102,12 +114,12 @@ def randn_rows(
 
 
 def rand_at(rows: Tensor, size: int, *key: int) -> Tensor:
-    """Draw rows of an infinite table of uniform numbers in [0, 1), shape ``(len(rows), size)``, on the CPU.
+    """Draw rows of an infinite table of uniform numbers in [0, 1), float32 ``(len(rows), size)``, on the CPU.
 
     Row k depends only on (key, k), as in :func:`randn_rows`.
     """
     source = torch.Generator()
-    drawn = torch.empty(len(rows), size)
+    drawn = torch.empty(len(rows), size, dtype=torch.float32)
     for place, row in zip(drawn, rows.tolist(), strict=True):
         torch.rand(size, generator=source.manual_seed(mix(*key, row)), out=place)
     return drawn
@@ -125,12 +137,37 @@ def randn_for(items: Tensor, size: int, *key: int, device: torch.device | str = 
     return rows.to(device)
 
 
+def stratified(labels: Tensor, num: int, *key: int) -> Tensor:
+    """Choose ``num`` rows at random in the proportions of the classes; a smaller choice is a subset of a larger one.
+
+    Args:
+        labels: Classes of all rows, ``(N,)``.
+        num: Number of rows to choose, at most N.
+        key: Key of the choice.
+
+    Returns:
+        Ascending indices, ``(num,)``.
+
+    Example:
+        >>> labels = torch.tensor([0, 0, 0, 0, 1, 1])
+        >>> labels[stratified(labels, 3, 0)]
+        tensor([0, 0, 1])
+    """
+    order = torch.randperm(len(labels), generator=generator(*key))
+    # The k-th of a class's n rows gets the position k / n, so that every prefix has the classes in proportion.
+    _, classes, counts = torch.unique(labels[order], return_inverse=True, return_counts=True)
+    grouped = classes.argsort(stable=True)
+    places = torch.empty(len(order), dtype=torch.double)
+    places[grouped] = torch.cat([(torch.arange(n, dtype=places.dtype) + 0.5) / n for n in counts.tolist()])
+    return order[places.argsort(stable=True)[:num]].sort().values
+
+
 @contextmanager
 def default_generator_seeded(device: torch.device, *key: int) -> Iterator[None]:
     """Seed the device's default generator inside the block and restore its state afterwards.
 
     Use it for dropout and other operations that draw from the default generator. On the CPU and on CUDA this takes
-    microseconds, as it seeds one generator; :func:`torch.manual_seed` seeds those of all devices.
+    microseconds, because it seeds one generator; :func:`torch.manual_seed` seeds the generators of all devices.
     """
     if device.type == "cpu":
         default = torch.default_generator

@@ -108,7 +108,7 @@ class InfoLoss(Regularizer):
         return F.mse_loss(self.model.recognizer(turn.fake.flatten(1)).float(), self.model.code.float())
 
 
-class InfoGAN(AdversarialModule):
+class CodesGAN(AdversarialModule):
     """A GAN whose last latents are a code that a third network recovers."""
 
     trained_networks = ("generator", "discriminator", "recognizer")
@@ -172,7 +172,7 @@ class VectorGAN(AdversarialModule):
         super().__init__(SHAPE, 4, generator=generator, discriminator=discriminator, **options)
 
 
-GAMES = (CycleGame, BEGAN, InfoGAN, ClippedWGAN, VectorGAN)
+GAMES = (CycleGame, BEGAN, CodesGAN, ClippedWGAN, VectorGAN)
 
 
 def batches_for(game, count, size=8, seed=0):

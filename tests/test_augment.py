@@ -3,7 +3,16 @@ import torch
 import torch.nn.functional as F
 
 from lightning_gans import SettingError
-from lightning_gans.augment import NUM_UNIFORMS, POLICIES, check_policies, color, cutout, diff_augment, translation
+from lightning_gans.augment import (
+    NUM_UNIFORMS,
+    POLICIES,
+    check_policies,
+    color,
+    cutout,
+    diff_augment,
+    flip,
+    translation,
+)
 
 
 def uniform_for(value, count):
@@ -38,6 +47,12 @@ def test_translations_are_all_as_likely():
         found = torch.bincount(axis, minlength=16)
         assert found[:6].sum() == found[11:].sum() == 0
         assert (found[6:11] - 1000).abs().max() < 5 * 1000**0.5
+
+
+def test_flip_mirrors_below_one_half():
+    images = torch.randn(3, 2, 4, 6)
+    found = flip(images, torch.tensor([[0.1], [0.5], [0.49]]))
+    assert found[1].equal(images[1]) and all(found[k].equal(images[k].flip(2)) for k in (0, 2))
 
 
 @pytest.mark.parametrize("size", [8, 7, 28])

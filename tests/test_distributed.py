@@ -154,9 +154,13 @@ def test_processes_may_be_started_in_other_ways(tmp_path, strategy):
 
 
 def sent(end):
-    """Return the sizes of the sums over the processes, and of all else from the first one on."""
+    """Return the sizes of the updates' sums over the processes, and of all else from the first one on.
+
+    The last sum is that of the scalars that callbacks see at the end of an epoch.
+    """
     first = [kind for kind, _ in end["sent"]].index("all_reduce")
-    sums = [size for kind, size in end["sent"] if kind == "all_reduce"]
+    *sums, scalars = (size for kind, size in end["sent"] if kind == "all_reduce")
+    assert scalars <= 4
     return sums, [size for kind, size in end["sent"][first:] if kind != "all_reduce"]
 
 

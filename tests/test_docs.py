@@ -1,32 +1,73 @@
-"""What the documentation shows runs, and the page of names is that of the code."""
+"""What the documentation shows runs, and it names what exists."""
 
 import importlib
+import itertools
+import pkgutil
 import re
-import runpy
+import shlex
 import tomllib
-from pathlib import Path
 
 import pytest
 
 import lightning_gans
+from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.main import main
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+from .pages import DOCS, PAGES, README, ROOT, blocks, commands, name_of, run_python_blocks
+
+FITS = sorted({line for page in PAGES for line in commands(page) if line.startswith("lightning-gans fit ")})
+OUR_OWN = [line for line in FITS if "mine." not in line]  # the others run as slow tests
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md") if path.name != "api.md"))
-def test_the_python_blocks_run_in_their_order(name, tmp_path, monkeypatch):
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and page != README], ids=name_of)
+def test_the_python_blocks_run_in_their_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (DOCS / name).read_text(), flags=re.DOTALL)
-    assert len(blocks) >= 4
-    names = {"__name__": "docs"}
-    for block in blocks:
-        exec(compile(block, name, "exec"), names)
+    run_python_blocks(page)
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in DOCS.glob("*.md")))
-def test_the_functions_that_are_named_exist(name):
-    for module, attribute in re.findall(r"`(losses|penalties|augment)\.(\w+)`", (DOCS / name).read_text()):
+def test_a_module_of_your_own_needs_at_most_six_lines():
+    added = blocks(DOCS / "tutorials" / "any_module.md", "python\n# added: [^\n]*")
+    assert len(added) == 3
+    assert max(len([line for line in block.splitlines() if line]) for block in added) <= 6
+
+
+@pytest.mark.parametrize("line", OUR_OWN)
+def test_every_fit_command_parses(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "CKPT").write_text("")  # a path as good as any to parse
+    with pytest.raises(SystemExit) as stopped:
+        main([*shlex.split(line, comments=True)[1:], "--print_config"])
+    assert not stopped.value.code
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_a_page_names_exists(page):
+    text = page.read_text()
+    for module, attribute in re.findall(r"`(losses|penalties|augment)\.(?!py`)(\w+)`", text):
         assert hasattr(importlib.import_module(f"lightning_gans.{module}"), attribute), attribute
+    for recipe in re.findall(r"`lightning-gans fit -c (\w+)", text):
+        assert recipe in recipes.names()
+
+
+def cells(line):
+    """Return the cells of a row of a table."""
+    return [cell.strip(" `") for cell in line.strip("| ").split("|")]
+
+
+def test_scores_on_the_pages_of_models_are_those_of_the_results():
+    measured = [cells(line) for line in (ROOT / "RESULTS.md").read_text().splitlines() if line.startswith("| ")]
+    rows = [line for page in DOCS.glob("models/*.md") for line in page.read_text().splitlines() if "±" in line]
+    assert len(rows) >= 9
+    for row in map(cells, rows):
+        assert any(row[0] == known[0] and set(row) <= set(known) for known in measured), row
+
+
+def test_the_reference_has_every_public_name():
+    entries = {entry for page in PAGES for entry in re.findall(r"^::: (\S+)", page.read_text(), flags=re.MULTILINE)}
+    public = {f"lightning_gans.{name}" for name in lightning_gans.__all__} - {"lightning_gans.__version__"}
+    assert public <= entries
+    for entry in entries:
+        assert pkgutil.resolve_name(entry).__doc__, entry
 
 
 def test_every_public_name_exists_and_has_a_docstring():
@@ -36,18 +77,18 @@ def test_every_public_name_exists_and_has_a_docstring():
 
 def test_the_oldest_versions_are_those_that_are_allowed():
     """What ``make test-min`` installs is what the package says it needs."""
-    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     bounds = dict(re.findall(r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)", "\n".join(needed), flags=re.MULTILINE))
-    lines = (DOCS.parent / "tests" / "minimum.txt").read_text().splitlines()
+    lines = (ROOT / "tests" / "minimum.txt").read_text().splitlines()
     assert dict(line.split("==") for line in lines if not line.startswith("#")) == bounds
 
 
+def test_all_is_every_extra_of_users():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    (everything,) = re.findall(r"^lightning_gans\[(.*)\]$", *extras.pop("all"))
+    assert set(everything.split(",")) == set(extras) - {"docs", "dev"}
+
+
 def test_the_version_has_its_entry():
-    assert f"\n## [{lightning_gans.__version__}] - 20" in (DOCS.parent / "CHANGELOG.md").read_text()
-
-
-def test_the_page_of_names_is_that_of_the_code():
-    page = runpy.run_path(str(DOCS / "api.py"))["page"]()
-    assert page == (DOCS / "api.md").read_text(), "run: python docs/api.py > docs/api.md"
-    assert all(f"| `{name}` |" in page for name in lightning_gans.__all__ if not name.startswith("__"))
+    assert f"\n## [{lightning_gans.__version__}] - 20" in (ROOT / "CHANGELOG.md").read_text()

@@ -10,12 +10,14 @@ import torch
 
 from lightning_gans import DCGAN, GAN, R3GAN, VAE, ConditionalGAN, RecurrentGAN, ResNetGAN, SettingError
 from lightning_gans.errors import (
+    DataError,
     UnwritableError,
     check_counts,
     check_not_negative,
     check_positive,
     check_share,
     check_widths,
+    in_section,
 )
 from tests.toys import NUM_CLASSES, SHAPE, tiny
 
@@ -37,6 +39,21 @@ def test_whole_numbers_are_told_by_their_type():
         check_counts(x=0)
     with pytest.raises(SettingError, match=r"^x is -1: it must be a whole number, 0 or more"):
         check_counts(x=-1, zero=True)
+
+
+@pytest.mark.parametrize(
+    ("message", "setting", "wanted", "wanted_setting"),
+    [
+        ("extractor is 'vgg'", "extractor", "metrics.extractor is 'vgg'", "metrics.extractor"),
+        ("the extractor fails", "extractor", "metrics: the extractor fails", "metrics.extractor"),
+        ("/a/b.pt does not exist.", "/a/b.pt", "metrics: /a/b.pt does not exist.", "/a/b.pt"),
+        ("it is damaged.", "", "metrics: it is damaged.", ""),
+    ],
+)
+def test_errors_of_a_section_name_it(message, setting, wanted, wanted_setting):
+    with pytest.raises(DataError) as error, in_section("metrics"):
+        raise DataError(message, setting=setting)
+    assert (str(error.value), error.value.setting) == (wanted, wanted_setting)
 
 
 @pytest.mark.parametrize("value", [8, "8", None, [8.5], [8, 0], []])

@@ -109,7 +109,7 @@ def test_overridden_hooks_switch_nothing_off(make_trainer, tmp_path, eager):
     assert again.images_seen == half.lightning_module.images_seen
 
 
-def test_a_hook_of_the_users_own_is_called(make_trainer):
+def test_a_hook_of_the_users_own_is_called(make_trainer, eager):
     called = []
 
     class Hooked(DCGAN):

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -117,6 +118,13 @@ def test_gaussian_likelihood(shape):
     torch.testing.assert_close(losses.gaussian_log_likelihood(mean, images, log_sigma), wanted)
 
 
+def test_gaussian_nll():
+    mean, values = torch.randn(3, 5), torch.randn(3, 5)
+    log_variance = torch.randn(3, 5)
+    wanted = -Normal(mean, (0.5 * log_variance).exp()).log_prob(values).sum(1)
+    torch.testing.assert_close(losses.gaussian_nll(mean, log_variance, values), wanted)
+
+
 def test_gaussian_probabilities_of_all_levels_sum_to_one():
     levels = torch.linspace(-1, 1, 256).view(256, 1, 1, 1)
     probabilities = losses.gaussian_log_likelihood(torch.zeros(256, 1, 1, 1), levels, torch.tensor(0.1).log()).exp()
@@ -156,3 +164,57 @@ def test_results_are_float32_or_better(given):
             losses.gaussian_kl(images.flatten(1), images.flatten(1)),
         ]
     assert {result.dtype for result in results} == {wanted}
+
+
+# --- the total correlation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("correlation", [0.0, 0.9])
+def test_the_total_correlation_of_a_gaussian_is_its_closed_form(correlation):
+    num, noise = 3000, 0.5
+    source = torch.Generator().manual_seed(0)
+    covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64)
+    points = torch.randn(num, 2, generator=source, dtype=torch.float64)
+    mean = points @ torch.linalg.cholesky(covariance).T
+    latents = mean + noise * torch.randn(num, 2, generator=source, dtype=torch.float64)
+    found = losses.total_correlation(latents, mean, torch.full_like(mean, 2 * math.log(noise)), num).mean()
+    whole = covariance + noise**2 * torch.eye(2)
+    wanted = 0.5 * (whole.diagonal().log().sum() - torch.logdet(whole))
+    assert found.item() == pytest.approx(wanted.item(), abs=0.03)
+
+
+@pytest.fixture
+def posteriors():
+    """Means and log-variances of five images, and a draw from each."""
+    source = torch.Generator().manual_seed(0)
+    mean, log_variance, noise = torch.randn(3, 5, 3, generator=source, dtype=torch.float64)
+    return mean + noise * (0.5 * log_variance).exp(), mean, log_variance
+
+
+def test_the_densities_of_the_total_correlation_are_exact_on_average_over_batches(posteriors):
+    latents, mean, log_variance = (part[:, :2] for part in posteriors)
+    densities = Normal(mean[:, 0], (0.5 * log_variance[:, 0]).exp()).log_prob(latents[0, 0]).exp()
+    # Where no two posteriors of the second latent overlap, the total correlation is log q(z_1 | x) - log q(z_1).
+    apart = torch.stack([torch.zeros(5), 1e3 * torch.arange(5)], 1)
+    found = []
+    for others in itertools.combinations(range(1, 5), 2):
+        rows = torch.tensor([0, *others])
+        ratio = losses.total_correlation((latents + apart)[rows], (mean + apart)[rows], log_variance[rows], 5)[0]
+        found.append(densities[0] * (-ratio).exp())
+    torch.testing.assert_close(torch.stack(found).mean(), densities.mean())
+    assert torch.stack(found).std() > 0.1 * densities.mean()
+
+
+def test_the_total_correlation_of_a_whole_data_set_by_hand(posteriors):
+    latents, mean, log_variance = posteriors
+    densities = Normal(mean, (0.5 * log_variance).exp()).log_prob(latents[:, None]).exp()  # (images, posteriors, 3)
+    wanted = densities.prod(2).mean(1).log() - densities.mean(1).log().sum(1)
+    torch.testing.assert_close(losses.total_correlation(*posteriors, 5), wanted)
+    parts = [losses.total_correlation(latents[k : k + 2], mean, log_variance, 5, k) for k in (0, 2, 4)]
+    torch.testing.assert_close(torch.cat(parts), wanted)
+
+
+def test_the_total_correlation_of_endless_data_is_the_limit(posteriors):
+    limit = losses.total_correlation(*posteriors)
+    torch.testing.assert_close(losses.total_correlation(*posteriors, 1e15), limit)
+    assert not torch.allclose(losses.total_correlation(*posteriors, 50), limit, rtol=1e-3)

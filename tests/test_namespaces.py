@@ -104,10 +104,12 @@ def test_a_name_that_is_neither_is_refused(tmp_path):
     assert "LIGHTNING_GANS_NAMESPACE is 'ignite': choose from lightning, pytorch_lightning" in done.stderr
 
 
-def test_a_model_beside_the_other_family_says_which_trainer_to_take(tmp_path):
-    code = "import pytorch_lightning, lightning\nfrom lightning_gans import GAN\nGAN()"
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["GAN", "DigitsDataModule"])
+def test_a_class_beside_the_other_family_says_which_trainer_to_take(tmp_path, name):
+    code = f"import pytorch_lightning, lightning\nfrom lightning_gans import {name}\n{name}()"
     done = run(tmp_path, code)
-    assert "Take the Trainer from `pytorch_lightning`" in done.stderr
+    assert "Use the Trainer of `pytorch_lightning`" in done.stderr
 
 
 @pytest.mark.slow

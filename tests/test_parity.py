@@ -11,6 +11,8 @@ from torch_fidelity import feature_extractor_inceptionv3
 
 from lightning_gans import GAN, GenerativeMetrics, ImageFolderDataModule
 from lightning_gans.metrics import FrechetDistance, InceptionExtractor, InceptionScore, KernelDistance, PrecisionRecall
+from lightning_gans.metrics.scores import Settings
+from lightning_gans.scoring import score
 from tests.inception_weights import write_inception_weights
 from tests.toys import quiet_trainer, tiny
 
@@ -144,12 +146,12 @@ def test_metrics_of_the_extractors_features_are_those_of_torch_fidelity(ours, fi
 
     distance = frechet_distance(ours.real.features, ours.fake.features)
     assert distance == pytest.approx(fidelity["frechet_inception_distance"], rel=1e-3)
-    inception_score = InceptionScore(1008)
+    inception_score = InceptionScore(1008, keep_order=True)
     inception_score.update(ours.fake.logits)
     mean, deviation = map(float, inception_score.compute())
     assert mean == pytest.approx(fidelity["inception_score_mean"], rel=1e-4)
     assert deviation == pytest.approx(fidelity["inception_score_std"], rel=1e-3)
-    mean, deviation = map(float, compute(KernelDistance(2048, **SUBSETS), ours))
+    mean, deviation = map(float, compute(KernelDistance(2048, **SUBSETS, keep_order=True), ours))
     assert mean == pytest.approx(fidelity["kernel_inception_distance_mean"], rel=1e-4)
     assert deviation == pytest.approx(fidelity["kernel_inception_distance_std"], rel=1e-3)
     # Numbers of pictures: torch-fidelity divides them in float32.
@@ -165,6 +167,32 @@ def test_a_trainer_logs_the_scores_of_torch_fidelity(files, ours, fidelity):
         "val/inception_score": pytest.approx(fidelity["inception_score_mean"], rel=1e-4),
         "val/precision": pytest.approx(fidelity["precision"], abs=1e-6),
         "val/recall": pytest.approx(fidelity["recall"], abs=1e-6),
+    }
+
+
+def test_two_folders_get_the_scores_of_torch_fidelity(files, ours, fidelity, monkeypatch):
+    def known(self, images):  # the features of these images, which took seconds
+        seen = ours.real if images.equal(ours.real.images) else ours.fake
+        assert images.equal(seen.images)
+        return seen.features, seen.logits
+
+    monkeypatch.setattr(InceptionExtractor, "extract", known)
+    record = score(
+        files.root / "fake",
+        files.root / "real" / "train",
+        metrics=["fid", "inception_score", "kid", "precision", "recall"],
+        extractor="inception",
+        weights_path=files.weights,
+        settings=Settings(kid_subsets=SUBSETS["num_subsets"], kid_subset_size=SUBSETS["subset_size"]),
+        floor=False,
+    )
+    assert record["scores"] == {
+        "fid": pytest.approx(fidelity["frechet_inception_distance"], rel=1e-3),
+        "inception_score": pytest.approx(fidelity["inception_score_mean"], rel=1e-4),
+        "kid": pytest.approx(fidelity["kernel_inception_distance_mean"], rel=1e-3),
+        "kid_std": pytest.approx(fidelity["kernel_inception_distance_std"], rel=1e-3),
+        "precision": pytest.approx(fidelity["precision"], abs=1e-6),
+        "recall": pytest.approx(fidelity["recall"], abs=1e-6),
     }
 
 

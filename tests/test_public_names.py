@@ -26,12 +26,32 @@ HERE = Path(__file__).parent
 SNAPSHOTS, TRACES = HERE / "snapshots", HERE / "traces"
 WRITE = "LIGHTNING_GANS_WRITE_SNAPSHOTS" in os.environ
 
-MODULES = ("", ".callbacks", ".datamodules", ".metrics", ".models", ".networks")
+MODULES = ("", ".callbacks", ".datamodules", ".latents", ".metrics", ".models", ".networks")
 WITHOUT_LIST = (".augment", ".losses", ".penalties")  # where no __all__ says what is public
-MODELS = ("DCGAN", "GAN", "R3GAN", "VAE", "VAEGAN", "ConditionalGAN", "RecurrentGAN", "ResNetGAN")
+MODELS = (
+    *("DCGAN", "GAN", "R3GAN", "VAE", "VAEGAN", "VQVAE", "ConditionalGAN", "FastGAN", "InfoGAN", "RecurrentGAN"),
+    *("ResNetGAN", "CycleGAN", "Pix2Pix", "SRGAN"),
+)
 DATA = tuple(name for name in lightning_gans.__all__ if name.endswith("DataModule"))
 OF_LIGHTNING = ("fit", "validate", "test", "predict")
-OURS = ("resume", "sample", "interpolate", "reconstruct", "export", "report", "compare", "recipes")
+OURS = (
+    "resume",
+    "sample",
+    "interpolate",
+    "walk",
+    "traverse",
+    "reconstruct",
+    "invert",
+    "translate",
+    "export",
+    "push",
+    "demo",
+    "score",
+    "augment-trial",
+    "report",
+    "compare",
+    "recipes",
+)
 HELP = ("--help", *(f"{command} --help" for command in OURS))
 
 
@@ -104,7 +124,7 @@ def test_the_help_is_the_same():
 
 
 def test_every_command_is_looked_at():
-    commands = re.findall(r"^  (\w+)  ", program("--help"), re.MULTILINE)
+    commands = re.findall(r"^  ([\w-]+)  ", program("--help"), re.MULTILINE)
     assert sorted(commands) == sorted((*OF_LIGHTNING, *OURS))
 
 

@@ -10,20 +10,30 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint, EarlyStopping
 
-from lightning_gans import DCGAN, GAN, VAE, VAEGAN, ConditionalGAN
+from lightning_gans import ADA, DCGAN, GAN, VAE, VAEGAN, VQVAE, ConditionalGAN, FastGAN, InfoGAN
 from lightning_gans import Checkpoint as KeepLast
+from lightning_gans.augment.pipeline import TRANSFORMS
 from lightning_gans.errors import SettingError
 from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.io.csv_logger import RunLogger
-from tests.toys import SHAPE, Toys, tiny
+from lightning_gans.training.regularizers import BCR, ZCR, LeCam, ZCRDiversity
+from tests.models.test_vqvae import SMALL
+from tests.toys import SHAPE, tiny, tiny_biggan, toys_for
 
 # Eight steps an epoch, three epochs; dropout, BatchNorm, several batches a step.
 MODELS = {
     "gan": lambda: tiny(GAN, dropout=0.5, d_steps=2),
     "dcgan": lambda: tiny(DCGAN, lr_schedule="cosine", lr_end=0.1),
     "cgan": lambda: tiny(ConditionalGAN, dropout=0.3, mismatch_weight=0.5, gradient_clip_val=0.5),
+    "infogan": lambda: InfoGAN(SHAPE, 4, 3, width=4, dense_dims=[6], d_steps=2),
+    "attributes": lambda: tiny(ConditionalGAN, num_classes=2, architecture="conv", width=4, mismatch_weight=0.5),
     "vae": lambda: tiny(VAE, encoder_steps=2, ema_half_life=0),
+    "vae_weights": lambda: tiny(VAE, kl_warmup_images=70, free_bits=0.01, tc_weight=2.0),
+    "vamp_vae": lambda: tiny(VAE, prior="vamp", prior_components=5, batch_norm=True),
+    "mixture_vae": lambda: tiny(VAE, prior="mixture", prior_components=2),
     "vae_gan": lambda: VAEGAN(SHAPE, 4, width=4),
+    "fastgan": lambda: FastGAN((1, 32, 32), 3, width=1),
+    "vqvae": lambda: VQVAE(SHAPE, 3, **SMALL, decay=0.7, prior_start=0.7),
     "regularized": lambda: tiny(
         DCGAN,
         loss="relativistic",
@@ -36,6 +46,13 @@ MODELS = {
         ema_start=0.0,
         schedule_images=64,
     ),
+    "little_data": lambda: tiny(
+        DCGAN,
+        freeze_layers=1,
+        augment=ADA(TRANSFORMS, 0.0, interval=3, ramp_images=100, fakes_as_real=True),
+        regularizers=[LeCam(0.3), BCR(10.0), ZCR(5.0), ZCRDiversity(0.5)],
+    ),
+    "biggan": lambda: tiny_biggan(d_steps=2),
     "conditional_vae": lambda: tiny(VAE, num_classes=3, likelihood="gaussian", accumulate_batches=2),
 }
 
@@ -123,7 +140,7 @@ def train(make_trainer, tmp_path):
         trainer = make_trainer(
             logger=logger, plugins=[AtomicCheckpointIO()], callbacks=[Score(), *callbacks], **options
         )
-        trainer.fit(model, Toys(batch_size=4 // batches_of_a_step(model)), ckpt_path=checkpoint)
+        trainer.fit(model, toys_for(model, batch_size=4 // batches_of_a_step(model)), ckpt_path=checkpoint)
         return trainer
 
     return train
@@ -161,6 +178,7 @@ LIMITS = {
     "val_check_share": {"val_check_interval": 0.5},
     "val_check_batches": {"val_check_interval": 3, "check_val_every_n_epoch": None},
     "limited": {"limit_train_batches": 5},
+    "float64": {"precision": "64-true"},
 }
 
 
@@ -198,6 +216,10 @@ def test_a_run_is_resumed_to_the_bit(resumed_differs, limits):
     assert not resumed_differs("dcgan", limits, PLACES)
 
 
+def test_a_run_in_float64_is_resumed_to_the_bit(resumed_differs):
+    assert not resumed_differs("vae", "float64", ("batch_end-0-8", "batch_end-2-21"))
+
+
 @pytest.mark.parametrize("name", sorted(set(MODELS) - {"dcgan"}))
 def test_every_model_is_resumed_to_the_bit(resumed_differs, name):
     assert not resumed_differs(name, "epochs", ("batch_end-1-13", "validation_end-1-16"))
@@ -212,6 +234,7 @@ def test_every_place_of_a_run_is_resumed_to_the_bit(resumed_differs, name, limit
     assert not resumed_differs(name, limits)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_place_loads_and_resumes(train, tmp_path):
     places = (
         "train_start-0-0",
@@ -243,7 +266,9 @@ class Kill(Callback):
             raise Killed
 
 
-@pytest.mark.parametrize("name", ["gan", "vae", "conditional_vae"])  # whose steps take two batches
+@pytest.mark.parametrize(
+    "name", ["gan", *(pytest.param(name, marks=pytest.mark.slow) for name in ("vae", "conditional_vae"))]
+)
 def test_a_killed_run_is_resumed_from_its_last_checkpoint_to_the_bit(train, tmp_path, name):
     folder = tmp_path / "checkpoints"
     end = end_of(train(MODELS[name], "whole", callbacks=[KeepLast(dirpath=str(folder / "whole"), every_n_steps=5)]))
@@ -257,6 +282,7 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint_to_the_bit(train, tmp_
         assert not differences(end, end_of(train(MODELS[name], run, checkpoint=checkpoint, callbacks=[keeper]))), run
 
 
+@pytest.mark.slow
 def test_a_longer_run_resumes_from_the_end_of_a_shorter(train, tmp_path):
     whole = end_of(train(MODELS["gan"], "whole", max_epochs=3))  # 24 steps
     for first, second in (
@@ -276,7 +302,8 @@ class OneCycle(GAN):
     def configure_optimizers(self):
         optimizers = super().configure_optimizers()
         steps = self.trainer.estimated_stepping_batches
-        return optimizers, [torch.optim.lr_scheduler.OneCycleLR(optimizers[0], 1e-3, steps)]
+        one_cycle = torch.optim.lr_scheduler.OneCycleLR(optimizers[0], 1e-3, steps)
+        return optimizers, [{"scheduler": one_cycle, "interval": "step"}]
 
 
 def test_a_custom_schedule_does_not_lose_the_place(train, tmp_path):
@@ -315,6 +342,7 @@ def test_no_other_checkpoint_comes_with_a_warning(train, tmp_path, recwarn):
     assert len(list((tmp_path / "saved").iterdir())) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_epoch_end", [True, False])
 def test_early_stopping_counts_each_validation_once(train, tmp_path, at_epoch_end):
     def stopping():

@@ -4,16 +4,21 @@ import inspect
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 from torch import nn
 
 import lightning_gans
 from lightning_gans import DataError, networks
+from lightning_gans._lightning import pl
 from lightning_gans.cli import resume
 from lightning_gans.cli.main import main, trusting
+from lightning_gans.cli.parsing import RecipeAction, TrainingParser, resuming
+from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.training import checkpoint_format as checkpoints
 from tests.toys import loader, make_batches, tiny
 
@@ -83,7 +88,7 @@ def test_an_imported_network_that_is_not_on_the_list_is_not_built(crafted, pickl
         {"class_path": "torch.nn.Sequential", "init_args": {"args": [inception(pickled)]}},
     ):
         path = crafted(config)
-        with pytest.raises(DataError, match="so a checkpoint cannot have it built"):
+        with pytest.raises(DataError, match="so it is not built from a checkpoint"):
             lightning_gans.load(path)
         with pytest.raises(SystemExit) as stop:
             main(["sample", str(path), "--output", "x.png"])
@@ -152,6 +157,67 @@ def test_a_run_that_names_other_code_is_not_resumed(tmp_path, own, mark, config)
     assert not mark.exists()
 
 
+IN_A_SETTING = [
+    "{class_path: own_code.Own}",
+    '[\t{"class_path": "own_code.Own"}]',
+    "[own_code.Own]",
+    "other.yaml",
+    " own_code.Own",
+    "!!set {own_code.Own: }",
+]
+
+
+@pytest.mark.parametrize("value", IN_A_SETTING)
+def test_what_the_parser_loads_from_a_setting_runs_no_code(tmp_path, monkeypatch, own, mark, value):
+    monkeypatch.chdir(tmp_path)
+    Path("other.yaml").write_text("class_path: own_code.Own")
+    parser = TrainingParser()
+    parser.add_subclass_arguments(pl.LightningDataModule, "data")
+    parser.add_argument("-c", action=RecipeAction)
+    Path("config.yaml").write_text(f"data: {value}" if value.startswith("!!") else yaml.safe_dump({"data": value}))
+    for words in (["--data", value], ["-c", "config.yaml"]):
+        with (
+            resuming(Path("config.yaml")),
+            pytest.raises(DataError, match=r"names own_code\.Own, which is not allowed"),
+        ):
+            parser.parse_args(words)
+    assert not mark.exists()
+
+
+def test_a_resumed_run_imports_nothing_that_its_settings_or_its_checkpoint_name_in_a_string(
+    tmp_path, own, mark, crafted, capsys
+):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"data": "{class_path: own_code.Own}"}))
+    with pytest.raises(SystemExit):
+        main(["resume", str(tmp_path)])
+    config = SimpleNamespace(model=Namespace(class_path="GAN", init_args=Namespace()))
+    with pytest.raises(DataError, match=r"names own_code\.Own, which is not allowed"):
+        resume.adopt_model(config, crafted("own_code.Own"), [])
+    assert "names own_code.Own, which is not allowed" in capsys.readouterr().err
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("name", [".lock", "hparams.yaml", "samples"])
+def test_a_run_does_not_follow_a_link_out_of_its_folder(tmp_path, name):
+    run, other = tmp_path / "run", tmp_path / "other"
+    run.mkdir()
+    other.write_text("precious")
+    (run / "inside").symlink_to(run / "checkpoints")
+    (run / name).symlink_to(other)
+    with pytest.raises(DataError, match="is a link out of the run's folder"), RunFolder(run).locked():
+        pass
+    (run / name).unlink()
+    (tmp_path / ".lock").symlink_to(other)  # of a folder of checkpoints
+    with pytest.raises(OSError, match="symbolic"), RunFolder(run, tmp_path).locked():
+        pass
+    assert other.read_text() == "precious"
+
+
+def test_the_arguments_of_a_stored_network_are_a_mapping(crafted):
+    with pytest.raises(DataError, match="the arguments of its Linear are not a mapping"):
+        lightning_gans.load(crafted({"class_path": "torch.nn.Linear", "init_args": "other.yaml"}))
+
+
 def test_a_module_that_is_trusted_may_be_named(tmp_path, own, mark):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": "own_code.Own"}))
     assert trusting([str(tmp_path), "--import", "own_code"]) == [str(tmp_path)]
@@ -168,7 +234,9 @@ def test_what_our_own_runs_name_is_allowed(tmp_path):
         "data": {"class_path": "lightning_gans.ImageFolderDataModule", "init_args": {"folder": "no_module.here"}},
         "trainer": {
             "callbacks": [{"class_path": "pytorch_lightning.callbacks.EarlyStopping"}],
-            "logger": [{"class_path": "pytorch_lightning.loggers.WandbLogger", "init_args": {"project": "a.b"}}],
+            "logger": [
+                {"class_path": "pytorch_lightning.loggers.WandbLogger", "init_args": {"project": "no_module.either"}}
+            ],
             "strategy": {"class_path": "pytorch_lightning.strategies.DDPStrategy"},
         },
     }

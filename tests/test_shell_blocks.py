@@ -1,6 +1,7 @@
 """Every command that the documentation shows runs: in its order, on fakes of the data, and made short.
 
-Installing and clusters are left out. What is shortened is how long a command trains, and how much it measures.
+Installing, clusters and what needs downloads are left out. What is shortened is how long a command trains, and how much
+it measures.
 """
 
 import os
@@ -18,29 +19,33 @@ from lightning_gans.cli.main import main
 
 from .fake_sets import write_mnist, write_pictures
 from .inception_weights import write_inception_weights
+from .pages import PAGES, README, ROOT, blocks, commands, name_of
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))] if "```bash" in page.read_text()]
-ELSEWHERE = ("pip", "pytest", "torchrun", "srun", "#")
+ELSEWHERE = (
+    *("pip", "pytest", "torchrun", "srun", "#", "lightning-gans push CKPT --to hf:", "lightning-gans demo"),
+    # The folders of these recipes are made of downloads; test_recipes.py and test_recipe_data.py run both.
+    *("npm", "python recipes/data/", "python benchmarks/translation_score.py"),
+    *(f"lightning-gans fit -c {name}" for name in ("cyclegan_", "pix2pix_emoji_", "srgan_emoji", "fastgan_emoji")),
+    *(f"lightning-gans {command} -c ada_emoji" for command in ("fit", "test")),
+)
 BENCHMARKS = {
+    "angle_score": ["--updates", "2"],
     "digits_score": [],
     "evaluation_throughput": ["--num", "20"],
-    "gan_train": ["--num_samples", "300", "--epochs", "1"],
+    "infogan_codes": [],
     "kill_resume": ["--kills", "1", "--epochs", "2"],
     "mnist_score": ["--reference_seeds"],
     "sines_score": [],
     "train_throughput": ["--rounds", "1", "--repeats", "1", "--warm_up", "1", "--updates", "2"],
+    "vqvae_quality": [],
 }
 RUNS = {"a": "dcgan_mnist", "b": "gan_mnist"}  # what stands for a run of any kind
 REJECTED = 3  # how a score ends that is worse than its limit, as those of networks that have seen nothing are
 
 
-def commands(page):
-    """Return the commands of the page's shell blocks."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL)
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-    found = [command for line in lines for command in line.split(" && ")]
-    return [command for command in found if command and not command.startswith(ELSEWHERE)]
+def runnable(page):
+    """Return the commands of the page that are run here."""
+    return [command for command in commands(page) if not command.startswith(ELSEWHERE)]
 
 
 class Shell:
@@ -57,7 +62,7 @@ class Shell:
         self.make_what_is_named(words)
         if words[0] == "python":
             self.run_benchmark(words)
-        elif ">" in words or "wandb" in words or any("mine." in word for word in words):
+        elif {">", "wandb", "efficientnet"} & set(words) or any("mine." in word for word in words):
             self.run_program(["-m", "lightning_gans", *self.shortened(words[1:])])
         else:
             assert words[0] == "lightning-gans", command
@@ -90,14 +95,20 @@ class Shell:
                 rest += ["--metrics.weights_path", str(write_inception_weights(Path("inception.pth"), images))]
         if command == "fit" and "-c" not in rest and "--metrics.enabled" not in rest:
             rest += ["--metrics.num_samples", "100"]
+        if "--trainer.max_steps" in rest:
+            rest += ["--trainer.max_steps", "2"]
         if command == "resume" or (command == "fit" and "--ckpt_path" in rest):
             self.epochs += 1
             rest += ["--trainer.max_epochs", str(self.epochs)]
         elif command == "fit" and "-c" in rest:
             rest += ["--trainer.max_epochs", "1"]
+        if command == "augment-trial":
+            rest += ["--num_samples", "100", "--updates", "2"]
+        if command == "invert":
+            rest += ["--steps", "2"]
         if command == "sample":
             few = "--num_samples" in rest and "recurrent" not in rest[0]  # the test of sequences needs all
-            rest += ["--num_samples", "100"] if few else []
+            rest += ["--num_samples", "200"] if few else []
         return [command, *rest]
 
     def run_benchmark(self, words):
@@ -113,26 +124,39 @@ class Shell:
         return done
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with fakes of the data, in which all pages run: what one has trained serves the next."""
+    folder = tmp_path_factory.mktemp("shell")
+    write_mnist(folder / "data", num_train=5600, num_test=400, digits=True)
+    for name in ("pictures", "animals/cats", "animals/dogs"):
+        write_pictures(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shell():
+    return Shell()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_shell_blocks_run_in_their_order(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(tmp_path / "cache"))
-    write_mnist(tmp_path / "data", num_train=5600, num_test=400, digits=True)
-    write_pictures(tmp_path / "pictures")
-    blocks = re.findall(r"```python\n# mine.py\n(.*?)```", page.read_text(), flags=re.DOTALL)
-    Path("mine.py").write_text("\n".join(blocks))
-    shell = Shell()
-    for command in commands(page):
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
+def test_the_shell_blocks_run_in_their_order(page, folder, shell, monkeypatch):
+    pytest.importorskip("onnxscript")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("LIGHTNING_GANS_CACHE", str(folder / "cache"))
+    Path("mine.py").write_text("\n".join(blocks(page, "python\n# mine.py")))
+    for command in runnable(page):
         print(">", command, flush=True)
         shell.run(command)
-    for block in re.findall(r"```python notest\n(.*?)```", page.read_text(), flags=re.DOTALL):  # on what was exported
+    for block in blocks(page, 'python title="without the package"'):  # on what was exported
         assert "lightning_gans" not in block
         shell.run_program(["-c", block])
 
 
 def test_commands_are_found():
-    found = commands(ROOT / "README.md")
-    assert len(found) > 40 and found[0] == "lightning-gans fit -c quickstart"
+    assert runnable(README)[0] == "lightning-gans fit -c quickstart"
+    found = [command for page in PAGES for command in runnable(page)]
+    assert len(found) > 60
     assert not any("\\" in command or "install" in command for command in found)

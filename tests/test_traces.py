@@ -17,8 +17,24 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers.logger import Logger
+from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_gans import DCGAN, GAN, R3GAN, VAE, VAEGAN, ConditionalGAN, RecurrentGAN, ResNetGAN
+from lightning_gans import (
+    DCGAN,
+    GAN,
+    R3GAN,
+    SRGAN,
+    VAE,
+    VAEGAN,
+    VQVAE,
+    ConditionalGAN,
+    CycleGAN,
+    FastGAN,
+    InfoGAN,
+    Pix2Pix,
+    RecurrentGAN,
+    ResNetGAN,
+)
 from lightning_gans.networks import MLPGenerator, ResNetDiscriminator
 
 from .plain_loader import NUM_CLASSES, batches_of_a_step, held_out, images_and_labels, loader
@@ -32,10 +48,12 @@ BATCH_SIZE = 4
 NUM_EPOCHS = 2  # of three generator updates each
 
 GREY, GREY_28, COLOUR = (1, 8, 8), (1, 28, 28), (3, 16, 16)
+GREY_WIDE = (1, 8, 16)
 LABELS = {"num_classes": NUM_CLASSES}
 RATES = {"generator_lr": 2e-3, "discriminator_lr": 3e-3}
 SCHEDULES = {"lr_schedule": "cosine", "lr_end": 0.1, "ema_half_life": 30, "ema_ramp": 10, "ema_start": 0.2}
 ALL_CHANGES = {"augment": ["color", "translation", "cutout"]}
+ATTENTION = {"attention": [8], "generator_width": 8, "discriminator_width": 8}
 PLAIN_CRITIC = {"batch_norm": False}
 
 SIZES = {
@@ -46,6 +64,15 @@ SIZES = {
         "generator_dims": (6, 5),
         "discriminator_dims": (7, 5),
         "width": 3,
+        **LABELS,
+        **RATES,
+    },
+    InfoGAN: {
+        "image_shape": GREY,
+        "width": 3,
+        "dense_dims": (6,),
+        "recognition_dims": (5,),
+        "continuous_dim": 1,
         **LABELS,
         **RATES,
     },
@@ -61,7 +88,21 @@ SIZES = {
     },
     R3GAN: {"image_shape": COLOUR, "widths": (4, 4, 2), "blocks": 1, "group_width": 2, "label_dim": 2, **RATES},
     RecurrentGAN: {"image_shape": (1, 8), "hidden_dim": 4, **RATES},
+    FastGAN: {"image_shape": (1, 32, 32), "width": 1, "discriminator_width": 2},
     VAE: {"image_shape": GREY, "encoder_dims": (6, 5), "decoder_dims": (5, 6), "width": 3},
+    Pix2Pix: {"image_shape": GREY_WIDE, "width": 2, "num_layers": 1, **RATES},
+    CycleGAN: {"image_shape": GREY_WIDE, "width": 2, "num_blocks": 1, "num_layers": 1, "pool_size": 5, **RATES},
+    SRGAN: {"image_shape": GREY_WIDE, "source_shape": GREY_WIDE, "width": 2, "num_blocks": 1, **RATES},
+    VQVAE: {
+        "image_shape": GREY,
+        "num_codes": 6,
+        "code_dim": 3,
+        "width": 3,
+        "decay": 0.7,
+        "prior_width": 4,
+        "prior_layers": 1,
+        "prior_heads": 2,
+    },
     VAEGAN: {"image_shape": GREY, "width": 3, "encoder_lr": 2e-3, "decoder_lr": 2e-3, "discriminator_lr": 3e-3},
 }
 
@@ -122,6 +163,19 @@ CASES = {
             **ALL_CHANGES,
         },
     },
+    InfoGAN: {
+        "plain": {},
+        "continuous": {"num_classes": 0, "continuous_dim": 2, "d_steps": 2},
+        "regularized": {
+            "categorical_weight": 0.5,
+            "continuous_weight": 0.3,
+            "loss": "relativistic",
+            "penalties": {"r1": 0.5, "r2": 0.5},
+            "accumulate_batches": 2,
+            **PLAIN_CRITIC,
+            **ALL_CHANGES,
+        },
+    },
     ResNetGAN: {
         "hinge": {"d_steps": 2},
         "projection": {**LABELS},
@@ -137,6 +191,8 @@ CASES = {
         },
         "auxiliary_paired": {**LABELS, "conditioning": "auxiliary", "auxiliary_weight": 0.05, "loss": "relativistic"},
         "wgan_gp": {"loss": "wasserstein", "penalties": {"wgan_gp": 10.0}, "spectral_norm": False, "d_steps": 2},
+        "sagan": {**ATTENTION, "generator_spectral_norm": True, "penalties": {"r1": 0.5}},
+        "biggan": {**ATTENTION, **LABELS, "architecture": "biggan", "latent_dim": 6, "generator_spectral_norm": True},
     },
     R3GAN: {
         "plain": {},
@@ -155,6 +211,11 @@ CASES = {
         "step_noise": {"latent_dim": 10, "step_noise": 1, "num_layers": 2, "cell": "gru", "bidirectional": False},
         "rows": {"image_shape": GREY, **LABELS, "loss": "hinge", "penalties": {"r1": 0.5}, "mismatch_weight": 0.5},
     },
+    FastGAN: {
+        "plain": {},
+        "accumulated": {"accumulate_batches": 2, "reconstruction_weight": 0.3, **ALL_CHANGES, **SCHEDULES},
+        "without_reconstruction": {"reconstruction_weight": 0.0, "d_steps": 2, "loss": "nonsaturating"},
+    },
     VAE: {
         "mlp": {},
         "mlp_batch_norm": {"batch_norm": True, "beta": 0.5, **LABELS, "gradient_clip_val": 5.0},
@@ -162,10 +223,37 @@ CASES = {
         "conv_conditional": {"architecture": "conv", **LABELS, "dense_dims": (5,), **SCHEDULES},
         "importance_samples": {"importance_samples": 3},
         "encoder_steps": {"encoder_steps": 2},
+        "weighted_kl": {"kl_warmup_images": 20, "free_bits": 0.02, "tc_weight": 2.0},
+        "vamp": {"prior": "vamp", "prior_components": 5, "architecture": "conv", **LABELS},
+        "mixture": {"prior": "mixture", "prior_components": 2, "importance_samples": 2},
         "gaussian": {"likelihood": "gaussian"},
         "gaussian_sigma": {"likelihood": "gaussian", "sigma": 0.5, "architecture": "conv"},
         "accumulate_batches": {"accumulate_batches": 2, "likelihood": "gaussian"},
         "many_batches": {"accumulate_batches": 2, "encoder_steps": 2, "importance_samples": 2, "ema_half_life": 0},
+    },
+    Pix2Pix: {
+        "plain": {},
+        "regularized": {"loss": "hinge", "norm": "instance", "penalties": {"r1": 0.5, "wgan_gp": 1.0}, **ALL_CHANGES},
+        "accumulated": {"accumulate_batches": 2, "norm": "none", "dropout": 0.0, **SCHEDULES},
+    },
+    CycleGAN: {
+        "plain": {},
+        "accumulated": {"accumulate_batches": 2, "identity_weight": 0.0, "pool_size": 0, "penalties": {"r1": 0.5}},
+    },
+    SRGAN: {
+        "plain": {},
+        "regularized": {
+            "loss": "hinge",
+            "norm": "none",
+            "adversarial_weight": 0.1,
+            "penalties": {"r1": 0.5},
+            **ALL_CHANGES,
+        },
+        "pretrained": {"pretrain_steps": 2, "accumulate_batches": 2, "norm": "none", **SCHEDULES},
+    },
+    VQVAE: {
+        "plain": {},
+        "conditional": {**LABELS, "commitment": 1.0, "accumulate_batches": 2, **SCHEDULES},
     },
     VAEGAN: {
         "plain": {},
@@ -217,7 +305,10 @@ def outcome(model):
     made = {"images_seen": [model.images_seen]}
     for ema in (True, False):
         kind = "ema" if ema else "weights"
-        made[f"samples/{kind}"] = sums(model.sample(8, seed=0, ema=ema))
+        if model.latent_dim:
+            made[f"samples/{kind}"] = sums(model.sample(8, seed=0, ema=ema))
+        else:
+            made[f"translations/{kind}"] = sums(model.translate(images, ema=ema))
         if hasattr(model, "reconstruct"):
             made[f"reconstructions/{kind}"] = sums(model.reconstruct(images, ema=ema, **labelled))
         if hasattr(model, "bound"):
@@ -227,7 +318,9 @@ def outcome(model):
 
 def trace(cls, name, folder, seed=0, **changes):
     """Train a model in double precision; return what it logged in each of its updates, and what comes out."""
-    options = {"latent_dim": 3, **SIZES[cls], **CASES[cls][name], **changes}
+    options = {**SIZES[cls], **CASES[cls][name], **changes}
+    if cls.batch_kind != "pairs" and cls is not VQVAE:
+        options = {"latent_dim": 3, **options}
     shape, notes = options["image_shape"], Notes()
     trainer = quiet_trainer(
         folder,
@@ -246,10 +339,17 @@ def trace(cls, name, folder, seed=0, **changes):
         with trainer.init_module():  # weights drawn as float64: rounded to float32 they differ between processors
             networks = {name: value() for name, value in options.items() if isinstance(value, partial)}
             model = cls(**{**options, **networks})
-        trainer.fit(model, loader(BATCH_SIZE, batches_of_a_step(options), shape), held_out(shape))
+        loaders = loader(BATCH_SIZE, batches_of_a_step(options), shape), held_out(shape)
+        trainer.fit(model, *(map(in_pairs, loaders) if cls.batch_kind == "pairs" else loaders))
     steps = range(1, trainer.global_step + 1)
     found = {key: [values.get(step) for step in steps] for key, values in sorted(notes.values.items())}
     return {"made_with": made_with(), **found, **outcome(model)}
+
+
+def in_pairs(images_and_labels):
+    """Give the images of a loader with their mirrored negatives as targets."""
+    images = images_and_labels.dataset.tensors[0]
+    return DataLoader(TensorDataset(images, -images.flip(-1)), images_and_labels.batch_size)
 
 
 def made_with():
@@ -316,7 +416,7 @@ def test_there_is_a_trace_of_every_case_and_no_other():
     for cls, cases in CASES.items():
         assert list(read(cls)) == list(cases)
         for stored in read(cls).values():
-            assert len(stored["train/kl" if cls is VAE else "train/d_loss"]) == 6
+            assert len(stored[{VAE: "train/kl", VQVAE: "train/mse"}.get(cls, "train/d_loss")]) == 6
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pytorch_lightning.loggers import WandbLogger
 
+from lightning_gans._lightning import drop_anonymous
 from lightning_gans.cli.commands import recipes
 from lightning_gans.cli.main import main
 from tests import wandb_run
@@ -37,6 +39,7 @@ def fit(words):
     subprocess.run([sys.executable, "-m", "lightning_gans", *words], env=environment, check=True, timeout=150)
 
 
+@pytest.mark.slow
 def test_scalars_pictures_tables_and_settings_are_on_the_axis_of_generator_updates(workplace):
     fit([*WORDS, "--trainer.log_every_n_steps", "1"])
     (folder,) = offline_runs(workplace)
@@ -69,14 +72,25 @@ def test_without_a_key_and_not_offline_it_says_how_to_log_in(workplace, monkeypa
     assert "run `wandb login`, or set WANDB_MODE=offline" in said
 
 
+def test_wandb_gets_no_option_that_it_warns_of(monkeypatch):
+    asked = []
+    monkeypatch.setattr("wandb.init", lambda **options: asked.append(options))
+    for anonymous in (None, True):
+        logger = WandbLogger(project="x", anonymous=anonymous)
+        drop_anonymous(logger)
+        assert logger.experiment is None and asked[-1]["project"] == "x"
+    assert ["anonymous" in options for options in asked] == [False, True]
+
+
 @pytest.mark.slow
 def test_checkpoints_are_artifacts_where_that_is_asked_for(workplace):
     fit([*WORDS, "--checkpoint.monitor", "val/fid", "--trainer.logger.log_model", "true"])
     (folder,) = offline_runs(workplace)
     kept = {path.name: path.stat().st_size for path in Path("runs/quickstart/version_0/checkpoints").iterdir()}
-    assert sorted(wandb_run.artifacts(folder)) == [
+    found = sorted((sorted(aliases), *of_file) for aliases, *of_file in wandb_run.artifacts(folder))
+    assert found == [
+        (["best", "latest"], "best.ckpt", kept["best.ckpt"]),
         (["latest"], "last.ckpt", kept["last.ckpt"]),
-        (["latest", "best"], "best.ckpt", kept["best.ckpt"]),
     ]
     fit(WORDS)
     assert wandb_run.artifacts(offline_runs(workplace)[-1]) == []

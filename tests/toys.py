@@ -8,8 +8,9 @@ import torch
 from pytorch_lightning import Callback
 from torch.utils.data import DataLoader
 
-from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN
+from lightning_gans import DCGAN, GAN, VAE, ConditionalGAN, ResNetGAN
 from lightning_gans.datamodules import ImageDataModule
+from lightning_gans.networks import BigGANGenerator, ResNetDiscriminator
 from lightning_gans.training.step import TrainingStep
 
 SHAPE = (1, 8, 8)
@@ -34,6 +35,16 @@ def tiny(cls, **options):
     """Make a tiny model of a class, or of a subclass, of the package."""
     known = next(base for base in cls.__mro__ if base in _OPTIONS)
     return cls(**{"image_shape": SHAPE, "latent_dim": LATENT_DIM, **_OPTIONS[known], **options})
+
+
+def tiny_biggan(**options):
+    """Make BigGAN's networks, with attention and spectral normalization in both."""
+    return ResNetGAN(
+        *(SHAPE, LATENT_DIM, NUM_CLASSES),
+        generator=BigGANGenerator(SHAPE, LATENT_DIM, 8, NUM_CLASSES, [8]),
+        discriminator=ResNetDiscriminator(SHAPE, 8, NUM_CLASSES, attention=[4], initialization="orthogonal"),
+        **{"loss": "hinge", **options},
+    )
 
 
 def quiet_trainer(folder, **options):
@@ -106,15 +117,24 @@ class Updates(Callback):
         return [torch.cat([g.flatten().double() for g in of if g is not None]) for of in gradients]
 
 
-def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0):
+def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0, attributes=None):
     """Make a training step of a stand-in for a model, in one process of several."""
-    trainer = SimpleNamespace(world_size=world_size, global_step=global_step, log_every_n_steps=0)
+    trainer = SimpleNamespace(
+        world_size=world_size,
+        global_step=global_step,
+        max_steps=-1,
+        log_every_n_steps=0,
+        num_training_batches=100,
+        is_last_batch=False,
+        fit_loop=SimpleNamespace(batch_idx=0),
+    )
     model = SimpleNamespace(
         trainer=trainer,
         accumulate_batches=accumulate,
         collect=lambda batch, count: [],
         global_rank=rank,
         run_seed=run_seed,
+        attributes=attributes,
         latent_dim=LATENT_DIM,
         device=torch.device("cpu"),
         dtype=torch.float32,
@@ -123,19 +143,39 @@ def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0):
 
 
 class Toys(ImageDataModule):
-    """Random 8 x 8 pictures of three classes, in memory."""
+    """Random pictures of three classes, in memory; by default of 8 x 8 pixels."""
 
     class_names = ("a", "b", "c")
     image_shape = SHAPE
 
-    def __init__(self, num_images=40, batch_size=4, val_size=8, flip=True, **options):
+    def __init__(self, num_images=40, batch_size=4, val_size=8, flip=True, shape=SHAPE, **options):
         super().__init__(batch_size, val_size, **options)
         self.num_images = num_images
+        self.image_shape = shape
         self.horizontal_flip = flip
 
     def load_images(self, split):
         if split != "train":
             return None
         source = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (self.num_images, *SHAPE), generator=source, dtype=torch.uint8)
+        images = torch.randint(256, (self.num_images, *self.image_shape), generator=source, dtype=torch.uint8)
         return images, torch.arange(self.num_images) % NUM_CLASSES
+
+
+class VectorToys(Toys):
+    """The same pictures with two attributes: a number, and one that every other picture has."""
+
+    class_names = ("level", "odd")
+
+    def load_images(self, split):
+        if split != "train":
+            return None
+        images, _ = super().load_images(split)
+        numbers = torch.arange(self.num_images).float()
+        return images, torch.stack([20 - numbers, numbers % 2], dim=1)
+
+
+def toys_for(model, **options):
+    """Make data with the shape and the labels of a model: two attributes if it has two classes."""
+    kind = VectorToys if model.num_classes == len(VectorToys.class_names) else Toys
+    return kind(shape=model.image_shape, **options)

@@ -22,6 +22,7 @@ from lightning_gans import (
     R3GAN,
     VAE,
     VAEGAN,
+    VQVAE,
     AtomicCheckpointIO,
     Checkpoint,
     CollapseWatchdog,
@@ -64,6 +65,9 @@ MODELS = {
     "recurrent_gan": (RecurrentGAN, {"hidden_dim": 2, "image_shape": [1, 8]}),
     "vae_mlp": (VAE, {"encoder_dims": [4], "decoder_dims": [4], "likelihood": "gaussian"}),
     "vae_conv": (VAE, {"architecture": "conv", "width": 2, "encoder_steps": 2}),
+    "vae_vamp": (VAE, {"encoder_dims": [4], "decoder_dims": [4], "prior": "vamp", "prior_components": 3}),
+    "vae_mixture": (VAE, {"encoder_dims": [4], "decoder_dims": [4], "prior": "mixture", "prior_components": 2}),
+    "vqvae": (VQVAE, {"width": 2, "code_dim": 2, "num_codes": 4, "prior_width": 4, "prior_layers": 1, **LABELS}),
     "vae_gan": (VAEGAN, {"width": 2, "gamma": 0.1}),
 }
 NOTED = {"image_shape": list(SHAPE), "latent_dim": 2, "hidden_dims": [3]}
@@ -106,8 +110,9 @@ class SaveAt(pl.Callback):
 def train(name, path, folder):
     """Train a model and save it after so many updates: within an epoch, or at the end of one."""
     cls, options = MODELS[name]
-    rates = ENCODER_RATES if name.startswith("vae") else RATES
-    options = {"image_shape": list(SHAPE), "latent_dim": 2, **AVERAGES, **rates, **options}
+    rates = ENCODER_RATES if "vae" in name else RATES
+    latents = {} if cls is VQVAE else {"latent_dim": 2}  # one for each code
+    options = {"image_shape": list(SHAPE), **latents, **AVERAGES, **rates, **options}
     shape, at_end = tuple(options["image_shape"]), name.endswith("end_of_epoch")
     pl.seed_everything(7, verbose=False)
     model = cls(**options, **({"generator": MLPGenerator(**NOTED)} if name == "gan_noted_generator" else {}))

@@ -1,4 +1,4 @@
-"""Callbacks: scores and pictures of a run, its checkpoints, its progress, and how it stops."""
+"""Callbacks: scores and pictures of a run, its checkpoints, its progress, and stopping it."""
 
 from __future__ import annotations
 

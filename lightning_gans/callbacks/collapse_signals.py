@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans.io.pictures import to_bytes
-from lightning_gans.metrics.samples import evaluating
+from lightning_gans.training.sampling import evaluating
 
 MEANINGS = {
     "d_accuracy": (
@@ -27,6 +27,14 @@ MEANINGS = {
         "the samples belong to few classes, or most to one",
         "penalties (r1, r2), loss relativistic, or a conditional model",
     ),
+    "code_usage": (
+        "few of the codes are used",
+        "a higher revive_below, a lower decay, a lower encoder_lr, or fewer codes",
+    ),
+    "code_perplexity": (
+        "nearly all codes are the same",
+        "a higher revive_below, a lower decay, a lower encoder_lr, or a lower commitment",
+    ),
     "fid": (
         "val/fid is far worse than its best",
         "best.ckpt instead of the last one, lower learning rates, lr_schedule, or penalties (r1, r2)",
@@ -36,29 +44,27 @@ MEANINGS = {
 
 
 class Nearness(NamedTuple):
-    """Distances between images.
-
-    Attributes:
-        spread: Mean distance between two images.
-        nearest: Distance of each image from its nearest neighbor, ``(N,)``.
-    """
+    """The mean distance between two images, and the distance of each image from its nearest neighbor, ``(N,)``."""
 
     spread: float
     nearest: Tensor
 
 
 def nearness(images: Tensor) -> Nearness:
-    """Return the distances between images ``(N, ...)`` in [-1, 1], as bytes: equal ones have a distance of 0.
+    """Return the distances between images ``(N, ...)`` in [-1, 1] as bytes; equal images have a distance of 0.
 
     Example:
         >>> nearness(torch.tensor([-1.0, -1.0, 1.0]).view(3, 1, 1, 1))
         Nearness(spread=170.0, nearest=tensor([  0.,   0., 255.], dtype=torch.float64))
     """
-    # In float64, products of bytes are exact, and so is the zero distance of equal images.
-    flat = to_bytes(images).flatten(1).to(torch.float32 if images.device.type == "mps" else torch.float64)
-    norms = flat.square().sum(1)
-    distances = torch.addmm(norms, flat, flat.T, alpha=-2).add_(norms[:, None]).clamp_(min=0).sqrt_()
-    spread = float(distances.sum()) / (len(flat) * (len(flat) - 1))
+    # In float64, sums of products of bytes are exact, and so is the zero distance of equal images.
+    dtype = torch.float32 if images.device.type == "mps" else torch.float64
+    products = torch.zeros(len(images), len(images), dtype=dtype, device=images.device)
+    for part in torch.split(to_bytes(images).flatten(1), 2**16, dim=1):
+        products.addmm_(part.to(dtype), part.to(dtype).T)
+    norms = products.diagonal()
+    distances = (norms + norms[:, None] - 2 * products).clamp_(min=0).sqrt_()
+    spread = float(distances.sum()) / (len(images) * (len(images) - 1))
     return Nearness(spread, distances.fill_diagonal_(torch.inf).amin(1))
 
 
@@ -77,21 +83,19 @@ def num_classes(logits: Tensor) -> float:
 def d_accuracy(model: Any, real: tuple[Tensor, Tensor | None], fake: tuple[Tensor, Tensor | None]) -> float:
     """Return the fraction of pairs in which the discriminator prefers the real image; chance is 0.5.
 
+    An image is judged by the mean of its logits, without those of an auxiliary classifier.
+
     Args:
         model: Has a ``discriminator``, whose state and random numbers stay unchanged.
         real: Real images, and their labels in a conditional model.
         fake: Samples, and their labels.
     """
+    means = []
     with evaluating(model):
-        preferred, other = (_logits(model, *shown) for shown in (real, fake))
-    wins = (preferred[:, None] > other).double() + (preferred[:, None] == other).double() / 2
-    return float(wins.mean())
-
-
-def _logits(model: Any, images: Tensor, labels: Tensor | None) -> Tensor:
-    """Return the discriminator's logits, flat, without those of an auxiliary classifier."""
-    images = images.to(model.dtype)
-    logits = model.discriminator(images) if labels is None else model.discriminator(images, labels)
-    logits = logits[0] if isinstance(logits, tuple) else logits
-    flat: Tensor = logits.flatten().float()
-    return flat
+        for images, labels in (real, fake):
+            given = (images.to(model.dtype),) if labels is None else (images.to(model.dtype), labels)
+            logits = model.discriminator(*given)
+            logits = logits[0] if isinstance(logits, tuple) else logits
+            means.append(logits.reshape(len(logits), -1).float().mean(1))
+    preferred, other = means[0][:, None], means[1]
+    return float(((preferred > other).double() + (preferred == other).double() / 2).mean())

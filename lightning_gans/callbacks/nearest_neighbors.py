@@ -18,16 +18,24 @@ from torch.utils.data import (
 from torch.utils.data.distributed import DistributedSampler
 
 from lightning_gans._lightning import TrainerFn, isolate_rng, pl, rank_zero_info
-from lightning_gans.callbacks.base import evaluated, images_and_labels, is_due, is_ours
+from lightning_gans.callbacks.base import (
+    evaluated,
+    images_and_labels,
+    is_due,
+    is_ours,
+    skip_stale,
+    warn_if_not_validated,
+    weights_step,
+)
 from lightning_gans.callbacks.grids import Pictures
-from lightning_gans.errors import SettingError, check_counts
+from lightning_gans.errors import SettingError, check_counts, in_section
 from lightning_gans.io.pictures import from_bytes, grid, to_bytes
 from lightning_gans.metrics.cache import Rows
 from lightning_gans.metrics.evaluate import find_extractor
 from lightning_gans.metrics.extractors.base import Extractor
 from lightning_gans.metrics.memorization import memorization, nearest
 from lightning_gans.metrics.processes import on_first_process
-from lightning_gans.metrics.samples import BLOCK, draw, image_shape
+from lightning_gans.metrics.samples import BLOCK, Sample, draw, image_shape, translates
 
 _OFF = "neighbours.enabled: false"
 
@@ -35,26 +43,26 @@ _OFF = "neighbours.enabled: false"
 class NearestNeighbors(Pictures):
     """Samples above their nearest training images, as ``neighbours/step=XXXXXXX.png``, and a score of memorization.
 
-    The picture shows the samples that are nearest to a training image by their features, where copies would be: the
-    second row by pixels, the third by the features of an extractor. If ``auto`` finds no extractor, there are only
-    pixels. The scores are ``memorization`` (features) and ``memorization_pixels`` under ``val/`` or ``test/``; see
-    :func:`lightning_gans.metrics.memorization.memorization`.
+    The picture shows the samples that are nearest to a training image, by their features or, if ``auto`` finds no
+    extractor, by their pixels. The scores are ``memorization`` (features) and ``memorization_pixels`` under ``val/`` or
+    ``test/``; see :func:`lightning_gans.metrics.memorization.memorization`.
 
-    The held-out images are those of the test split, or else of the validation split. Of other loaders, they are the
-    images of the loader that is evaluated, and the training images are those of the training loader's data set, in
-    order, with one draw of its random transforms.
+    The held-out images are those of the test split, or else of the validation split. With loaders that are not of this
+    package, the held-out images are those of the evaluated loader, and the training images are the data set of the
+    training loader, with one draw of its random transforms. It does nothing for translators.
 
     Args:
-        every_n_epochs: How often to look within a fit; the last epoch always counts.
+        every_n_epochs: How often to compare within a fit; the last epoch always counts.
         num_samples: Number of samples, and largest number of held-out images.
         num_shown: Number of samples in the picture.
         seed: Seed of the noise.
         extractor: As in :class:`~lightning_gans.GenerativeMetrics`.
         weights_path: As in :class:`~lightning_gans.GenerativeMetrics`.
+        sample: As in :class:`~lightning_gans.GenerativeMetrics`.
 
     Raises:
-        SettingError: A loader is not a ``DataLoader`` of a data set with indices, or a checkpoint is evaluated on
-            loaders instead of a ``LightningDataModule``.
+        SettingError: A loader is not a ``DataLoader`` of a map-style data set, or a checkpoint is evaluated on loaders
+            instead of a ``LightningDataModule``.
     """
 
     folder_name = "neighbours"
@@ -67,8 +75,9 @@ class NearestNeighbors(Pictures):
         seed: int = 0,
         extractor: str | nn.Module = "auto",
         weights_path: str | None = None,
+        sample: Sample | None = None,
     ) -> None:
-        super().__init__(every_n_epochs)
+        super().__init__(every_n_epochs, sample)
         check_counts(num_samples=num_samples, num_shown=num_shown)
         self.num_samples = num_samples
         self.num_shown = num_shown
@@ -76,6 +85,7 @@ class NearestNeighbors(Pictures):
         self.extractor = extractor
         self.weights_path = weights_path
         self.scores: dict[str, float] = {}
+        self.last_scored_step = -1
         self._extractor: Extractor | None = None
         # The training images or their features, and the distances of held-out images from them.
         self._known: dict[str, tuple[Rows, Tensor]] = {}
@@ -83,45 +93,57 @@ class NearestNeighbors(Pictures):
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Load the extractor before the first step."""
         super().setup(trainer, pl_module, stage)
+        skip_stale(trainer)
         self._known.clear()
-        self.scores, self._drawn_at = {}, -1  # there may be another model, or other data, at the same step
+        self.scores, self._drawn_at = {}, -1  # the next run may have another model or other data at the same step
+        if not self.shows(pl_module):
+            return
         if stage != "fit" and getattr(trainer, "datamodule", None) is None:
-            message = f"neighbours needs the training images: give a data module, or set {_OFF}."
+            message = f"neighbours needs the training images: use a data module, or set {_OFF}."
             raise SettingError(message, setting="neighbours", allowed="a data module")
         if self._extractor is None:
-            self._extractor = find_extractor(
-                trainer.strategy,
-                self.extractor,
-                image_shape(pl_module),
-                self.weights_path,
-                "Neighbors are searched by pixels only",
-            )
+            shape = image_shape(self.sampler(pl_module))
+            options = self.weights_path, "Neighbors are searched by pixels only", trainer.datamodule  # type: ignore[attr-defined]
+            with in_section("neighbours"):
+                self._extractor = find_extractor(trainer.strategy, self.extractor, shape, *options)
+
+    def shows(self, module: Any) -> bool:
+        """Return whether the module samples; a translator does not."""
+        return not translates(module, self.sample)
+
+    def size(self, module: Any) -> tuple[str, int, int, int]:
+        """Return three rows."""
+        return "neighbours.num_shown", self.num_shown, 3 * self.num_shown, self.num_shown
+
+    def measures(self, key: str) -> bool:
+        """Return whether validations may log this key."""
+        return key == "val/memorization_pixels" or (key == "val/memorization" and self._extractor is not None)
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
-        """Check the data before the first step."""
-        if not is_ours(trainer.train_dataloader):
+        """Warn if there is no validation, and check the data before the first step."""
+        if self.shows(pl_module):
+            warn_if_not_validated(trainer, pl_module, type(self).__name__)
+        if self.shows(pl_module) and not is_ours(trainer.train_dataloader):
             for loader in (trainer.train_dataloader, trainer.val_dataloaders):
                 if loader is not None:
                     _in_order(loader)
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Make the picture, and log the scores."""
-        if is_due(trainer, self.every_n_epochs):
-            self._look(trainer, pl_module, "val")
+        if not (self.shows(pl_module) and is_due(trainer, self.every_n_epochs)):
+            return
 
-    def on_test_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
-        """Make the picture, and log the scores."""
-        self._look(trainer, pl_module, "test")
-
-    def _look(self, trainer: Any, module: Any, stage: str) -> None:
         def look() -> dict[str, float]:
-            self.draw(trainer, module)
+            self.draw(trainer, pl_module)
             return self.scores
 
-        scores = on_first_process(trainer.strategy, look)
-        module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=True)
+        scores, stage = on_first_process(trainer.strategy, look), "test" if trainer.testing else "val"
+        self.last_scored_step = trainer.global_step
+        pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=True)
         if scores:
             rank_zero_info(", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + " (0.5 is ideal)")
+
+    on_test_epoch_end = on_validation_epoch_end
 
     def picture(self, trainer: Any, module: Any) -> Image.Image:
         """Compare samples and held-out images with the training images."""
@@ -130,7 +152,7 @@ class NearestNeighbors(Pictures):
             held_out = self._measured(others[: self.num_samples], module)
             for way, points in self._measured(train, module).items():
                 self._known[way] = points, nearest(held_out[way], points).distances
-        samples = to_bytes(draw(module, self.num_samples, seed=self.seed)).cpu()
+        samples = to_bytes(draw(self.sampler(module), self.num_samples, seed=self.seed)).cpu()
         near = {way: nearest(points, self._known[way][0]) for way, points in self._measured(samples, module).items()}
         names = {"pixels": "memorization_pixels", "features": "memorization"}
         self.scores = {
@@ -140,8 +162,9 @@ class NearestNeighbors(Pictures):
         chosen = best.distances.argsort()[: self.num_shown]
         images, _ = self._known["pixels"]
         rows = [samples[chosen], *(images[found.places[chosen]] for found in near.values())]
-        step = getattr(module, "weights_step", trainer.global_step)
-        title = f"Of {self.num_samples} samples, those nearest to a training image, step {step}"
+        title = (
+            f"Of {self.num_samples} samples, those nearest to a training image, step {weights_step(trainer, module)}"
+        )
         return grid(from_bytes(torch.cat(rows)), columns=len(chosen), title=title, row_labels=["sample", *near])
 
     def _measured(self, images: Rows, module: Any) -> dict[str, Rows]:
@@ -169,11 +192,11 @@ def _real_images(trainer: Any, module: Any) -> tuple[Rows, Rows]:
 
 
 def _in_order(given: Any) -> DataLoader[Any]:
-    """Return a loader, for one process, of all images that a loader samples from, in order.
+    """Return a loader, for one process, that yields all images that another loader samples from, in order.
 
     Raises:
-        SettingError: It is not a ``DataLoader``, its data set has no indices, or its sampler is unknown; on several
-            processes, Lightning wraps all samplers but the usual ones.
+        SettingError: It is not a ``DataLoader``, its data set is not map-style, or its sampler is unknown; on several
+            processes, Lightning wraps every sampler that is not one of torch's usual ones.
     """
     dataset = given.dataset if isinstance(given, DataLoader) else given
     if dataset is given or isinstance(dataset, IterableDataset):
@@ -185,7 +208,7 @@ def _in_order(given: Any) -> DataLoader[Any]:
         dataset = Subset(dataset, sampler.indices)
     elif type(sampler) not in (RandomSampler, SequentialSampler, DistributedSampler):
         name = type(sampler).__name__
-        message = f"neighbours does not know which images a {name} samples: give a data set of them, or set {_OFF}."
+        message = f"neighbours does not know which images a {name} samples: use a data set of them, or set {_OFF}."
         raise SettingError(message, setting="neighbours", value=name, allowed="a known sampler")
     size = None if given.batch_sampler is None else BLOCK  # None: the data set yields batches
     return DataLoader(dataset, size, collate_fn=given.collate_fn)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from lightning_gans._lightning import Callback, TrainerFn, pl
+from lightning_gans._lightning import TrainerFn, pl
 from lightning_gans.callbacks.base import (
+    WritesIntoRun,
     check_is_image,
     evaluated,
     images_and_labels,
@@ -20,70 +22,98 @@ from lightning_gans.callbacks.base import (
     is_ours,
     length,
     log_evaluation,
+    pairs_of,
     run_folder,
+    skip_stale,
+    warn_if_not_validated,
+    weights_step,
 )
-from lightning_gans.errors import DataError, check_choice, check_counts, invalid
+from lightning_gans.errors import DataError, check_choice, check_counts, in_section, invalid
 from lightning_gans.io.files import check_writable
+from lightning_gans.io.pictures import from_bytes
 from lightning_gans.metrics.cache import Cache, fingerprint
+from lightning_gans.metrics.disentanglement import MutualInformationGap
 from lightning_gans.metrics.evaluate import DIVERGED, Evaluator, find_extractor
 from lightning_gans.metrics.extractors.base import Extractor
 from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.protocol import made, table, write_scores
-from lightning_gans.metrics.samples import check_sampler, image_shape, num_classes
+from lightning_gans.metrics.samples import (
+    Sample,
+    TranslationSampler,
+    image_shape,
+    num_labels,
+    sampler_of,
+    translates,
+)
 from lightning_gans.metrics.scores import METRICS, ON_REQUEST, Reference, Settings, is_measured
+from lightning_gans.metrics.translations import DISTANCES, SIMILARITIES, Translations
 
 _LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
 
-_TAKEN = {*METRICS, *ON_REQUEST, *_LIKELIHOODS, "kid_std", "memorization", "memorization_pixels"}
+_OF_PAIRS, _DEFAULT_OF_PAIRS = (*SIMILARITIES, *DISTANCES), ("psnr", "ssim", "l1")
+
+NAMES = (*METRICS, *ON_REQUEST, *_OF_PAIRS, "mig")
+"""Names that ``metrics`` takes."""
+
+_TAKEN = {*NAMES, *_LIKELIHOODS, "kid_std", "memorization", "memorization_pixels"}
 
 Stage = Literal["val", "test"]
 
 
-class GenerativeMetrics(Callback):
+class GenerativeMetrics(WritesIntoRun):
     """FID, Inception Score, KID, precision, recall, density and coverage of a model's samples.
 
-    At the end of validation and of test, each image is generated and extracted once, and all metrics are computed from
-    its features. Sample i is the same picture on any number of processes, each real image counts once, and the scores
-    are the same numbers. They are logged as ``val/fid`` and so on, and written with their protocol to
-    ``metrics/step=XXXXXXX.json`` in the run's folder. Conditional models get ``fid_class/0`` …, and
-    ``label_accuracy`` if the extractor knows the data's classes.
+    At the end of validation and test, each image is generated once, and its features are extracted once for all
+    metrics; the scores are the same on any number of processes. They are logged as ``val/fid`` and so on, and written
+    with their protocol to ``metrics/step=XXXXXXX.json`` in the run's folder. Conditional models also get
+    ``fid_class/0`` …, and ``label_accuracy`` if the extractor's classes are those of the data.
 
-    The module needs a method ``sample(n)``; see :func:`lightning_gans.metrics.samples.draw` for what it may take.
+    The module needs a method ``sample(n)``; see :func:`lightning_gans.metrics.samples.draw` for its options.
+    Of a translator, which has a method ``translate(images)``, the samples are the translations of the evaluated split's
+    sources, and the real images are targets. If sources and targets of the data module are paired, each translation is
+    also compared with its target, by :class:`~lightning_gans.metrics.Translations`.
 
-    The real images are those of the data module's ``images(split)``, whatever ``limit_val_batches`` is; without a data
-    module of this package, those of the validation or test loader. Features of a data module's images are cached on
-    disk, by the content of the images and by the extractor.
+    The real images are those of the data module's split, whatever ``limit_val_batches`` is, and their features are
+    cached on disk. Without a data module of this package, they are the images of the validation or test loader.
 
     Args:
-        metrics: Names out of ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
+        metrics: Names from ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
             ``coverage``, ``label_accuracy``, ``fid_class``, ``modes`` (how many of the extractor's classes the samples
-            have) and ``mode_kl`` (divergence of their shares from uniform, in nats). None is all but the last two,
-            which are meaningful for many classes only; an empty list is none.
-        num_samples: Number of images to generate.
-        extractor: ``mnist`` (part of the package, for grayscale images), ``inception`` (for published protocols),
-            ``stacked_mnist`` (``mnist`` on each channel of RGB images), a custom network, or ``auto``: ``inception`` if
-            ``weights_path`` is given, ``mnist`` for other grayscale images, else ``inception`` if its weights are
-            available, else a warning and no scores.
+            have) and ``mode_kl`` (divergence of their shares from uniform, in nats); for translators also ``psnr``,
+            ``ssim``, ``l1``, ``ms_ssim``, ``lpips`` and ``perceptual``; and ``mig``, the
+            :class:`~lightning_gans.metrics.MutualInformationGap` of the codes of the evaluated split's images, for
+            models with ``encode`` and data modules with ``factors``. None is all but ``ms_ssim``, ``lpips``,
+            ``perceptual``, ``mig``, ``modes`` and ``mode_kl``, the last two of which are meaningful only for many
+            classes; an empty list disables scoring.
+        num_samples: Number of images to generate; for a translator, the largest number.
+        extractor: ``mnist`` (part of the package, for grayscale images), ``digits`` (the same for scikit-learn's
+            digits), ``inception`` (for published protocols), ``stacked_mnist`` (``mnist`` on each channel of RGB
+            images), a custom network, or ``auto``: ``inception`` if ``weights_path`` is given; else the extractor that
+            the data module prefers; else ``mnist`` for grayscale images; else ``inception`` if its weights are
+            available; else a warning and no scores. Images with other than 1 or 3 channels have scores only with a
+            custom network.
         weights_path: File of the ``inception`` weights, for machines without network access.
         split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in published FIDs,
             and ``test`` in test.
         every_n_epochs: How often to score within a fit; the last epoch always counts.
         num_repeats: Number of sets of samples, with the seeds ``seed``, ``seed + 1``, …: the scores are means, and
             their standard deviations are written too.
-        floor: Whether to score real images of another split as if they were samples, once: the result of a perfect
-            model.
+        floor: Whether to score real images of another split once as if they were samples, which shows the result of a
+            perfect model.
         seed: Seed of the samples.
         ema: Whether samples come from the moving average of the weights; likelihoods always do.
-        iw_samples: For models with a likelihood: samples of the importance-weighted bound ``iw_bound``; 0 disables it.
-        precision_recall_k: Neighbor that defines the manifolds of precision and recall.
-        density_coverage_k: Neighbor that defines density and coverage.
+        iw_samples: For models with a likelihood, number of samples for the importance-weighted bound ``iw_bound``; 0
+            disables it.
+        precision_recall_k: The k of the k-th neighbor that defines the manifolds of precision and recall.
+        density_coverage_k: The k of the k-th neighbor that defines density and coverage.
         neighbour_images: Largest number of images of each set for precision, recall, density and coverage; the choice
-            depends only on their number.
-        cache_dir: Folder of the cached features; None is ``$LIGHTNING_GANS_CACHE``, else ``lightning_gans`` in the
+            depends only on the size of the set.
+        cache_dir: Folder of the cached features; None is ``$LIGHTNING_GANS_CACHE``, or else ``lightning_gans`` in the
             user's cache folder.
-        own: Custom metrics by their names. Each gets the features of all real images, ``update(features, real=True)``,
-            and of all samples, ``update(features, real=False)``, float32 ``(N, num_features)``, on the first process;
-            ``compute()`` returns one number.
+        own: Custom metrics by their names. On the first process, each gets the features of all real images,
+            ``update(features, real=True)``, and of all samples, ``update(features, real=False)``, float32
+            ``(N, num_features)``. ``compute()`` must return one number.
+        sample: For modules without a method ``sample(n)``: a function of the module and n that returns n images.
 
     Raises:
         SettingError: A setting is invalid, the extractor does not fit the images, or the module has no ``sample``.
@@ -108,26 +138,26 @@ class GenerativeMetrics(Callback):
         neighbour_images: int = 10_000,
         cache_dir: str | None = None,
         own: Mapping[str, Metric] | None = None,
+        sample: Sample | None = None,
     ) -> None:
-        for name in own or ():
-            if name in _TAKEN or not name.isidentifier():
-                raise invalid("metrics.own", name, "an identifier that is not the name of another score")
-        for name in metrics or ():
-            check_choice("metrics.metrics", name, (*METRICS, *ON_REQUEST))
-        if split is not None:
-            check_choice("metrics.split", split, ("train", "val", "test"))
-        counts: dict[str, Any] = {
-            "every_n_epochs": every_n_epochs,
-            "num_repeats": num_repeats,
-            "precision_recall_k": precision_recall_k,
-            "density_coverage_k": density_coverage_k,
-            "neighbour_images": neighbour_images,
-        }
-        check_counts(**{f"metrics.{name}": value for name, value in counts.items()})
-        check_counts(zero=True, **{"metrics.iw_samples": iw_samples})
-        if num_samples < 2:
-            raise invalid("metrics.num_samples", num_samples, "2 or more")
-        self.metrics = list(METRICS if metrics is None else metrics)
+        self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
+        named = (*METRICS, *_DEFAULT_OF_PAIRS) if metrics is None else metrics
+        with in_section("metrics"):
+            for name in own or ():
+                if name in _TAKEN or not name.isidentifier():
+                    raise invalid("own", name, "an identifier that is not the name of another score")
+            for name in named:
+                check_choice("metrics", name, NAMES)
+            if split is not None:
+                check_choice("split", split, ("train", "val", "test"))
+            check_counts(every_n_epochs=every_n_epochs, num_repeats=num_repeats, **asdict(self.settings))
+            check_counts(zero=True, iw_samples=iw_samples)
+            if num_samples < 2:
+                raise invalid("num_samples", num_samples, "2 or more")
+            self.settings.check(named, min(num_samples, neighbour_images))
+        self.metrics = [name for name in named if name not in (*_OF_PAIRS, "mig")]
+        self.of_pairs = [name for name in named if name in _OF_PAIRS]
+        self.mig = "mig" in named
         self.num_samples = num_samples
         self.extractor = extractor
         self.weights_path = weights_path
@@ -138,19 +168,16 @@ class GenerativeMetrics(Callback):
         self.seed = seed
         self.ema = ema
         self.iw_samples = iw_samples
-        self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
         self.cache = Cache(cache_dir)
         self.own = dict(own or {})
+        self.sample = sample
         self.last_path: Path | None = None
         self.last_scored_step = -1
         self._evaluator: Evaluator | None = None
+        self._pairs: tuple[Any, bool] | None = None
         self._real: dict[Stage, tuple[Reference, dict[str, Any] | None]] = {}
         self._bound = MeanMetric()
-        self._folder = Path()
         self._written: dict[Path, Stage] = {}
-        k, most = self.settings.largest_k(self.metrics), min(num_samples, neighbour_images)
-        if k[1] >= most:
-            raise invalid(f"metrics.{k[0]}", k[1], f"smaller than the number of images, {most}")
 
     @property
     def active(self) -> bool:
@@ -163,35 +190,77 @@ class GenerativeMetrics(Callback):
         return None if self._evaluator is None else self._evaluator.extractor
 
     def measures(self, key: str) -> bool:
-        """Return whether some validations log this key."""
+        """Return whether validations may log this key."""
         name = key.removeprefix("val/")
+        if name == key:
+            return False
         if name == "iw_bound":
             return self.iw_samples > 0
-        return self.active and name != key and (name in self.own or is_measured(name, self.metrics))
+        if name == "mig":
+            return self.mig
+        if self._evaluator is None:
+            return False
+        of_pairs = () if self._evaluator.pairs is None else self._evaluator.pairs.metrics
+        return name in self.own or name in of_pairs or is_measured(name, self.metrics)
 
     # --- when ---------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Load the extractor before the first step, so that a missing file costs no training."""
+        """Load the extractor before the first step, so that no training is lost if a file is missing."""
+        skip_stale(trainer)
         self._real.clear()
-        self._folder = run_folder(trainer) / "metrics"
         self._evaluator = None
-        if not (self.metrics or self.own) or stage == "predict":
+        if self.mig and stage != "predict":
+            _check_factors(trainer, pl_module)
+        if not (self.metrics or self.own or self.of_pairs) or stage == "predict":
             return
-        check_sampler(pl_module, type(self).__name__)
-        shape = image_shape(pl_module)
+        self._pairs = pairs_of(trainer, pl_module, "metrics") if translates(pl_module, self.sample) else None
+        if self._pairs is not None:
+            with in_section("metrics"):
+                self.settings.check(self.metrics, len(self._pairs[0]))
+        pairs = Translations(self.of_pairs, sync_on_compute=False) if self.of_pairs and self._is_paired else None
+        shape = image_shape(self.sampler(pl_module))
         check_is_image(shape, type(self).__name__, "metrics")
         strategy = trainer.strategy
-        extractor = find_extractor(strategy, self.extractor, shape, self.weights_path, "Samples will not be scored")
+        options = self.weights_path, "Samples will not be scored", trainer.datamodule  # type: ignore[attr-defined]
+        with in_section("metrics"):
+            extractor = find_extractor(strategy, self.extractor, shape, *options)
         if extractor is not None:
             self._evaluator = Evaluator(
-                extractor, self.metrics, self.settings, own=self.own, cache=self.cache, strategy=strategy
+                extractor, self.metrics, self.settings, own=self.own, pairs=pairs, cache=self.cache, strategy=strategy
             )
+
+    @property
+    def _is_paired(self) -> bool:
+        """Whether outputs have targets that they should equal."""
+        return self._pairs is not None and self._pairs[1]
+
+    def sampler(self, module: Any) -> Any:
+        """Return the object whose ``sample`` is used; raise :class:`SettingError` if there is none."""
+        if self._pairs is not None:
+            return TranslationSampler(module, self._pairs[0])
+        return sampler_of(module, self.sample, type(self).__name__)
+
+    def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
+        """Warn if there is no validation, and check the number of real images, if it is known before the first step."""
+        loader = evaluated(trainer)[0]
+        if self._evaluator is not None:
+            warn_if_not_validated(trainer, pl_module, type(self).__name__)
+        if self._evaluator is None or loader is None:
+            return
+        num = None
+        if self._has_data(trainer):
+            num = len(trainer.datamodule.split_images(self.split or "train"))
+        elif getattr(loader, "batch_size", None):  # the items of its data set are images
+            num = length(loader.dataset)
+        if num is not None:
+            with in_section("metrics"):
+                self.settings.check(self.metrics, num)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reset the mean of the bound."""
         self._bound = MeanMetric(nan_strategy="disable").to(pl_module.device)
-        if pl_module.device.type != "mps":  # which has no float64
+        if pl_module.device.type != "mps":  # MPS has no float64
             self._bound.set_dtype(torch.float64)
 
     def on_validation_batch_end(
@@ -203,18 +272,14 @@ class GenerativeMetrics(Callback):
             bound = pl_module.bound(images, self.iw_samples, labels, seed=self.seed)
             self._bound.update(bound.to(self._bound.dtype))
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Score the samples."""
         if is_due(trainer, self.every_n_epochs):
-            self._evaluate(trainer, pl_module, "val")
+            self._evaluate(trainer, pl_module, "test" if trainer.testing else "val")
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end
-
-    def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Score the samples."""
-        if is_due(trainer, self.every_n_epochs):
-            self._evaluate(trainer, pl_module, "test")
+    on_test_epoch_end = on_validation_epoch_end
 
     # --- what ---------------------------------------------------------------------------------------------
 
@@ -223,19 +288,25 @@ class GenerativeMetrics(Callback):
         record: dict[str, Any] = {"scores": {}, "protocol": {}}
         if self._evaluator is not None:
             reference, floor = self._reference(trainer, module, stage)
-            record = self._evaluator.evaluate(
-                module, reference, self.num_samples, seed=self.seed, num_repeats=self.num_repeats, ema=self.ema
-            )
-            record["floor"] = floor
+            with in_section("metrics"):
+                self.settings.check(self.metrics, reference.about["num_real"])
+            options: dict[str, Any] = {"seed": self.seed, "num_repeats": self.num_repeats, "ema": self.ema}
+            num = self.num_samples if self._pairs is None else min(self.num_samples, len(self._pairs[0]))
+            record = self._evaluator.evaluate(self.sampler(module), reference, num, floor=floor, **options)
+            if self._pairs is not None:
+                record["protocol"] |= {"sources": stage, "paired": self._is_paired}
         if self.iw_samples and hasattr(module, "bound"):
             record["scores"]["iw_bound"] = float(self._bound.compute())
+        if self.mig:
+            record["scores"]["mig"] = on_first_process(trainer.strategy, lambda: _mig(trainer, module, stage))
+            record["protocol"]["mig_images"] = f"{stage} split"
         scores = record["scores"]
         module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
-        # The module itself logs its likelihood, of the same images.
+        # The module itself logs its likelihood on the same images.
         likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _LIKELIHOODS}
         likelihoods = {name: float(value) for name, value in likelihoods.items() if value is not None}
         record["scores"] = scores | likelihoods
-        step = getattr(module, "weights_step", trainer.global_step)
+        step = weights_step(trainer, module)
         infinite = [name for name, value in record["scores"].items() if not math.isfinite(value)]
         if infinite:
             names = ", ".join(infinite)
@@ -248,13 +319,16 @@ class GenerativeMetrics(Callback):
         about = {"stage": stage, "step": step, "run_seed": getattr(module, "run_seed", None)}
         record = about | {"model": type(module).__name__} | record
         record |= {"seed": self.seed, "num_repeats": self.num_repeats} | made()
-        path = self._path(step, stage)
-        on_first_process(trainer.strategy, lambda: write_scores(check_writable(path), record))
-        if trainer.is_global_zero:
+
+        def write() -> Path:
+            path = self._path(run_folder(trainer) / "metrics" / f"step={step:07d}.json", stage)
+            write_scores(check_writable(path), record)
             log_evaluation(trainer, record, trainer.global_step)
-        self.last_path = path
-        if trainer.is_global_zero and trainer.state.fn != TrainerFn.FITTING:
-            print(f"\n{table(record)}\n{path}")
+            if trainer.state.fn != TrainerFn.FITTING:
+                print(f"\n{table(record)}\n{path}")
+            return path
+
+        self.last_path = on_first_process(trainer.strategy, write)
 
     def _reference(self, trainer: Any, module: Any, stage: Stage) -> tuple[Reference, dict[str, Any] | None]:
         """Return the real images and the floor, computed once."""
@@ -270,22 +344,22 @@ class GenerativeMetrics(Callback):
                 floor = self._evaluator.floor(reference, trainer.datamodule, self.num_samples)
         else:
             if loader is None:
-                message = "there are no real images to compare with: give the trainer a data module or a loader."
+                message = "there are no real images to compare with: pass the trainer a data module or a loader."
                 raise DataError(message, setting="loader")
             endless = length(loader) is None
             if endless and num_batches == float("inf"):
-                raise DataError("the loader of the real images has no end: set limit_val_batches.", setting="loader")
+                raise DataError("the loader of the real images is endless: set limit_val_batches.", setting="loader")
 
             def unpack(batch: Any) -> tuple[Tensor, Tensor | None]:
                 return images_and_labels(module, trainer.strategy.batch_to_device(batch))
 
             limit = int(num_batches) if endless else None
-            reference = self._evaluator.reference_of_loader(loader, unpack, num_classes(module) > 0, limit)
+            reference = self._evaluator.reference_of_loader(loader, unpack, num_labels(self.sampler(module)) > 0, limit)
         self._real[stage] = reference, floor
         return self._real[stage]
 
     def _has_data(self, trainer: Any) -> bool:
-        """Return whether a data module of this package is evaluated, and not merely left from an earlier run."""
+        """Return whether a data module of this package is evaluated, rather than left over from an earlier run."""
         return hasattr(trainer.datamodule, "split_images") and is_ours(evaluated(trainer)[0])
 
     def _likelihood_protocol(self, trainer: Any, module: Any, stage: Stage) -> dict[str, Any]:
@@ -300,14 +374,32 @@ class GenerativeMetrics(Callback):
             "likelihood_images": f"{stage} {'loader' if images is None else 'split'}{limit}",
             "likelihood_batch_size": "any" if whole else getattr(data, "batch_size", None),
             "likelihood_data_sha256": None if images is None else fingerprint(images, images.labels),
-            "likelihood_ema": True,
+            "likelihood_ema": bool(getattr(module, "ema", False)),
             "binarization": getattr(data, "binarization", "none"),
             "iw_samples": self.iw_samples,
         }
 
-    def _path(self, step: int, stage: Stage) -> Path:
+    def _path(self, path: Path, stage: Stage) -> Path:
         """Return the file of the scores; the scores of test do not replace those of validation."""
-        path = self._folder / f"step={step:07d}.json"
         if self._written.setdefault(path, stage) != stage:
             path = path.with_name(f"{path.stem}-{stage}.json")
         return path
+
+
+def _check_factors(trainer: Any, module: Any) -> None:
+    """Raise :class:`SettingError` if there are no codes of images, or no factors to compare them with."""
+    if not (hasattr(module, "encode") and hasattr(trainer.datamodule, "factors")):
+        allowed = "without mig, unless the model has encode(images), and the data module factors(split)"
+        raise invalid("metrics.metrics", ["mig"], allowed)
+
+
+@torch.no_grad()
+def _mig(trainer: Any, module: Any, stage: Stage) -> float:
+    """Return the mutual information gap of the posterior means of a split's images."""
+    images, factors = trainer.datamodule.split_images(stage), trainer.datamodule.factors(stage)
+    metric = MutualInformationGap(sync_on_compute=False)
+    for rows in torch.split(torch.arange(len(images)), 1000):
+        labels = [images.labels[rows].to(module.device)] if num_labels(module) > 0 else []
+        means, _ = module.encode(from_bytes(images[rows]).to(module.device, module.dtype), *labels)
+        metric.update(means, factors[rows])
+    return float(metric.compute())

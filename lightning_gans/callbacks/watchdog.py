@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lightning_gans._lightning import Callback, TrainerFn, pl, rank_zero_info, rank_zero_warn
-from lightning_gans.callbacks.base import images_and_labels
-from lightning_gans.callbacks.checkpoint import Checkpoint
+from lightning_gans._lightning import Callback, ModelCheckpoint, TrainerFn, pl, rank_zero_info, rank_zero_warn
+from lightning_gans.callbacks.base import images_and_labels, is_stale
 from lightning_gans.callbacks.collapse_signals import MEANINGS, d_accuracy, nearness, num_classes
 from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.errors import (
     SettingError,
     check_choice,
     check_counts,
+    check_not_negative,
     check_positive,
     check_share,
+    in_section,
     invalid,
     is_number,
 )
@@ -29,55 +32,57 @@ from lightning_gans.metrics.processes import everywhere, on_first_process
 
 _FID = "val/fid"
 _FEWEST = 16  # images for a meaningful fraction or mean
-_FEWEST_CLASSES = 4  # in real images; with fewer, the extractor does not know the data
+_FEWEST_CLASSES = 4  # in real images; with fewer, the extractor does not fit the data
 
 
 class CollapseWatchdog(Callback):
     """Watch cheap signals of a collapse, and warn, stop the run, or roll it back.
 
     Every ``every_n_steps`` generator updates, ``num_samples`` samples of the current weights (not of their moving
-    average) are compared with as many real images of the last batches. A signal fires after ``patience`` checks in a
-    row beyond its threshold. A threshold of None disables it, and so does a model or a run without it. The values are
-    logged as ``watchdog/<signal>``:
+    average) are compared with the same number of real images from the last batches. A signal fires after ``patience``
+    consecutive checks beyond its threshold; a threshold of None disables it. Signals that do not apply are skipped, and
+    so are those that raise an error, with a warning. The values are logged as ``watchdog/<signal>``:
 
-    ``d_accuracy``: Fraction of pairs in which the discriminator's logit of the real image is greater than that of the
-    sample; 0.5 is chance. Not for the loss ``wasserstein``, whose critic should be ahead.
+    ``d_accuracy``: Fraction of pairs in which the discriminator's mean logit of the real image is greater than that of
+    the sample; 0.5 is chance. It is not measured for the loss ``wasserstein``, whose critic should be ahead.
     ``spread``: Mean distance between two samples, relative to that between two real images.
-    ``duplicates``: Fraction of samples with another sample closer than ``duplicate_distance`` times the median distance
-    of a real image from its nearest neighbor; equal samples always count.
+    ``duplicates``: Fraction of samples that have another sample closer than ``duplicate_distance`` times the median
+    distance of a real image from its nearest neighbor; equal samples always count.
     ``classes``: Effective number of classes of the samples, relative to that of real images (the exponential of the
-    entropy of the class shares). Only if :class:`GenerativeMetrics` has an extractor with classes (``mnist``,
-    ``stacked_mnist``) that finds four or more in the real images.
+    entropy of the class shares). It is measured only if :class:`GenerativeMetrics` has an extractor with classes
+    (``mnist``, ``stacked_mnist``) that finds four or more of them in the real images.
     ``fid``: The last ``val/fid``, relative to the best.
+    ``code_usage``: The module's ``code_usage``: the fraction of its codes that the last batch used (``VQVAE``).
+    ``code_perplexity``: The module's ``code_perplexity``: the effective number of these codes.
 
-    Distances are between pixels. The first process measures, and all processes act on its numbers. Training's random
-    numbers stay unchanged, and so do the bits of a run that is not rolled back. A resumed run restores the state of the
-    watchdog.
+    Distances are between pixels. The watchdog does not change the bits of a run that is not rolled back. ``rollback``
+    restores weights, averages and optimizer moments from ``best.ckpt``, and lowers the learning rates. All counters and
+    schedules continue, so that the run does not repeat the noise and the data on which it failed.
 
-    ``rollback`` restores weights, averages and optimizer moments from ``best.ckpt``, and lowers the learning rates.
-    Updates, epochs, images seen, schedules and the loggers' axis continue. Noise and shuffling are functions of the
-    update and the epoch, so the run does not repeat the data that it failed on.
-
-    The module needs a method ``sample(n)``; see :func:`lightning_gans.metrics.samples.draw` for what it may take.
-    ``rollback`` needs a method ``load_weights(path)``.
+    The module needs a method ``sample(n)``; see :func:`lightning_gans.metrics.samples.draw` for its options.
+    ``rollback`` needs a method ``load_weights(path)``. For translators, which have a method
+    ``translate``, only the signal ``fid`` is watched. Samples are not looked at while the module's
+    ``samples_are_trained`` is False.
 
     Args:
-        action: What a signal causes: ``warn`` (once, until it recovers), ``stop`` (the run ends normally), or
-            ``rollback``, which needs ``checkpoint.monitor``.
-        every_n_steps: Generator updates between two checks. A check takes about as long as one update of the default
-            networks.
-        num_samples: Samples and real images per check; fewer if the batches before it hold fewer.
-        patience: Checks in a row beyond a threshold.
+        action: What happens when a signal fires: ``warn`` (once, until it recovers), ``stop`` (the run ends normally),
+            or ``rollback``, which needs ``checkpoint.monitor``.
+        every_n_steps: Generator updates between two checks; a check costs about as much as an update.
+        num_samples: Samples and real images per check; fewer if the batches before it contain fewer.
+        patience: Number of consecutive checks beyond a threshold until a signal fires.
         max_d_accuracy: Largest ``d_accuracy``.
         min_spread: Smallest ``spread``.
         max_duplicates: Largest ``duplicates``.
         duplicate_distance: Distance of a duplicate; see above.
         min_classes: Smallest ``classes``.
         max_fid_ratio: Largest ``fid``, without patience.
-        fid_rises: ``fid`` also fires after this many rises of ``val/fid`` in a row, to more than 1.2 times the best.
+        fid_rises: ``fid`` also fires after this many consecutive rises of ``val/fid``, to more than 1.2 times the best.
         rollback_lr_factor: Factor of all learning rates at each rollback.
         max_rollbacks: The signal after this many rollbacks stops the run.
         seed: Seed of the samples.
+        sample: As in :class:`~lightning_gans.GenerativeMetrics`.
+        min_code_usage: Smallest ``code_usage``.
+        min_code_perplexity: Smallest ``code_perplexity``.
 
     Raises:
         SettingError: A setting is invalid, the module lacks a method, or no best checkpoint is saved for a rollback.
@@ -99,30 +104,25 @@ class CollapseWatchdog(Callback):
         rollback_lr_factor: float = 0.5,
         max_rollbacks: int = 2,
         seed: int = 0,
+        sample: samples.Sample | None = None,
+        min_code_usage: float | None = 0.05,
+        min_code_perplexity: float | None = 2.0,
     ) -> None:
-        counts: dict[str, Any] = {
-            "every_n_steps": every_n_steps,
-            "num_samples": num_samples,
-            "patience": patience,
-            "fid_rises": fid_rises,
-            "max_rollbacks": max_rollbacks,
-        }
-        shares = {
-            "max_d_accuracy": max_d_accuracy,
-            "min_spread": min_spread,
-            "max_duplicates": max_duplicates,
-            "min_classes": min_classes,
-            "rollback_lr_factor": rollback_lr_factor,
-        }
-        positive = {"duplicate_distance": duplicate_distance, "rollback_lr_factor": rollback_lr_factor}
-        check_choice("watchdog.action", action, ("warn", "stop", "rollback"))
-        check_counts(**{f"watchdog.{name}": value for name, value in counts.items()})
-        check_positive(**{f"watchdog.{name}": value for name, value in positive.items()})
-        check_share(**{f"watchdog.{name}": value for name, value in shares.items() if value is not None})
-        if num_samples < _FEWEST:
-            raise invalid("watchdog.num_samples", num_samples, f"{_FEWEST} or more")
-        if max_fid_ratio is not None and not (is_number(max_fid_ratio) and max_fid_ratio > 1):
-            raise invalid("watchdog.max_fid_ratio", max_fid_ratio, "greater than 1, or null")
+        shares = {"max_d_accuracy": max_d_accuracy, "min_spread": min_spread, "max_duplicates": max_duplicates}
+        shares |= {"min_classes": min_classes, "rollback_lr_factor": rollback_lr_factor}
+        shares |= {"min_code_usage": min_code_usage}
+        with in_section("watchdog"):
+            check_choice("action", action, ("warn", "stop", "rollback"))
+            check_counts(every_n_steps=every_n_steps, num_samples=num_samples, patience=patience)
+            check_counts(fid_rises=fid_rises, max_rollbacks=max_rollbacks)
+            check_positive(duplicate_distance=duplicate_distance, rollback_lr_factor=rollback_lr_factor)
+            if min_code_perplexity is not None:
+                check_not_negative(min_code_perplexity=min_code_perplexity)
+            check_share(**{name: value for name, value in shares.items() if value is not None})
+            if num_samples < _FEWEST:
+                raise invalid("num_samples", num_samples, f"{_FEWEST} or more")
+            if max_fid_ratio is not None and not (is_number(max_fid_ratio) and max_fid_ratio > 1):
+                raise invalid("max_fid_ratio", max_fid_ratio, "greater than 1, or null")
         self.action = action
         self.every_n_steps = every_n_steps
         self.num_samples = num_samples
@@ -132,8 +132,10 @@ class CollapseWatchdog(Callback):
         self.rollback_lr_factor = rollback_lr_factor
         self.max_rollbacks = max_rollbacks
         self.seed = seed
+        self.sample = sample
         self._most = {"d_accuracy": max_d_accuracy, "duplicates": max_duplicates, "fid": max_fid_ratio}
         self._least = {"spread": min_spread, "classes": min_classes}
+        self._least |= {"code_usage": min_code_usage, "code_perplexity": min_code_perplexity}
         self.values: dict[str, float] = {}
         self._reset()
 
@@ -147,18 +149,19 @@ class CollapseWatchdog(Callback):
         self._real: list[tuple[Tensor, Tensor | None]] = []
         self._scorer: GenerativeMetrics | None = None
         self._last_step = 0
+        self._failed: set[str] = set()
 
     # --- when ---------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Start a new run; the state of a resumed one is loaded afterwards."""
-        samples.check_sampler(pl_module, type(self).__name__)
+        self._sampler(pl_module)
         if stage == "fit":
             self._reset()
             self._scorer = next((c for c in trainer.callbacks if isinstance(c, GenerativeMetrics)), None)  # type: ignore[attr-defined]
 
     def on_fit_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
-        """Check that a rollback is possible; the checkpoints know by now what is measured."""
+        """Check that a rollback is possible; by now the checkpoint callbacks know which scores are measured."""
         if self.action != "rollback" or trainer.fast_dev_run:
             return
         if _best(trainer) is None or not hasattr(pl_module, "load_weights"):
@@ -177,24 +180,32 @@ class CollapseWatchdog(Callback):
         stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         left = -trainer.global_step % self.every_n_steps
         if trainer.is_global_zero:
-            images = batch[0] if isinstance(batch, (tuple, list)) else batch
-            if left * len(images) < self.num_samples:
-                images, labels = images_and_labels(pl_module, batch)
-                kept = slice(-self.num_samples, None)
-                labelled = labels is not None and samples.num_classes(pl_module) > 0
-                self._real.append((images[kept], labels[kept] if labels is not None and labelled else None))
+            self._try("the real images", partial(self._keep, pl_module, batch, left))
         if left == 0 and stepped:  # a step may take several batches
             self._check(trainer, pl_module)
             if sum(len(images) for images, _ in self._real) >= _FEWEST:  # fewer wait for the next check
                 self._real.clear()
 
+    def _sampler(self, module: Any) -> Any:
+        return samples.sampler_of(module, self.sample, type(self).__name__)
+
+    def _keep(self, module: Any, batch: Any, left: int) -> None:
+        """Keep the images of a batch if the next check, ``left`` updates away, needs them."""
+        if samples.translates(module, self.sample):
+            return
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        if left * len(images) < self.num_samples:
+            images, labels = images_and_labels(module, batch)
+            kept = slice(-self.num_samples, None)
+            labelled = labels is not None and samples.num_labels(self._sampler(module)) > 0
+            self._real.append((images[kept], labels[kept] if labels is not None and labelled else None))
+
     def on_validation_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Record the FID, if this validation measured it; the next check judges it."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or self._most["fid"] is None:
             return
-        scored = self._scorer is None or self._scorer.last_scored_step == trainer.global_step
-        measured = trainer.callback_metrics.get(_FID)
-        value = trainer.strategy.broadcast(float(measured) if scored and measured is not None else None)
+        measured = None if is_stale(trainer, _FID) else trainer.callback_metrics.get(_FID)
+        value = trainer.strategy.broadcast(None if measured is None else float(measured))
         if value is None or not math.isfinite(value):
             return
         rises = self._fid["rises"] + 1 if self._fid and value > self._fid["last"] else 0
@@ -223,38 +234,66 @@ class CollapseWatchdog(Callback):
         if firing and self.action != "warn":
             self._act(trainer, module, f"Watchdog, {step}: {', '.join(firing)}.")
 
+    def _try(self, what: str, measure: Callable[[], None]) -> None:
+        """Measure; skip a failure, such as a lack of memory, with a single warning instead of ending the run."""
+        try:
+            measure()
+        except Exception as error:
+            if what not in self._failed:
+                rank_zero_warn(f"The watchdog cannot measure {what}: {type(error).__name__}: {error}")
+            self._failed.add(what)
+
     @torch.no_grad()
     def _measure(self, trainer: Any, module: Any) -> tuple[dict[str, float], float | None]:
         """Return the signals that are available, and the number of classes of the real images."""
         values: dict[str, float] = {}
         if self._fid:
             values["fid"] = self._fid["last"] / max(self._fid["best"], 1e-12)
-        images = torch.cat([images.to(module.device) for images, _ in self._real])[-self.num_samples :]
-        num, classes = len(images), samples.num_classes(module)
-        if num < _FEWEST:
-            return values, self._real_classes
-        fakes = samples.draw(module, num, seed=self.seed, ema=False)
-        real, fake = nearness(images), nearness(fakes)
-        values["spread"] = fake.spread / max(real.spread, 1e-12)
-        near = fake.nearest <= self.duplicate_distance * real.nearest.median()
-        values["duplicates"] = float(near.double().mean())
+        for name in ("code_usage", "code_perplexity"):
+            if (value := getattr(module, name, None)) is not None:
+                values[name] = float(value)
+        num = min(sum(len(images) for images, _ in self._real), self.num_samples)
+        if num >= _FEWEST and getattr(module, "samples_are_trained", True):
+            self._try("samples", lambda: self._compare(module, num, values))
+        limits = self._most | self._least
+        return {
+            name: values[name] for name in MEANINGS if name in values and limits[name] is not None
+        }, self._real_classes
+
+    def _compare(self, module: Any, num: int, values: dict[str, float]) -> None:
+        """Add the signals from samples and real images."""
+        images = torch.cat([images.to(module.device) for images, _ in self._real])[-num:]
+        fakes = samples.draw(self._sampler(module), num, seed=self.seed, ema=False)
+
+        def distances() -> None:
+            real, fake = nearness(images), nearness(fakes)
+            values["spread"] = fake.spread / max(real.spread, 1e-12)
+            near = fake.nearest <= self.duplicate_distance * real.nearest.median()
+            values["duplicates"] = float(near.double().mean())
+
+        def discriminator() -> None:
+            real_labels, labels = None, None
+            if (in_turn := samples.data_labels_in_turn(self._sampler(module), num)) is not None:
+                labels = in_turn.to(module.device)  # labels of the samples
+                real_labels = torch.cat([kept.to(module.device) for _, kept in self._real if kept is not None])[-num:]
+            values["d_accuracy"] = d_accuracy(module, (images, real_labels), (fakes, labels))
+
+        def classes() -> None:
+            extractor = None if self._scorer is None else self._scorer.network
+            if extractor is None or not extractor.class_names:  # other extractors are too slow for every check
+                return
+            extractor.to(module.device).eval()
+            self._real_classes = self._real_classes or num_classes(extractor(to_bytes(images))[1])
+            if self._real_classes >= _FEWEST_CLASSES:
+                values["classes"] = num_classes(extractor(to_bytes(fakes))[1]) / self._real_classes
+
+        self._try("spread and duplicates", distances)
         # A Wasserstein critic is trained to be ahead.
         judged = hasattr(module, "discriminator") and getattr(module, "loss", None) != "wasserstein"
         if self._most["d_accuracy"] is not None and judged:
-            real_labels, labels = None, None
-            if classes:
-                labels = torch.arange(num, device=module.device) % classes  # of the samples
-                real_labels = torch.cat([kept.to(module.device) for _, kept in self._real if kept is not None])[-num:]
-            values["d_accuracy"] = d_accuracy(module, (images, real_labels), (fakes, labels))
-        extractor = None if self._scorer is None or self._least["classes"] is None else self._scorer.network
-        found = self._real_classes
-        if extractor is not None and extractor.class_names:  # other extractors are too slow for every check
-            extractor.to(module.device).eval()
-            found = found or num_classes(extractor(to_bytes(images))[1])
-            if found >= _FEWEST_CLASSES:
-                values["classes"] = num_classes(extractor(to_bytes(fakes))[1]) / found
-        limits = self._most | self._least
-        return {name: values[name] for name in MEANINGS if name in values and limits[name] is not None}, found
+            self._try("d_accuracy", discriminator)
+        if self._least["classes"] is not None:
+            self._try("classes", classes)
 
     def _fires(self, name: str, value: float) -> bool:
         """Return whether a signal has been beyond its threshold for long enough."""
@@ -270,12 +309,10 @@ class CollapseWatchdog(Callback):
 
     def _against(self, name: str) -> str:
         """Return a signal's value and its threshold, as text."""
-        value = f"{self.values[name]:.3g}"
-        if name in self._least:
-            return f"{value}, below {self._least[name]:g}"
-        if self._wrong(name, self.values[name]):
-            return f"{value}, above {self._most[name]:g}"
-        return f"{value} after {self._fid['rises']:.0f} rises in a row"
+        against = f", below {self._least[name]:g}" if name in self._least else f", above {self._most.get(name):g}"
+        if not self._wrong(name, self.values[name]):
+            against = f" after {self._fid['rises']:.0f} rises in a row"
+        return f"{self.values[name]:.3g}{against}"
 
     # --- what follows -------------------------------------------------------------------------------------
 
@@ -328,12 +365,12 @@ def roll_back(trainer: Any, module: Any, path: str, lr_factor: float) -> int:
         for group in optimizer.param_groups:
             group |= {name: group[name] * lr_factor for name in ("lr", "initial_lr") if name in group}
     for config in trainer.lr_scheduler_configs:
-        if hasattr(config.scheduler, "base_lrs"):  # which a schedule multiplies
+        if hasattr(config.scheduler, "base_lrs"):  # the schedule multiplies these
             config.scheduler.base_lrs = [lr * lr_factor for lr in config.scheduler.base_lrs]
     return int(checkpoint["global_step"])
 
 
-def _best(trainer: Any) -> Checkpoint | None:
+def _best(trainer: Any) -> Any:
     """Return the callback that saves the best checkpoint, or None."""
-    found = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint))
+    found = (callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint))
     return next((callback for callback in found if callback.monitor is not None and callback.save_top_k), None)

@@ -1,4 +1,4 @@
-"""Check the settings of a run for code before they are parsed.
+"""Check the classes and functions that settings name, before anything is imported.
 
 Parsing a configuration imports what it names and calls it, and a run's folder may come from somebody else.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib.util
 import pydoc
-import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -23,33 +22,31 @@ _ALLOWED = (
     "torch.optim",
     *(f"{package}.{part}" for package in ("pytorch_lightning", "lightning.pytorch") for part in _LIGHTNING),
 )
-"""What a configuration may name without ``--import``: nothing here loads a pickle or takes a function."""
+"""Names that a configuration may use without ``--import``: nothing here loads a pickle or takes a function."""
 
 
-def check_config(path: Path, settings: Mapping[str, Any]) -> None:
-    """Raise :class:`DataError` if settings name code that is neither allowed nor trusted by ``--import``.
+def check_config(path: str | Path, settings: Any) -> None:
+    """Raise :class:`DataError` if a file's settings name code that is neither allowed nor trusted by ``--import``.
 
-    Every string that could be the dotted name of something importable is checked, under whatever key.
-
-    Args:
-        path: The file that the settings come from.
-        settings: Its content.
+    Every string that could be the dotted name of something importable is checked, whatever its key.
     """
     for name in _dotted_names(settings):
-        if not _is_allowed(name):
+        if not (checkpoints.is_below(name, checkpoints.trusted_modules()) or _is_allowed(name)):
             module = name.rpartition(".")[0]
             raise DataError(
-                f"{path} names {name}, which is not allowed in the configuration of a run: "
-                f"add `--import {module}` if you trust it.",
+                f"{path} names {name}, which is not allowed there: add `--import {module}` if you trust it.",
                 setting=str(path),
                 value=name,
             )
 
 
+def imports_needed(settings: Mapping[str, Any]) -> list[str]:
+    """Return the modules that settings name and that need ``--import``."""
+    return sorted({name.rpartition(".")[0] for name in _dotted_names(settings) if not _is_allowed(name)})
+
+
 def _is_allowed(name: str) -> bool:
-    """Return whether a name is trusted, a class of the allow-list, or not an object at all."""
-    if checkpoints.is_below(name, checkpoints.trusted_modules()):
-        return True
+    """Return whether a name is a class of the allow-list, or not an object at all."""
     if not checkpoints.is_below(name, _ALLOWED):
         return False
     # locate() also finds what a module has merely imported, such as lightning_gans.cli.main.os.system.
@@ -61,10 +58,10 @@ def _dotted_names(value: Any) -> Iterator[str]:
     """Yield each string that begins with the name of a module that can be imported."""
     if isinstance(value, Mapping):
         value = list(value.values())
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple, set)):
         for item in value:
             yield from _dotted_names(item)
-    elif isinstance(value, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
+    elif isinstance(value, str) and "." in value and all(map(str.isidentifier, value.split("."))):
         root = value.partition(".")[0]
         if root in sys.modules or importlib.util.find_spec(root) is not None:
             yield value

@@ -25,4 +25,4 @@ class SafeLightningCLI(LightningCLI):
     """
 
     def _parse_ckpt_path(self) -> None:
-        """Leave the checkpoint alone."""
+        """Do not read the checkpoint."""

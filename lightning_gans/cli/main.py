@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import select
 import sys
@@ -11,7 +12,8 @@ from collections.abc import Sequence
 
 from lightning_gans._version import __version__
 from lightning_gans.cli.arguments import COMMANDS, LIGHTNING, PROGRAM, parse
-from lightning_gans.errors import LightningGansError, SettingError, nearest
+from lightning_gans.cli.known_errors import known_error
+from lightning_gans.errors import SettingError, nearest
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -22,31 +24,28 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: With code 2 for an invalid command line and 1 for invalid data or files, after a message of at
-            most three lines on standard error. ``--traceback`` raises the error itself instead. A run that a signal
-            stops exits with 128 + its number.
+            most three lines on standard error. ``--traceback`` raises the error itself instead. A run that is stopped
+            by a signal exits with code 128 + the signal's number.
     """
     words = list(sys.argv[1:] if args is None else args)
     traceback = "--traceback" in words
     words = [word for word in words if word != "--traceback"]
-    # Search the working folder for custom modules last, so that no file in it shadows a library.
-    here = os.getcwd()
-    sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
+    for stream in (sys.stdout, sys.stderr):  # file names may have characters that the encoding lacks
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
+        # Search the working folder for custom modules last, so that no file in it shadows a library.
+        here = os.getcwd()
+        sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
         _run(words)
-        print(end="", flush=True)  # a closed output raises here
-    except BrokenPipeError:
-        if not _output_is_closed():
-            raise
-        # The output is closed, as in `lightning-gans recipes | head`. Python flushes the rest to nowhere at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(128 + 13) from None  # SIGPIPE, which not every system has
-    except (KeyboardInterrupt, SystemExit) as stop:
-        # Lightning exits with 1 after a Ctrl-C before the training starts.
-        if isinstance(stop, KeyboardInterrupt) or isinstance(stop.__context__, KeyboardInterrupt):
+        print(end="", flush=True)  # a closed output or a full disk raises here
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        # After a Ctrl-C before training starts, Lightning itself would exit with 1.
+        if isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt):
             raise SystemExit(130) from None
-        raise
-    except Exception as error:
-        known = _known_error(error)
+        if isinstance(error, OSError) and _output_fails() and isinstance(error, BrokenPipeError):
+            raise SystemExit(128 + 13) from None  # SIGPIPE, which not every system has
+        known = known_error(error)
         if known is None or traceback:
             raise
         lines = [line for line in str(known).splitlines() if line.strip()][:3]
@@ -54,22 +53,19 @@ def main(args: Sequence[str] | None = None) -> None:
         raise SystemExit(known.exit_code) from None
 
 
-def _known_error(error: Exception) -> LightningGansError | None:
-    """Return the error to print in place of a traceback."""
-    if isinstance(error, LightningGansError):
-        return error
-    from lightning_gans.cli.parsing import known_error
-
-    return known_error(error)
-
-
-def _output_is_closed() -> bool:
-    """Return whether the reader of standard output is gone."""
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # not a file, or a system without poll
-        poller = select.poll()
-        poller.register(sys.stdout.fileno(), select.POLLOUT)
-        return any(event & select.POLLERR for _, event in poller.poll(0))
-    return False
+def _output_fails() -> bool:
+    """Return whether standard output is closed or full, and if so, let Python flush the rest to nowhere at exit."""
+    try:
+        sys.stdout.flush()
+        poll = select.poll()  # not on every system
+        poll.register(sys.stdout.fileno(), select.POLLOUT)
+        fails = any(event & select.POLLERR for _, event in poll.poll(0))  # a failed flush has dropped its buffer
+    except (AttributeError, OSError, ValueError) as error:  # ValueError: not a file
+        fails = isinstance(error, OSError) and not isinstance(error, io.UnsupportedOperation)
+    if fails:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return fails
 
 
 def trusting(words: Sequence[str]) -> list[str]:
@@ -95,7 +91,7 @@ def _run(words: list[str]) -> None:
     if command in ("-h", "--help"):
         print(f"usage: {PROGRAM} COMMAND [options]        ({PROGRAM} COMMAND --help lists them)\n")
         for name, what in COMMANDS.items():
-            print(f"  {name:12} {what}")
+            print(f"  {name:14} {what}")
         print(f"\nStart with:  {PROGRAM} fit -c quickstart")
     elif command == "--version":
         print(f"lightning_gans {__version__}")
@@ -112,4 +108,4 @@ def _run(words: list[str]) -> None:
         training.TrainingCLI(*resume.words_to_fit(trusting(rest)))
     else:
         options = parse(command, rest)
-        importlib.import_module(f"lightning_gans.cli.commands.{command}").run(**options)
+        importlib.import_module(f"lightning_gans.cli.commands.{command.replace('-', '_')}").run(**options)

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import inspect
 import re
-import traceback
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from enum import Enum
+from pathlib import Path
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+import yaml
+from jsonargparse import ActionConfigFile, get_loader, set_loader  # type: ignore[attr-defined]
 
 import lightning_gans
 from lightning_gans import callbacks
-from lightning_gans._lightning import MisconfigurationException, pl
+from lightning_gans._lightning import pl
 from lightning_gans.cli.arguments import PROGRAM
 from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.config_check import check_config
+from lightning_gans.cli.known_errors import own_error
 from lightning_gans.cli.lightning_cli import LightningArgumentParser
+from lightning_gans.cli.recipe_yaml import load_yaml
 from lightning_gans.datamodules import ImageDataModule
-from lightning_gans.errors import LightningGansError, SettingError, check_positive, invalid, nearest
+from lightning_gans.errors import LightningGansError, SettingError, check_positive, invalid, missing_extra, nearest
 from lightning_gans.models import GenerativeModule
 from lightning_gans.training.processes import check_strategy_name
+from lightning_gans.training.regularizers import Regularizer
 
 CALLBACKS: dict[str, type[pl.Callback]] = {
     "metrics": callbacks.GenerativeMetrics,
@@ -36,35 +45,38 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
 OFF = ("neighbours",)
 """The callbacks that are off by default."""
 
+_LEAST = {"log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0, "num_sanity_val_steps": -1}
+"""Minimum values of settings that Lightning does not check."""
+
 _SECTIONS = ("model", "data", "trainer", "seed_everything", "ckpt_path", "init_from", *CALLBACKS)
-_LIGHTNING = ("pytorch_lightning.", "lightning_fabric.", "lightning.")
 
 
-def known_error(error: BaseException) -> LightningGansError | None:
-    """Return the error to show without a traceback, or None.
+_loaded_yaml: Callable[[str], Any] = get_loader("yaml")
+_resumed: ContextVar[Path | None] = ContextVar("_resumed", default=None)
 
-    These are the package's own errors, also as the cause of others, and what Lightning raises about a setting while
-    no code of a model, of data or of a callback is running.
+
+@contextmanager
+def resuming(config: Path) -> Iterator[None]:
+    """Import only what :func:`check_config` allows while the settings of a run are parsed from its file.
+
+    A setting may be YAML in a string or the name of another file, which the parser loads as well.
     """
-    own = _own_error(error)
-    if own is not None:
-        return own
-    message = str(error).strip()
-    if type(error).__module__.startswith("wandb.") and re.search("api.key", message, re.IGNORECASE):
-        return SettingError("Weights & Biases has no API key: run `wandb login`, or set WANDB_MODE=offline.")
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    refused = isinstance(error, (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError))
-    alone = all(module.startswith((*_LIGHTNING, "lightning_gans.cli.")) for module in modules)
-    if message and refused and alone and modules[-1].startswith(_LIGHTNING):
-        return SettingError(f"Lightning rejects a setting: {message.splitlines()[0]}")
-    return None
+    token = _resumed.set(config)
+    try:
+        yield
+    finally:
+        _resumed.reset(token)
 
 
-def _own_error(error: BaseException | None) -> LightningGansError | None:
-    """Return the first of the package's errors in a chain of causes."""
-    while error is not None and not isinstance(error, LightningGansError):
-        error = error.__cause__ or error.__context__
-    return error
+def _load_yaml(text: str) -> Any:
+    loaded, resumed = load_yaml(text, _loaded_yaml), _resumed.get()
+    if resumed is not None:
+        check_config(resumed, loaded)
+    return loaded
+
+
+set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))  # for recipes and for options
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, item: dumper.represent_data(item.value))  # Timer has some
 
 
 class RecipeAction(ActionConfigFile):
@@ -77,7 +89,7 @@ class RecipeAction(ActionConfigFile):
         try:
             ActionConfigFile.apply_config(parser, cfg, dest, str(path))
         except (TypeError, ValueError) as error:
-            reason = _own_error(error) or _readable(str(error))
+            reason = own_error(error) or readable(str(error))
             message = f"{path} is not a valid recipe: {reason}"
             raise SettingError(message, setting=getattr(reason, "setting", ""), value=str(path)) from error
 
@@ -87,11 +99,13 @@ class TrainingParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise instead of printing the usage."""
-        raise (_own_error(ex) or _readable(message)) from ex
+        raise (own_error(ex) or readable(message)) from ex
 
 
-def _readable(message: str) -> SettingError:
+def readable(message: str) -> LightningGansError:
     """Condense jsonargparse's message, of up to sixty lines, to one sentence."""
+    if "Neither `tensorboard`" in message:
+        return missing_extra("TensorBoardLogger", "tensorboard", setting="trainer.logger")
     unknown = re.search(r"(?:Option|not accept option|unrecognized arguments:) '?-*([\w.]+)", message)
     if unknown:
         return _unknown_setting(unknown[1])
@@ -100,37 +114,54 @@ def _readable(message: str) -> SettingError:
         names = sorted(name.rpartition(".")[2] for name in missing[1].split(", "))
         how = f"name a recipe, as in `{PROGRAM} fit -c quickstart`"
         if not {"model", "data"} & set(names):
-            how = f"add them to the init_args of their class, or set them as in --data.{names[0]} VALUE"
+            how = "add them to the init_args of their class"
+            if names == ["data_dir"]:
+                how += ", or set them as in --data.data_dir FOLDER"
         return SettingError(f"required settings are missing: {', '.join(names)}. To fix this, {how}.", setting=names[0])
-    key = re.search(r'Parser key "([\w.]+)"', message)
-    value = re.search(r"(?:Got|Given) value: (.*)$", message)
-    if key is None or value is None:
-        return SettingError(" ".join(message.split()))
+    found = re.search(r'Parser key "([\w.]+)"', message)
+    value = re.search(r"(?:(?:Got|Given) value|Expected a dot import path string): (.*)$", message)
+    if value is None:
+        details = message.splitlines()[1:]
+        if found and details:
+            return SettingError(f"{found[1]}: {details[0].strip()}.", setting=found[1])
+        return SettingError(textwrap.shorten(message, 300))
+    nested = re.search(r"NestedArg\(key='(?!class_path)([\w.]+)'", value[1])
+    if nested and found:
+        return _unknown_setting(f"{found[1]}.{nested[1]}")
     class_path = re.search(r"class_path(?:': |=|', val=)'([\w.]+)'", value[1])
     given = class_path[1] if class_path else value[1]
+    key = found[1] if found else given  # a class whose constructor raises has no key here
     choices = [choice for literal in re.findall(r"Literal\[(.*?)\]", message) for choice in _choices(literal)]
-    base = {"model": GenerativeModule, "data": ImageDataModule}.get(key[1])
+    base = {"model": GenerativeModule, "data": ImageDataModule}.get(key)
     if base is not None and "." not in given:
         choices = [name for name in _public_classes(base) if name != base.__name__]
         reason = f"expected {', '.join(choices)}, or a custom class"
     else:
         reason = _readable_reasons(message)
-    text = f"{key[1]} is {given if given[0] in '{[' else repr(given)}: {reason}.{nearest(given, choices)}"
-    return SettingError(text, setting=key[1], value=given, allowed=choices or None)
+    what = key if key == given else f"{key} is {given if given.startswith(('{', '[')) else repr(given)}"
+    text = f"{what}: {reason.rstrip('.')}.{nearest(given, choices)}"
+    return SettingError(text, setting=key, value=given, allowed=choices or None)
+
+
+_PREAMBLE = r"Problem with|Given value|Does not validate|Subtypes:|Errors:|Subclass types|a (dict|class path) |frame #"
+"""Beginnings of jsonargparse's lines that do not say what is wrong."""
 
 
 def _readable_reasons(message: str) -> str:
-    """Return what jsonargparse expected, in the words of a recipe, or what failed while it imported a class."""
+    """Return what jsonargparse expected, in the terms of a recipe, or what failed while it imported a class."""
     lines = re.findall(r"^ +(?:- )?(.+?)(?:\. Got value.*)?$", message.partition("Errors:")[2] or message, re.MULTILINE)
     expected, failed = [], []
     for line in lines:
+        if line.startswith("Expected a path but"):
+            continue  # a value may name a file that has it, which nobody meant
         if line.startswith("Expected a"):
             kind = re.sub(r"Expected an? (?:<class ')?(?:collections\.abc\.)?(.*?)(?:'>)?$", r"\1", line)
             kind = re.sub(r"^typing\.Literal\[(.*)\]", lambda literal: ", ".join(_choices(literal[1])), kind)
-            kind = re.sub(r"^dot import path string.*", "a class", kind)
-            expected.append({"NoneType": "null"}.get(kind, kind))
-        elif not line.startswith(("Problem with", "Given value")):
+            kind = re.sub(r"^dot import path string.*", "the import path of a class", kind)
+            expected.append({"NoneType": "null", "Sequence": "a list"}.get(kind, kind))
+        elif not re.match(_PREAMBLE, line):
             failed.append(line)
+    failed = [line for line in failed if not line.startswith("Not a valid subclass")] or failed
     return "; ".join(failed) or f"expected {' or '.join(expected)}"
 
 
@@ -139,14 +170,13 @@ def _choices(literal: str) -> list[str]:
 
 
 def _unknown_setting(name: str) -> SettingError:
-    """Return the error for a setting that no class, or only another class than the chosen one, has."""
+    """Return the error for a setting that does not exist, or that only classes other than the chosen one have."""
     known = [*_known_settings(), "class_path", "init_args"]
     wrong = next((part for part in name.split(".") if part not in known), None)
     if wrong is None:
-        own = name.rpartition(".")[2]
-        text = (
-            f"{name} is not a setting of the chosen class: name its class first, as in --data CLASS --data.{own} VALUE."
-        )
+        section = name.rpartition(".")[0].removesuffix(".init_args") or "data"
+        first = f"--{section} CLASS --{section}.{name.rpartition('.')[2]} VALUE"
+        text = f"{name} is not a setting of the chosen class: name its class first, as in {first}."
         return SettingError(text, setting=name)
     hint = nearest(wrong, _SECTIONS) if name.startswith(f"{wrong}.") else ""
     return SettingError(f"unknown setting {name!r}.{hint or nearest(wrong, known)}", setting=name)
@@ -158,25 +188,35 @@ def _public_classes(base: type = object) -> list[str]:
     return [name for name, value in public.items() if inspect.isclass(value) and issubclass(value, base)]
 
 
+def _subclasses(base: type) -> Iterator[type]:
+    """Yield all imported subclasses of a class."""
+    subclasses: list[type] = base.__subclasses__()
+    for cls in subclasses:
+        yield from (cls, *_subclasses(cls))
+
+
 def _known_settings() -> Iterable[str]:
-    """Return the names of all settings of the trainer, the callbacks and the package's classes."""
-    classes = [pl.Trainer, *CALLBACKS.values(), *(getattr(lightning_gans, name) for name in _public_classes())]
+    """Return the names of all settings of the trainer, the callbacks, the package's classes and custom ones."""
+    public = [getattr(lightning_gans, name) for name in _public_classes()]
+    custom = [cls for base in (GenerativeModule, ImageDataModule, Regularizer) for cls in _subclasses(base)]
+    classes = [pl.Trainer, *CALLBACKS.values(), *public, *custom]
     constructors = [vars(base)["__init__"] for cls in classes for base in cls.__mro__ if "__init__" in vars(base)]
     return {*_SECTIONS, "enabled", *(name for init in constructors for name in inspect.signature(init).parameters)}
 
 
 def check_settings(config: Any) -> None:
-    """Check the settings that Lightning rejects too late, or without the alternative.
-
-    Args:
-        config: The parsed configuration of a command.
-
-    Raises:
-        SettingError: A setting is invalid.
-    """
+    """Check parsed settings that Lightning rejects too late, or without naming the alternative."""
     seed, trainer = config.seed_everything, config.trainer
-    if not 0 <= seed < 2**32:
-        raise invalid("seed_everything", seed, f"from 0 to {2**32 - 1}")
+    if isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise invalid("seed_everything", seed, f"a whole number from 0 to {2**32 - 1}")
+    for name, least in _LEAST.items():
+        if isinstance(trainer.get(name), int) and trainer[name] < least:
+            raise invalid(f"trainer.{name}", trainer[name], f"{least} or more")
+    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        for name in ("name", "version"):
+            place = Path(str((getattr(logger, "init_args", None) or {}).get(name) or "."))
+            if place.is_absolute() or ".." in place.parts:
+                raise invalid(f"trainer.logger.{name}", str(place), "the name of a folder in its save_dir")
     if isinstance(trainer.strategy, str):
         check_strategy_name(trainer.strategy)
     for name in ("check_val_every_n_epoch", "val_check_interval"):  # Lightning divides by them
@@ -187,5 +227,5 @@ def check_settings(config: Any) -> None:
         ("accumulate_grad_batches", 1, "--model.accumulate_batches"),
     ):
         if trainer.get(flag) not in (None, none):
-            message = f"trainer.{flag} is {trainer[flag]}: with two optimizers, use {instead} instead."
+            message = f"trainer.{flag} is {trainer[flag]}: with two optimizers, set {instead} {trainer[flag]} instead."
             raise SettingError(message, setting=f"trainer.{flag}", value=trainer[flag], allowed=instead)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 
 from lightning_gans.cli.config_check import check_config
 from lightning_gans.cli.run_folder import RunFolder
-from lightning_gans.errors import DataError, SettingError
+from lightning_gans.errors import DataError, SettingError, printable
 from lightning_gans.models import GenerativeModule
 from lightning_gans.training import checkpoint_format as checkpoints
 
@@ -19,13 +20,8 @@ from lightning_gans.training import checkpoint_format as checkpoints
 def words_to_fit(words: Sequence[str]) -> tuple[list[str], RunFolder]:
     """Return the ``fit`` command line for ``RUN [options]``, and the run.
 
-    The run resumes from ``last.ckpt``, or from ``--ckpt_path``. A run that was stopped before its first checkpoint
-    starts from the beginning.
-
-    Raises:
-        SettingError: The words do not begin with one run.
-        DataError: The folder is not that of a run, its configuration names code that is not trusted, or its
-            checkpoints are missing.
+    The run resumes from the checkpoint that ``RUN`` names instead of a folder, from ``--ckpt_path``, or from
+    ``last.ckpt``. A run that was stopped before its first checkpoint starts from the beginning.
     """
     if not words or words[0].startswith("-"):
         message = "resume needs the folder of a run, as in `lightning-gans resume runs/quickstart/version_0`."
@@ -36,8 +32,13 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], RunFolder]:
     settings = run.settings()
     check_config(run.config, settings)
     fit = ["fit", "-c", str(run.config), *words[1:]]
-    if any(word.partition("=")[0] == "--ckpt_path" for word in words):
-        return fit, run
+    named = ["--ckpt_path", words[0]] if words[0].endswith(".ckpt") else []
+    chosen = any(word.partition("=")[0] == "--ckpt_path" for word in words)
+    if named and chosen:
+        message = f"resume takes one checkpoint: use either {words[0]} or --ckpt_path."
+        raise SettingError(message, setting="ckpt_path", value=words[0])
+    if named or chosen:
+        return [*fit, *named], run
     section = settings.get("checkpoint")
     dirpath = section.get("dirpath") if isinstance(section, dict) else None
     run = RunFolder(run.path, None if dirpath is None else str(dirpath))
@@ -45,7 +46,7 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], RunFolder]:
         return [*fit, "--ckpt_path", str(run.last)], run
     _check_untrained(run, elsewhere=dirpath is not None)
     if os.environ.get("LOCAL_RANK", "0") == "0":
-        print(f"{run.path} has no checkpoint yet: starting from the beginning.")
+        print(printable(f"{run.path} has no checkpoint yet: starting from the beginning."))
     return fit, run
 
 
@@ -53,7 +54,8 @@ def _check_untrained(run: RunFolder, elsewhere: bool) -> None:
     """Raise :class:`DataError` if a run without ``last.ckpt`` holds results, which a new start would overwrite."""
     others = sorted(run.checkpoints.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     if others:
-        message = f"{run.last} does not exist: choose a checkpoint to resume from, as in --ckpt_path {others[-1]}."
+        how = f"lightning-gans resume {shlex.quote(str(others[-1]))}"
+        message = f"{run.last} does not exist: choose a checkpoint to resume from, as in `{how}`."
         raise DataError(message, setting=str(run.last))
     # A run that was killed before its first checkpoint may have logged.
     traces = [run.record, *run.all_scores(), *([run.metrics] if elsewhere else [])]
@@ -61,33 +63,26 @@ def _check_untrained(run: RunFolder, elsewhere: bool) -> None:
         place = " (set by checkpoint.dirpath)" if elsewhere else ""
         raise DataError(
             f"{run.last}{place} does not exist, but {run.path} has trained before: choose a checkpoint with "
-            f"--ckpt_path, or start a new run with `lightning-gans fit -c {run.config}`.",
+            f"--ckpt_path, or start a new run with `lightning-gans fit -c {shlex.quote(str(run.config))}`.",
             setting=str(run.last),
         )
 
 
-def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> dict[str, Any]:
-    """Replace the model of a configuration with the checkpoint's.
-
-    Args:
-        config: The parsed configuration of a command.
-        checkpoint: The checkpoint.
-        words: The command line. The settings of the model that it gives must be those of the checkpoint.
-
-    Returns:
-        The checkpoint's description of its model and its run.
+def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str], resumed: bool = False) -> dict[str, Any]:
+    """Replace the model of a parsed configuration with the checkpoint's, and return the checkpoint's description.
 
     Raises:
-        SettingError: The command line gives another value; the message names both.
+        SettingError: The command line, or the run that is ``resumed``, has another model; the message names both.
         DataError: The checkpoint cannot be read, or its class is not available.
     """
     about = checkpoints.description(checkpoints.read(checkpoint), checkpoint)
     stored_class = checkpoints.find_model(about, checkpoint, GenerativeModule)
+    check_config(checkpoint, about["arguments"])  # the parser imports what a string names
     given = _model_settings(words)
     model = config.model
     named = checkpoints.plain(model.init_args.as_dict()) if model.get("init_args") is not None else {}
     asked_class, own_class = (path.rpartition(".")[2] for path in (model.class_path, about["class"]))
-    if "class_path" in given and asked_class != own_class:
+    if ("class_path" in given or resumed) and asked_class != own_class:
         raise _conflict("model", asked_class, own_class, checkpoint)
     for name, stored in about["arguments"].items():
         if name in given and name in named and _comparable(named[name]) != _comparable(stored):
@@ -104,8 +99,8 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str]) -> di
 
 def _conflict(name: str, given: Any, stored: Any, checkpoint: str | Path) -> SettingError:
     return SettingError(
-        f"{name} is {given!r} on the command line, but {stored!r} in {checkpoint}, which is resumed unchanged.\n"
-        "Remove the setting, or start a new run from those weights with --init_from instead of --ckpt_path.",
+        f"{name} is {given!r}, but it is {stored!r} in {checkpoint}, which is resumed unchanged.\n"
+        "Remove the setting, choose another checkpoint, or start a new run from those weights with --init_from.",
         setting=name,
         value=given,
         allowed=stored,
@@ -153,11 +148,16 @@ def _as_config(value: Any, namespace: type) -> Any:
 
 
 def continue_loggers(config: Any, about: Mapping[str, Any]) -> None:
-    """Give the configured loggers the ids that a checkpoint's description has for the run."""
+    """Give the configured loggers the run ids in a checkpoint's description."""
     ids = {state["class"]: state.get("version") for state in about.get("loggers", [])}
     loggers = config.trainer.logger
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         name = str(getattr(logger, "class_path", "")).rpartition(".")[2]
-        key = {"WandbLogger": "id", "TensorBoardLogger": "version"}.get(name)
+        key = {
+            "WandbLogger": "id",
+            "TensorBoardLogger": "version",
+            "MLFlowLogger": "run_id",
+            "CometLogger": "experiment_key",
+        }.get(name)
         if key is not None and ids.get(name) is not None and logger.init_args.get(key) is None:
             logger.init_args[key] = ids[name]

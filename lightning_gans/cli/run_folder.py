@@ -1,15 +1,26 @@
-"""The files in a run's folder: this module alone knows their names."""
+"""The files in a run's folder; only this module knows their names."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lightning_gans.errors import DataError
+from lightning_gans.cli.recipe_yaml import load_yaml
+from lightning_gans.errors import DataError, SettingError
+from lightning_gans.io.files import make_folder
+
+try:
+    import fcntl
+except ImportError:  # Windows: no locks
+    fcntl = None  # type: ignore[assignment]
 
 
 class RunFolder:
@@ -23,8 +34,9 @@ class RunFolder:
     def __init__(self, path: str | Path, dirpath: str | Path | None = None) -> None:
         self.path = Path(path)
         self.config = self.path / "config.yaml"  # all settings
+        self.hparams = self.path / "hparams.yaml"  # the arguments of the model
         self.record = self.path / "run.json"  # how the run was made, with an entry for each fit
-        self.metrics = self.path / "metrics.csv"  # what was logged
+        self.metrics = self.path / "metrics.csv"  # the logged values
         self.report = self.path / "report.html"
         self.checkpoints = self.path / "checkpoints" if dirpath is None else Path(dirpath)
         self.last = self.checkpoints / "last.ckpt"
@@ -32,11 +44,7 @@ class RunFolder:
 
     @classmethod
     def find(cls, name: str) -> RunFolder:
-        """Return the run that a folder, or a checkpoint in its ``checkpoints``, names.
-
-        Raises:
-            DataError: It is not the folder of a run.
-        """
+        """Return the run that a folder, or a checkpoint in it, names; raise :class:`DataError` if it is not one."""
         path = Path(name)
         run = cls(path.parent.parent if path.suffix == ".ckpt" else path)
         run.check_folder()
@@ -55,7 +63,7 @@ class RunFolder:
 
     @classmethod
     def of_trainer(cls, trainer: Any, dirpath: str | None = None) -> RunFolder:
-        """Return the folder that a trainer logs to; unlike ``trainer.log_dir``, this needs no other process."""
+        """Return the folder that a trainer logs to; unlike ``trainer.log_dir``, this involves no other process."""
         return cls((trainer.loggers[0].log_dir if trainer.loggers else None) or trainer.default_root_dir, dirpath)
 
     def check_folder(self) -> None:
@@ -65,14 +73,10 @@ class RunFolder:
             raise DataError(message, setting=str(self.path))
 
     def settings(self) -> dict[str, Any]:
-        """Read the settings of the run.
-
-        Raises:
-            DataError: The file is not valid YAML, or not a mapping.
-        """
+        """Read the settings of the run; raise :class:`DataError` if the file is not valid."""
         try:
-            found = yaml.safe_load(self.config.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            found = load_yaml(self.config.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError, SettingError) as error:
             found = " ".join(str(error).split())
         if not isinstance(found, dict):
             message = f"{self.config} is not a valid recipe, which is a mapping of settings: {found}"
@@ -80,12 +84,28 @@ class RunFolder:
         return found
 
     def predictions(self, rank: int | None = None) -> Path:
-        """Return the file of predictions; where there are several processes, each has its own."""
+        """Return the file of predictions; with several processes, each has its own."""
         return self.path / f"predictions{'' if rank is None else f'_rank{rank}'}.npz"
 
     def scores(self, step: int) -> Path:
         """Return the file of the scores after an update."""
         return self.path / "metrics" / f"step={step:07d}.json"
+
+    def evaluation(self, step: int, ema: bool | None) -> dict[str, Any] | None:
+        """Return the record of scores of the weights after an update, or None.
+
+        Args:
+            step: The update.
+            ema: Whether the scores must be those of the moving averages; None if the model has no moving averages.
+        """
+        found = read_json(self.scores(step))
+        try:
+            protocol = found["protocol"]
+            scored = {protocol[name] for name in ("ema", "likelihood_ema") if name in protocol} or {True}
+            complete = "stage" in found and "scores" in found
+        except (KeyError, TypeError):
+            return None
+        return found if complete and (ema is None or scored == {ema}) else None
 
     def all_scores(self) -> list[Path]:
         """Return the files of scores, by step."""
@@ -95,14 +115,79 @@ class RunFolder:
         """Return the pictures of ``samples``, ``reconstructions`` or ``neighbours``, by step."""
         return self._by_step(kind, "png")
 
+    def explorations(self) -> list[Path]:
+        """Return the pictures that ``walk`` and ``traverse`` wrote into the folder, by their names."""
+        found = (path for pattern in ("walk*.gif", "walk*.png", "traverse*.png") for path in self.path.glob(pattern))
+        return sorted(path for path in found if self.holds(path))
+
     def _by_step(self, folder: str, suffix: str) -> list[Path]:
         found = (self.path / folder).glob(f"step=*.{suffix}")
-        return sorted(path for path in found if re.fullmatch(r"step=[0-9]+", path.stem) and path.is_file())
+        return sorted(path for path in found if re.fullmatch(r"step=[0-9]+", path.stem) and self.holds(path))
 
-    def remove_temporary_files(self) -> None:
-        """Remove what a killed process left half written."""
-        for path in self.path.rglob(".*.tmp"):
+    def holds(self, path: Path) -> bool:
+        """Return whether a file exists in the run's folder, and no link leads out of the folder."""
+        return path.is_file() and path.resolve().is_relative_to(self.path.resolve())
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Lock the run and its checkpoints.
+
+        Raises:
+            DataError: Another process is training there, or a link would make the run write outside its folder.
+        """
+        for path in self.path.glob("*"):
+            if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
+                message = f"{path} is a link out of the run's folder: replace it, or set checkpoint.dirpath instead."
+                raise DataError(message, setting=str(path))
+        with ExitStack() as held:
+            held.enter_context(_locked(self.path / ".lock"))
+            if not self.checkpoints.absolute().is_relative_to(self.path.absolute()):
+                held.enter_context(_locked(self.checkpoints / ".lock"))
+            yield
+
+    def missing(self) -> list[Path]:
+        """Return the files and folders that a command creates before its first batch and that do not exist yet."""
+        samples = self.path / "samples"
+        early = (self.config, self.hparams, self.checkpoints, samples / "step=0000000.png", samples)
+        return [path for path in early if not os.path.exists(path)]
+
+    def remove(self, made: Sequence[Path]) -> None:
+        """Remove files and empty folders, then the run's folder and those above it if they are empty."""
+        here = Path.cwd()
+        above = [path for path in (self.path, *self.path.parents[:2]) if not here.is_relative_to(path.absolute())]
+        for path in (*made, *above):
+            with suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock; the system releases it if the process is killed."""
+    make_folder(path.parent)
+    with open(path, "a+", encoding="utf-8", opener=_open_no_link) as file:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samefile(path, file.fileno()):  # its holder has ended and removed it
+                    raise BlockingIOError
+        except (BlockingIOError, PermissionError, FileNotFoundError):
+            file.seek(0)
+            holder = file.read() or "another process"
+            message = f"{path.parent} is in use by {holder}: wait until it ends, or stop it."
+            raise DataError(message, setting=str(path.parent), value=holder) from None
+        except OSError:  # a file system without locks
+            pass
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        try:
+            yield
+        finally:
             path.unlink(missing_ok=True)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def step_of(path: Path) -> int:
@@ -114,6 +199,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a file that may be missing, damaged or edited by hand; return an empty dict instead of an error."""
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

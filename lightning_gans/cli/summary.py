@@ -1,9 +1,10 @@
-"""What a fit leaves behind: how it was made, in ``run.json``, and a summary of where everything is."""
+"""What a fit leaves behind: a record of how it was run, in ``run.json``, and a summary of where everything is."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import platform
 import shlex
 import subprocess
@@ -14,23 +15,22 @@ from typing import Any
 
 import torch
 
-from lightning_gans._lightning import ModelCheckpoint, pl
+from lightning_gans._lightning import ModelCheckpoint, Timer, pl
 from lightning_gans._version import __version__
+from lightning_gans.callbacks import GenerativeMetrics
 from lightning_gans.cli.arguments import PROGRAM
+from lightning_gans.cli.config_check import imports_needed
 from lightning_gans.cli.run_folder import RunFolder, read_json
+from lightning_gans.errors import printable
 from lightning_gans.io.files import replacing
+from lightning_gans.metrics.samples import translates
 
 
 def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int, commit: str | None) -> None:
     """Append an entry for a fit to ``run.json`` in the run's folder.
 
-    Args:
-        trainer: The trainer, after the fit.
-        words: The command line.
-        seconds: How long the fit took.
-        from_step: The update it started from. From 0 the file is started over, as is a damaged one. A fit that was
-            killed leaves no entry, which shows as a gap.
-        commit: What :func:`find_commit` returned at the start; the repository may have changed since.
+    A fit from update 0 starts a new file, and a damaged file is replaced. A fit that was killed leaves no entry, which
+    shows as a gap. ``commit`` is the commit at the start; the repository may have changed since.
     """
     model: Any = trainer.lightning_module
     fit = {
@@ -76,54 +76,94 @@ def find_commit() -> str | None:
         return None
 
 
-def print_summary(trainer: pl.Trainer, seconds: float, finished: bool) -> None:
-    """Print where everything is, and what to do next.
+def describe_parameters(model: torch.nn.Module) -> str:
+    """Return the number of trained parameters, in total and for each network."""
+    counts = {
+        name: sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+        for name, network in model.named_children()
+    }
+    networks = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count > 0)
+    return f"{type(model).__name__}: {sum(counts.values()):,} parameters ({networks})"
 
-    Args:
-        trainer: The trainer, after the fit.
-        seconds: How long the fit took.
-        finished: Whether the fit reached its end, so that resuming needs a larger limit.
-    """
+
+def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: bool = True) -> None:
+    """Print where everything is and what to do next; the command that resumes a finished run raises its limit."""
     model: Any = trainer.lightning_module
+    if finished and not trained:
+        reached = " and ".join(word.removeprefix("--") for word in _larger_limits(trainer)[::2])
+        print(f"\nNothing was trained: the run had already reached {reached or 'its limit'}.")
     print(f"\n{trainer.global_step:,} updates, {model.images_seen:,} images, {seconds / 60:.1f} minutes")
     checkpoint: Any = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
     run = RunFolder.of_trainer(trainer, getattr(checkpoint, "dirpath", None))
     places = {
-        "last checkpoint": run.last,
-        "best checkpoint": run.best,
-        "samples": _latest(run.pictures("samples")),
-        "reconstructions": _latest(run.pictures("reconstructions")),
-        "scores": _latest(run.all_scores()),
-        "losses": run.metrics,
+        "last checkpoint": [run.last],
+        "best checkpoint": [run.best],
+        "samples": run.pictures("samples"),
+        "reconstructions": run.pictures("reconstructions"),
+        "scores": run.all_scores(),
+        "losses": [run.metrics],
     }
     monitored = {}
     if checkpoint is not None and checkpoint.monitor:
         monitored["last checkpoint"] = trainer.callback_metrics.get(checkpoint.monitor)
         monitored["best checkpoint"] = checkpoint.best_model_score
-    for what, path in places.items():
-        if path is not None and path.is_file():
+    for what, paths in places.items():
+        if paths and paths[-1].is_file():
             value = monitored.get(what)
             score = "" if value is None else f"   {checkpoint.monitor} {float(value):.4g}"
-            print(f"  {what:16} {_shown(path)}{score}")
+            print(f"  {what:16} {_shown(paths[-1])}{score}")
+    if monitored and places["scores"]:
+        print(*_comparison(checkpoint.monitor, read_json(places["scores"][-1])), sep="\n")
+    if any(isinstance(callback, GenerativeMetrics) for callback in trainer.callbacks) and not places["scores"]:  # type: ignore[attr-defined]
+        print("  no scores yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs")
     if not run.last.is_file():
         return
-    output = "samples.png" if model.makes_pictures else "samples.npz"
-    more = f" {_larger_limit(trainer)}" if finished else ""
-    print(f"Sample:  {PROGRAM} sample {shlex.quote(_shown(run.last))} --num_samples 64 --output {output}")
-    print(f"Resume:  {PROGRAM} resume {shlex.quote(_shown(run.path))}{more}")
+    imports = [f"--import={module}" for module in imports_needed(run.settings())] if run.config.is_file() else []
+    if translates(model):
+        use = ["translate", _shown(run.last), "pictures", "--output", "translated", *imports]
+    else:
+        output = "samples.png" if model.makes_pictures else "samples.npz"
+        use = ["sample", _shown(run.last), "--num_samples", "64", "--output", output, *imports]
+    resume = ["resume", _shown(run.path), *(_larger_limits(trainer) if finished else []), *imports]
+    report = [["report", _shown(run.path)]] if run.metrics.is_file() else []
+    print("Next:", *(shlex.join([PROGRAM, *words]) for words in (use, resume, *report)), sep="\n  ")
+    if finished and model.lr_schedule != "constant":
+        print(f"(If resumed, lr_schedule {model.lr_schedule} spans the longer run.)")
 
 
-def _latest(paths: Sequence[Path]) -> Path | None:
-    return paths[-1] if paths else None
+def _comparison(monitor: str, record: dict[str, Any]) -> list[str]:
+    """Return lines with a score, of how many images it is, and the score of real images, if the record has them."""
+    name, protocol, floor = monitor.removeprefix("val/"), record.get("protocol", {}), record.get("floor") or {}
+    found = [
+        (record, "scores", f"{protocol.get('num_samples', 0):,} samples"),
+        (floor, "samples", f"{floor.get('num_images', 0):,} samples"),
+        (floor, "scores", f"{floor.get('num_images', 0):,} other real images"),
+    ]
+    against = f"against {protocol.get('num_real', 0):,} real images"
+    return [
+        f"    {name} of {what} {against}: {values[key][name]:.4g}"
+        for values, key, what in found
+        if "num_real" in protocol and name in values.get(key, {})
+    ]
 
 
-def _larger_limit(trainer: pl.Trainer) -> str:
-    """Return the option that lets a finished run continue."""
-    if trainer.max_steps != -1:
-        return f"--trainer.max_steps {2 * trainer.max_steps}"
-    return f"--trainer.max_epochs {2 * (trainer.max_epochs or 1)}"
+def _larger_limits(trainer: pl.Trainer) -> list[str]:
+    """Return the options that double the limits which ended a run."""
+    more: list[str] = []
+    if 0 <= trainer.max_steps <= trainer.global_step:
+        more += ["--trainer.max_steps", str(2 * trainer.max_steps)]
+    if 0 <= (trainer.max_epochs or -1) <= trainer.current_epoch:
+        more += ["--trainer.max_epochs", str(2 * trainer.max_epochs)]  # type: ignore[operator]
+    for timer in (c for c in trainer.callbacks if isinstance(c, Timer)):  # type: ignore[attr-defined]
+        left = timer.time_remaining()
+        if left is not None and left <= 0:
+            minutes, seconds = divmod(math.ceil(2 * timer.time_elapsed()), 60)
+            hours, minutes = divmod(minutes, 60)
+            more += ["--trainer.max_time", f"{hours // 24:02}:{hours % 24:02}:{minutes:02}:{seconds:02}"]
+    return more
 
 
 def _shown(path: Path) -> str:
-    """Return a path relative to the working folder where it is inside."""
-    return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
+    """Return a path for printing, relative to the working folder if it is inside."""
+    inside = path.is_absolute() and path.is_relative_to(Path.cwd())
+    return printable(str(path.relative_to(Path.cwd()) if inside else path))

@@ -1,4 +1,4 @@
-"""The order of a data set: which rows each process sees in which batch, a function of the seed and the epoch alone."""
+"""The order of a data set: which rows each process sees in which batch, a function of only the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 
 from lightning_gans import randomness
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import SettingError, invalid
 from lightning_gans.randomness import Stream
 
 
@@ -25,17 +25,16 @@ class BatchRows(NamedTuple):
 class ShuffledOrder:
     """Shuffled batches of row numbers, split among the processes, that can start in the middle of an epoch.
 
-    Batch k takes ``world_size x batch_size`` consecutive rows of the epoch's permutation, of which each process gets
-    ``batch_size`` consecutive ones. So n processes with batches of b see the same rows as one process with batches of
-    n·b. The last rows of an epoch that do not fill a batch are left out. The permutation depends on (seed, epoch); the
-    flips, drawn for all processes at once, on (seed, epoch, k).
+    Batch k takes ``world_size x batch_size`` consecutive rows of the epoch's permutation. Each process gets
+    ``batch_size`` consecutive ones of them: n processes with batches of b see the same rows as one process with batches
+    of n·b. The last rows of an epoch that do not fill a batch are left out. The permutation depends on (seed, epoch);
+    the flips, drawn for all processes at once, depend on (seed, epoch, k).
 
     Args:
         num_rows: Rows of the data set.
         batch_size: Rows per batch and process.
         flips: Whether to draw which rows to mirror.
-        seed: Returns the seed. It is called when an epoch begins, because the seed may be restored after the loader is
-            made.
+        seed: Returns the seed; called when an epoch begins, because it may be restored after the loader is made.
         place: ``(world_size, rank)``; by default that of the process group, looked up when it is needed.
 
     Raises:
@@ -64,7 +63,7 @@ class ShuffledOrder:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Number of processes that share the rows, and the number of this one."""
+        """World size and rank: the number of processes that share the rows, and the index of this one."""
         if self._place is not None:
             return self._place
         return (dist.get_world_size(), dist.get_rank()) if dist.is_available() and dist.is_initialized() else (1, 0)
@@ -77,14 +76,9 @@ class ShuffledOrder:
     def __len__(self) -> int:
         batches = self.num_rows // self.rows_per_batch
         if batches == 0:
-            processes = self.place[0]
-            raise SettingError(
-                f"batch_size is {self.batch_size}, which takes {self.rows_per_batch} images on {processes} process"
-                f"{'es' * (processes > 1)}, but the training split has {self.num_rows}.",
-                setting="batch_size",
-                value=self.batch_size,
-                allowed=f"at most {self.num_rows // processes}",
-            )
+            most = self.num_rows // self.place[0]
+            hint = f" The training split has {self.num_rows} images for {self.place[0]} process(es)."
+            raise invalid("batch_size", self.batch_size, f"at most {most}", hint)
         return batches
 
     def _seed(self) -> int:
@@ -95,7 +89,7 @@ class ShuffledOrder:
         return torch.randperm(self.num_rows, generator=randomness.generator(self._seed(), Stream.SHUFFLE, self.epoch))
 
     def __iter__(self) -> Iterator[BatchRows]:
-        """Yield the batches of this process, from where a loaded state says."""
+        """Yield the batches of this process, from the position of a loaded state on."""
         self._check_size()
         order, size, rank = self.permutation(), self.rows_per_batch, self.place[1]
         share = slice(rank * self.batch_size, (rank + 1) * self.batch_size)
@@ -133,24 +127,23 @@ class ShuffledOrder:
         return {"rows": self.num_rows, "per_batch": self.rows_per_batch}
 
     def _check_size(self) -> None:
-        """Raise an error for a position in an order of another size."""
+        """Raise :class:`SettingError` if a loaded position is of an order with another size."""
         then, now = self._resumed_size, self._size
         if self._start and then != now:
-            raise SettingError(
+            message = (
                 f"the checkpoint was saved within an epoch of {then['rows']} images, {then['per_batch']} in a batch of "
                 f"all processes; now they are {now['rows']} and {now['per_batch']}.\nResume with the same data and the "
-                "same batch_size x processes, or from a checkpoint saved at the end of an epoch.",
-                setting="batch_size",
-                value=now,
-                allowed=then,
+                "same batch_size x processes, or from a checkpoint saved at the end of an epoch."
             )
+            raise SettingError(message, setting="batch_size", value=now, allowed=then)
 
 
 class SequentialOrder(ShuffledOrder, SequentialSampler):
     """Batches of the rows in ascending order, for evaluation and ``overfit_batches``.
 
-    Without ``drop_last`` all processes together see each row exactly once: each run of ``world_size x batch_size`` rows
-    is divided evenly among the processes, so that the last batches may be smaller and a process may have one fewer.
+    Without ``drop_last``, all processes together see each row exactly once: each block of ``world_size x batch_size``
+    rows is divided evenly among the processes, so the last batches may be smaller and a process may have one batch
+    fewer.
 
     It is a ``SequentialSampler`` because Lightning warns about shuffling for every other type of sampler.
 
@@ -176,7 +169,7 @@ class SequentialOrder(ShuffledOrder, SequentialSampler):
         return torch.arange(self.num_rows)
 
     def __iter__(self) -> Iterator[BatchRows]:  # type: ignore[override]
-        """Yield this process's share of each run of rows."""
+        """Yield this process's share of each block of rows."""
         if self.drop_last:
             yield from super().__iter__()
             return

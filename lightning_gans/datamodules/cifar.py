@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import pickle
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision import datasets
-from torchvision.datasets.utils import check_integrity
 
 from lightning_gans.datamodules.base import Split
-from lightning_gans.datamodules.torchvision_sets import TorchvisionDataModule
+from lightning_gans.datamodules.torchvision_sets import ORIGINAL, TorchvisionDataModule
+from lightning_gans.io.files import reading
 
 
 class CIFAR10DataModule(TorchvisionDataModule):
     """Photographs, 32x32 in color, 10 classes (Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html).
 
-    50,000 training images, of which ``val_size`` validate, and 10,000 test images. Torchvision downloads and reads the
-    files, in ``data_dir/cifar-10-batches-py``; their checksums are verified before they are unpickled. It unpacks the
-    archive, ``data_dir/cifar-10-python.tar.gz``, if that is there.
+    There are 50,000 training images, of which ``val_size`` are for validation, and 10,000 test images. Torchvision
+    downloads the files to ``data_dir/cifar-10-batches-py``; their checksums are verified before they are unpickled. If
+    the archive ``data_dir/cifar-10-python.tar.gz`` exists, it is unpacked instead.
 
     Args:
         data_dir: The folder that holds the folder of batches, or the archive.
@@ -28,9 +31,6 @@ class CIFAR10DataModule(TorchvisionDataModule):
         val_size: As in :class:`ImageDataModule`.
         download: Download the archive if files are missing.
         **options: As in :class:`ImageDataModule`.
-
-    Raises:
-        DataError: Files are missing and cannot be downloaded, or are damaged.
     """
 
     image_shape = (3, 32, 32)
@@ -54,20 +54,25 @@ class CIFAR10DataModule(TorchvisionDataModule):
         """Read the training or the test images."""
         if split == "val":
             return None
-        photographs = self._read(train=split == "train")
-        images = torch.from_numpy(photographs.data).permute(0, 3, 1, 2).contiguous()
-        return images, torch.tensor(photographs.targets)
+        names = [name for name, _ in (self._source.train_list if split == "train" else self._source.test_list)]
+        batches = [self._read(path) for path in self._checksums() if path.name in names]
+        images = torch.from_numpy(np.concatenate([batch["data"] for batch in batches])).view(-1, 3, 32, 32)
+        labels = [label for batch in batches for label in batch.get("labels", batch.get("fine_labels"))]
+        return images, torch.tensor(labels)
 
-    def _files(self) -> list[Path]:
-        return [self._root / self._source.base_folder / name for name in self._checksums()]
+    def _read(self, path: Path) -> Any:
+        with reading(path, *ORIGINAL):
+            return pickle.loads(self._verified(path), encoding="latin1")
 
-    def _is_intact(self, path: Path) -> bool:
-        return bool(check_integrity(path, self._checksums()[path.name]))
-
-    def _checksums(self) -> dict[str, str]:
-        """Return the MD5 checksums of the files by their names."""
+    def _checksums(self) -> dict[Path, str]:
         source = self._source
-        return {**dict(source.train_list + source.test_list), source.meta["filename"]: source.meta["md5"]}
+        files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+        return {self._root / source.base_folder / name: checksum for name, checksum in files}
+
+    def _unpack(self) -> None:
+        packed = self._root / self._source.filename
+        with reading(packed, *ORIGINAL), tarfile.open(packed) as archive:
+            archive.extractall(self._root, filter="data")
 
 
 class CIFAR100DataModule(CIFAR10DataModule):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_gans import randomness
-from lightning_gans.datamodules.base import ImageDataModule, Split
-from lightning_gans.errors import check_counts, invalid, is_number
+from lightning_gans.datamodules.base import ImageDataModule, Split, check_fits
+from lightning_gans.errors import check_counts, invalid, is_number, is_whole
 from lightning_gans.randomness import Stream
 
 
@@ -19,23 +19,20 @@ class SinesDataModule(ImageDataModule):
     """Sine waves of random frequency, amplitude and phase (Esteban et al. 2017, arXiv:1706.02633, section 4.1).
 
     Channel c of a sequence is ``a_c sin(2 pi f t / num_steps + p_c)`` at t = 0, 1, …: the channels of one
-    sequence share a frequency. Each parameter is uniform in its range. Sequence k of a split is a function of (seed,
-    split, k) alone. Batches are as in :class:`SequenceDataModule`.
+    sequence share a frequency. Each parameter is uniform in its range. Sequence k of a split depends only on (seed,
+    split, k). Batches are as in :class:`SequenceDataModule`.
 
     Args:
-        num_sequences: Training sequences, of which ``val_size`` validate.
-        num_test: Test sequences.
+        num_sequences: Number of training sequences, of which ``val_size`` are for validation.
+        num_test: Number of test sequences.
         num_steps: Length of a sequence.
-        num_channels: Waves in a sequence.
+        num_channels: Number of waves in a sequence.
         frequencies: Range of the frequencies, in periods per sequence; at most half of ``num_steps``.
         amplitudes: Range of the amplitudes, within 0 to 1.
         phases: Range of the phases, in radians.
-        num_classes: Number of equal bands of the frequencies, which are the labels; 0 for none.
+        num_classes: Number of frequency bands of equal width, which are the labels; 0 for no labels.
         seed: Seed of the sequences.
         **options: As in :class:`ImageDataModule`.
-
-    Raises:
-        SettingError: A number or a range is invalid.
     """
 
     def __init__(
@@ -53,6 +50,10 @@ class SinesDataModule(ImageDataModule):
     ) -> None:
         super().__init__(**options)
         check_counts(num_sequences=num_sequences, num_test=num_test, num_steps=num_steps, num_channels=num_channels)
+        num_bytes = 16 * num_channels * num_steps
+        check_fits(num_bytes, num_steps=num_steps)
+        check_fits(num_bytes * num_sequences, num_sequences=num_sequences)
+        check_fits(num_bytes * num_test, num_test=num_test)
         limits = {"frequencies": (0.0, num_steps / 2), "amplitudes": (0.0, 1.0), "phases": (-math.inf, math.inf)}
         for name, given in {"frequencies": frequencies, "amplitudes": amplitudes, "phases": phases}.items():
             least, most = limits[name]
@@ -60,6 +61,8 @@ class SinesDataModule(ImageDataModule):
             if not pair or not least <= given[0] <= given[1] <= most:
                 raise invalid(name, given, f"[lowest, highest], between {least:g} and {most:g}")
         check_counts(num_classes=num_classes, zero=True)
+        if not is_whole(seed):
+            raise invalid("seed", seed, "a whole number")
         self.num_sequences = num_sequences
         self.num_test = num_test
         self.image_shape = (num_channels, num_steps)

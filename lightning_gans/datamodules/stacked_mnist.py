@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_gans import randomness
-from lightning_gans.datamodules.base import ImageDataModule, Split
+from lightning_gans.datamodules.base import ImageDataModule, Split, check_fits
 from lightning_gans.datamodules.mnist import MNISTDataModule
 from lightning_gans.datamodules.resident import ResidentImages
 from lightning_gans.errors import check_counts
@@ -19,29 +19,24 @@ from lightning_gans.randomness import Stream
 class StackedMNISTDataModule(ImageDataModule):
     """Three handwritten digits as the channels of one image: 28x28 RGB, 1,000 classes.
 
-    The data set that mode collapse is measured on (Metz et al. 2016, https://arxiv.org/abs/1611.02163): the label of
-    the digits a, b, c in red, green, blue is 100 a + 10 b + c, and the score of a generator is how many of the 1,000 it
-    generates. The numbers are those of PacGAN (Lin et al. 2018, https://arxiv.org/abs/1712.04086): 128,000 training
-    images, and 26,000 test images, as many as its protocol has samples.
+    This data set measures mode collapse (Metz et al. 2016, https://arxiv.org/abs/1611.02163): the label of the digits
+    a, b, c in red, green, blue is 100 a + 10 b + c, and the score of a generator is the number of the 1,000 classes
+    that it generates. The sizes are those of PacGAN (Lin et al. 2018, https://arxiv.org/abs/1712.04086): 128,000
+    training images, and 26,000 test images, the number of samples in its protocol.
 
-    Triples of MNIST's training digits train, triples of its test digits test. They are drawn at random with a fixed
-    seed: they are the same on every machine, and a smaller set is the beginning of a larger one. The set takes the
-    memory of MNIST, because images are stacked on access; :meth:`images` returns all of a split, 300 MB for 128,000
-    images.
+    Training images are triples of MNIST's training digits and test images are triples of its test digits, drawn with a
+    fixed seed; a smaller set is the beginning of a larger one. Images are stacked on access; :meth:`images` returns all
+    of a split, 300 MB for 128,000 images.
 
     Args:
         data_dir: The folder that holds ``MNIST/raw``, as for :class:`MNISTDataModule`.
-        num_images: Training images.
+        num_images: Number of training images.
         image_size: Height and width. 32 pads with black; other sizes resize, bilinearly and antialiased.
         val_size: As in :class:`ImageDataModule`; the digits of validation images also occur in training images. With
-            0, the test images validate.
+            0, the test images are used for validation.
         download: Download missing files.
-        num_test_images: Test images.
+        num_test_images: Number of test images.
         **options: As in :class:`ImageDataModule`.
-
-    Raises:
-        SettingError: A setting is out of range.
-        DataError: Files are missing and cannot be downloaded, or are damaged.
     """
 
     class_names = tuple(f"{number:03}" for number in range(1000))
@@ -58,6 +53,8 @@ class StackedMNISTDataModule(ImageDataModule):
     ) -> None:
         super().__init__(val_size=val_size, **options)
         check_counts(num_images=num_images, image_size=image_size, num_test_images=num_test_images)
+        check_fits(32 * num_images, num_images=num_images)
+        check_fits(32 * num_test_images, num_test_images=num_test_images)
         self.num_images = num_images
         self.num_test_images = num_test_images
         self.image_shape = (3, image_size, image_size)
@@ -72,37 +69,27 @@ class StackedMNISTDataModule(ImageDataModule):
         stack = self._set(split)
         return None if stack is None else (stack.images_at(slice(None)), stack.labels_at(slice(None)))
 
-    def _set(self, split: Split) -> StackedImages | None:
+    def _set(self, split: Split) -> ResidentImages | None:
         """Read the digits of a split once, and draw its triples."""
-        if split not in self._sets:
-            self._sets[split] = self._stack(split)
-        stack = self._sets[split]
-        assert stack is None or isinstance(stack, StackedImages)
-        return stack
-
-    def _stack(self, split: Split) -> StackedImages | None:
-        digits = self._digits.load_images(split)
-        if digits is None:
-            return None
-        num_images = self.num_test_images if split == "test" else self.num_images
-        triples = draw_triples(len(digits[0]), num_images, split)
-        return StackedImages(*digits, triples, device_resident=self.device_resident)
+        if split not in self._sets and (digits := self._digits.load_images(split)) is not None:
+            num_images = self.num_test_images if split == "test" else self.num_images
+            triples = draw_triples(len(digits[0]), num_images, split)
+            self._sets[split] = StackedImages(*digits, triples, device_resident=self.device_resident)
+        return self._sets.get(split)
 
 
 class StackedImages(ResidentImages):
-    """Images that are stored as digits, and the three rows of digits that make each.
+    """Images that are stored as digits, and the rows of the three digits of each image.
 
     Args:
         images: The digits, uint8 ``(M, 1, H, W)``.
         labels: int64 ``(M,)``.
         triples: Rows of the digits in red, green and blue, int64 ``(N, 3)``.
-        device_resident: As in :class:`ResidentImages`; of the digits.
+        **options: As in :class:`ResidentImages`; they apply to the digits.
     """
 
-    def __init__(
-        self, images: Tensor, labels: Tensor, triples: Tensor, *, device_resident: bool | Literal["auto"] = "auto"
-    ) -> None:
-        super().__init__(images, labels, device_resident=device_resident)
+    def __init__(self, images: Tensor, labels: Tensor, triples: Tensor, **options: Any) -> None:
+        super().__init__(images, labels, **options)
         self.triples = triples
 
     def __len__(self) -> int:

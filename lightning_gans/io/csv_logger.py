@@ -5,30 +5,55 @@ from __future__ import annotations
 import csv
 import io
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from lightning_gans._lightning import CSVLogger, rank_zero_experiment, rank_zero_only, save_hparams_to_yaml
-from lightning_gans.errors import UnwritableError
-from lightning_gans.io.files import make_folder, replacing
+from lightning_gans._lightning import (
+    CSVLogger,
+    TrainerFn,
+    claim_version,
+    rank_zero_experiment,
+    rank_zero_only,
+    save_hparams_to_yaml,
+)
+from lightning_gans.errors import DataError, UnwritableError
+from lightning_gans.io.files import make_folder, reading, replacing
 
 
 class RunLogger(CSVLogger):
-    """``metrics.csv`` with the rows of one run, also when it was stopped and resumed in between.
+    """``metrics.csv`` with the rows of one run, even if it is stopped and resumed.
 
-    A checkpoint of a model of this package notes how many rows there were. A run that is resumed from it in
-    the same folder drops the later rows, which it will write again, and appends. A new run in the folder
-    of an old one replaces the old rows with its first.
+    A checkpoint of this package's models notes how many rows there were. A run that resumes from it in the same folder
+    drops the later rows, which it will write again, and appends; with any other module, it keeps the rows before the
+    first step that it logs. A new run in the folder of an old one replaces the old rows with its first write.
 
     Args:
         save_dir: The folder of all runs.
-        name: The folder in it for runs of this kind.
-        version: The run's own folder in that: a number, or a name; by default the next number.
+        name: The folder inside ``save_dir`` for runs of this kind.
+        version: The run's own folder inside ``name``: a number or a name; by default the next number.
         **options: As in Lightning's ``CSVLogger``.
     """
+
+    @property
+    def version(self) -> int | str:
+        """The run's own folder; the first process claims the next number by making the folder."""
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            claim_version(self, self._make_folder)
+        return super().version
+
+    def _make_folder(self, number: int) -> int:
+        """Make the folder of the next number that no other process has made, and return the number."""
+        root = make_folder(self.root_dir)
+        while True:
+            try:
+                (root / f"version_{number}").mkdir()
+                return number
+            except FileExistsError:
+                number += 1
 
     @property
     @rank_zero_experiment
@@ -39,6 +64,17 @@ class RunLogger(CSVLogger):
         return self._experiment
 
     @rank_zero_only
+    def log_graph(self, model: Any, input_array: Any = None) -> None:
+        """Keep the rows that the file has if a fit is resumed or a checkpoint is evaluated.
+
+        Lightning calls this before the first step; it is the only call that gives a logger access to the trainer.
+        """
+        if model.trainer.state.fn != TrainerFn.FITTING:
+            self.experiment.takes_over = "all"
+        elif model.trainer.ckpt_path is not None:
+            self.experiment.takes_over = "earlier"
+
+    @rank_zero_only
     def state_dict(self) -> dict[str, Any]:
         """Return how many rows there are; they are on the disk when this returns."""
         self.experiment.save()
@@ -47,6 +83,7 @@ class RunLogger(CSVLogger):
     @rank_zero_only
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Keep that many rows of the file, if there is one; without a number, those up to ``step``."""
+        self.experiment.metrics = []
         self.experiment.keep(state.get("rows"), state.get("step", 0))
 
 
@@ -61,24 +98,35 @@ class _Rows:
         self.hparams: dict[str, Any] = {}
         self._written = 0
         self._is_ours = False  # whether the file holds rows of this run
+        self.takes_over: Literal["", "earlier", "all"] = ""  # rows of the file, if it holds none of this run
         make_folder(folder)
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
-        """Note a row."""
+        """Collect a row until the next :meth:`save`."""
         values = {key: value.item() if isinstance(value, torch.Tensor) else value for key, value in metrics.items()}
         self.metrics.append({**values, "step": step})
 
     def log_hparams(self, params: Mapping[str, Any]) -> None:
-        """Note the model's arguments."""
+        """Collect the model's arguments until the next :meth:`save`."""
         self.hparams.update(params)
 
     def save(self) -> None:
-        """Write what is not written yet: append it, or write a whole new file if a column is new."""
+        """Write the collected rows: append them, or rewrite the whole file if there is a new column.
+
+        Raises:
+            DataError: The file or its folder has been removed during the run.
+        """
+        for path in (self.folder, self.path) if self._is_ours else (self.folder,):
+            if not path.exists():
+                raise DataError(f"{path} was removed during the run.", setting=str(path))
         if self.hparams:
             save_hparams_to_yaml(self.folder / "hparams.yaml", self.hparams)
             self.hparams = {}
         if not self.metrics:
             return
+        if not self._is_ours and self.takes_over:
+            earlier = min(row["step"] for row in self.metrics) - 1
+            self.keep(None, earlier if self.takes_over == "earlier" else sys.maxsize)
         keys = sorted({*self.keys, *(key for row in self.metrics for key in row)})
         if self._is_ours and keys == self.keys:
             try:
@@ -99,8 +147,7 @@ class _Rows:
         return self._written
 
     def keep(self, rows: int | None, step: int = 0) -> None:
-        """Take over the first rows of the file that is there, or those up to a step, and drop the others."""
-        self.metrics = []
+        """Keep the first rows of an existing file, or its rows up to a step, and drop the others."""
         found = self._read() if self.path.is_file() else []
         if rows is None:
             kept = [row for row in found if str(row["step"]).isdigit() and int(row["step"]) <= step]
@@ -111,8 +158,9 @@ class _Rows:
         self._written, self._is_ours = len(kept), bool(kept)
 
     def _read(self) -> list[dict[str, Any]]:
-        with open(self.path, newline="") as file:
-            return list(csv.DictReader(file))
+        with reading(self.path, "a table of metrics"), open(self.path, newline="") as file:
+            rows = list(csv.DictReader(file))
+            return [row for row in rows if None not in row and row.get("step") is not None]  # cut off or edited
 
     def _replace(self, rows: Sequence[Mapping[str, Any]], keys: list[str]) -> None:
         with replacing(self.path) as file:

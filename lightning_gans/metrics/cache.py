@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.io.files import replacing
+from lightning_gans.io.files import expanded, replacing
 
 _BLOCK = 1000  # rows read at once
 
@@ -36,10 +36,10 @@ class Rows(Protocol):
 
 
 def default_folder() -> Path:
-    """Return ``$LIGHTNING_GANS_CACHE``, else ``lightning_gans`` where the system keeps caches."""
+    """Return ``$LIGHTNING_GANS_CACHE``, or else ``lightning_gans`` in the user's cache folder."""
     named = os.environ.get("LIGHTNING_GANS_CACHE")
     if named:
-        return Path(named).expanduser()
+        return expanded(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_gans"
 
 
@@ -66,11 +66,11 @@ class Cache:
     causes a warning.
 
     Args:
-        folder: By default :func:`default_folder`.
+        folder: The folder; by default :func:`default_folder`.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
-        self.folder = default_folder() if folder is None else Path(folder).expanduser()
+        self.folder = default_folder() if folder is None else expanded(folder)
 
     def path(self, kind: str, key: Mapping[str, Any]) -> Path:
         """Return the file of a key."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,13 +15,12 @@ from torch import Tensor, nn
 from torch.utils.data.distributed import DistributedSampler
 from torchmetrics import Metric
 
-from lightning_gans._lightning import pl, rank_zero_warn
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, SettingError
 from lightning_gans.io.pictures import to_bytes
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.extractors import Extractor, make_extractor
-from lightning_gans.metrics.processes import everywhere, gather_rows, on_first_process, shard
-from lightning_gans.metrics.samples import BLOCK, draw, num_classes
+from lightning_gans.metrics.processes import OneProcess, everywhere, gather_rows, on_first_process, shard, warn_once
+from lightning_gans.metrics.samples import BLOCK, data_labels_in_turn, draw, is_averaged
 from lightning_gans.metrics.scores import (
     METRICS,
     FeatureSet,
@@ -31,10 +31,11 @@ from lightning_gans.metrics.scores import (
     score,
     subsample,
 )
+from lightning_gans.metrics.translations import Translations
 
 DIVERGED = "The model has diverged: resume from an earlier checkpoint, and lower the learning rates."
 
-_VERSION = 2  # of the cached files; increase it if the same key would give other numbers
+_VERSION = 2  # version of the cached files; increase it if the numbers for the same key change
 
 
 def find_extractor(
@@ -43,16 +44,23 @@ def find_extractor(
     image_shape: tuple[int, ...],
     weights_path: str | None,
     otherwise: str,
+    data: Any = None,
 ) -> Extractor | None:
     """Return the extractor on every process; None, with a warning, if ``auto`` finds no weights.
 
+    ``auto`` prefers the ``default_extractor`` of the data module ``data``, if it has one.
+
     Raises:
         DataError: The weights of a named extractor are missing.
+        SettingError: A custom extractor fails on two images.
     """
 
     def make() -> Extractor:
-        with torch.random.fork_rng(devices=[]):  # initializing its weights leaves training's generator alone
-            return make_extractor(extractor, image_shape, weights_path)
+        with torch.random.fork_rng(devices=[]):  # initializing its weights must not change training's generator
+            made = make_extractor(extractor, image_shape, weights_path, getattr(data, "default_extractor", None))
+            if isinstance(extractor, nn.Module):
+                made.check(image_shape, strategy.root_device)
+            return made
 
     try:
         if strategy.world_size > 1:
@@ -61,7 +69,7 @@ def find_extractor(
     except DataError as error:
         if extractor != "auto" or weights_path is not None:
             raise
-        rank_zero_warn(f"{otherwise}: {error}")
+        warn_once(strategy, f"{otherwise}: {error}")
         return None
 
 
@@ -76,7 +84,8 @@ class Evaluator:
         metrics: Names of metrics.
         settings: Parameters of the metrics.
         own: Custom metrics by their names.
-        cache: Stores the features of real images and the statistics of them; None stores nothing.
+        pairs: Compares each output of a :class:`~lightning_gans.metrics.samples.TranslationSampler` with its target.
+        cache: Stores the features of real images and their statistics; None stores nothing.
         strategy: The trainer's strategy; None is one process on the CPU.
     """
 
@@ -87,6 +96,7 @@ class Evaluator:
         settings: Settings | None = None,
         *,
         own: Mapping[str, Metric] | None = None,
+        pairs: Translations | None = None,
         cache: Cache | None = None,
         strategy: Any = None,
     ) -> None:
@@ -94,8 +104,9 @@ class Evaluator:
         self.metrics = list(metrics)
         self.settings = settings or Settings()
         self.own = dict(own or {})
+        self.pairs = pairs
         self.cache = cache
-        self.strategy = strategy or pl.strategies.SingleDeviceStrategy("cpu")
+        self.strategy = strategy or OneProcess()
 
     # --- features -----------------------------------------------------------------------------------------
 
@@ -107,8 +118,8 @@ class Evaluator:
             images: ``images(start, stop)`` returns uint8 ``(stop - start, C, H, W)``.
 
         Returns:
-            All features in order on the first process, none on the others; and the seconds that ``generation`` (the
-            calls of ``images``) and ``features`` took on this process.
+            All features in order on the first process, none on the others; and the seconds on this process for
+            ``generation`` (the calls of ``images``) and for ``features``.
         """
         strategy, device = self.strategy, self.strategy.root_device
         self.extractor.to(device)
@@ -129,7 +140,7 @@ class Evaluator:
         return _gathered(strategy, everywhere(strategy, work)), seconds
 
     def reference(self, data: Any, split: str) -> Reference:
-        """Return the real images of a split, whose features are cached.
+        """Return the real images of a split; their features are cached.
 
         Args:
             data: Has ``split_images(split)``, which returns :class:`~lightning_gans.metrics.cache.Rows` with
@@ -173,13 +184,13 @@ class Evaluator:
         """Return the real images of any loader; nothing is cached.
 
         Args:
-            loader: Yields batches; on several processes, with the sampler that Lightning gave it.
+            loader: Yields batches; on several processes, it has the sampler that Lightning gave it.
             unpack: Returns a batch's images in [-1, 1] and labels.
             labelled: Whether there are labels.
-            limit: Number of batches, for a loader without an end.
+            limit: Number of batches, for an endless loader.
 
         Raises:
-            DataError: The images are not finite, or the loader repeats images on several processes in an unknown way.
+            DataError: The images are not finite, or it is unknown which images the loader repeats on several processes.
         """
         pieces: list[Tensor] = []
         kinds: list[Tensor] = []
@@ -193,34 +204,50 @@ class Evaluator:
                     pieces.append(to_bytes(images).cpu())
                     if labelled and labels is not None:
                         kinds.append(labels.cpu())
+            if pieces and min(int(piece.min()) for piece in pieces) > 127:
+                message = "a module with images in [0, 1] needs value_range = (0, 1)."
+                warn_once(self.strategy, f"No pixel of the real images is below 0: {message}")
             blocks = torch.split(torch.cat(pieces), BLOCK) if pieces else ()
             return [self.extractor.extract(block.to(self.strategy.root_device)) for block in blocks]
 
         self.extractor.to(self.strategy.root_device)
         found = _gathered(self.strategy, everywhere(self.strategy, work))
-        columns = [torch.tensor([int(fingerprint(image)[:15], 16) for piece in pieces for image in piece]).long()]
-        if labelled:
-            columns.append(torch.cat([torch.empty(0, dtype=torch.long), *kinds]))
-        gathered = gather_rows(self.strategy, torch.stack(columns, dim=1))
+        digests = torch.tensor([int(fingerprint(image)[:15], 16) for piece in pieces for image in piece]).long()
+        gathered = gather_rows(self.strategy, digests)
+        none: Tensor | None = self.strategy.broadcast(kinds[0][:0] if kinds else None)  # a process may have no images
+        labels = None if none is None else gather_rows(self.strategy, torch.cat([none, *kinds]))
 
         def settle() -> tuple[str, int]:
             assert gathered is not None
             order = _dataset_order(loader, len(gathered), self.strategy.world_size)
-            rows = gathered[order]
-            found.features, found.labels = found.features[order], rows[:, 1] if labelled else None
-            return fingerprint(rows[:, 0].sort().values), len(rows)
+            found.features, found.labels = found.features[order], None if labels is None else labels[order]
+            return fingerprint(gathered[order].sort().values), len(order)
 
         digest, num_real = on_first_process(self.strategy, settle)
         about = {"data": "loader", "split": "loader", "data_sha256": digest, "num_real": num_real}
         return Reference(found, self.settings, None, {}, about)
 
+    def warn_of_few_images(self, num_samples: int, num_real: int) -> None:
+        """Warn if a set has fewer images than features: its covariance is singular, and the FID is far too high."""
+        extractor, num_features = self.extractor.name, self.extractor.num_features
+        if "fid" in self.metrics and min(num_samples, num_real) < num_features:
+            warn_once(
+                self.strategy,
+                f"{num_samples:,} generated and {num_real:,} real images are few for the {num_features:,} features of "
+                f"the extractor {extractor}: the FID is much too high: compare it only with FIDs of as many images.",
+            )
+
+    def metrics_of_floor(self) -> list[str]:
+        """Return the metrics of the floor: all except those of single classes, which would have few images."""
+        return [name for name in self.metrics if name != "fid_class"]
+
     # --- scores -------------------------------------------------------------------------------------------
 
     def floor(self, reference: Reference, data: Any, num: int) -> dict[str, Any] | None:
-        """Score at most ``num`` real images of another split as if they were samples: the result of a perfect model.
+        """Score at most ``num`` real images of another split as if they were samples of a perfect model.
 
         Returns:
-            The scores, the split and the number of images; None without another split of a sufficient size.
+            The scores, the split and the number of images; None if no other split is large enough.
         """
         about = reference.about
         for split in ("test", "val") if about["split"] == "train" else ("train",):
@@ -230,11 +257,12 @@ class Evaluator:
         else:
             return None
         images = subsample(others, num)
-        if len(images) <= max(self.settings.precision_recall_k, self.settings.density_coverage_k):
-            rank_zero_warn(f"No floor for the scores: the {split} split has only {len(images)} images.")
+        metrics = self.metrics_of_floor()
+        try:
+            self.settings.check(metrics, len(images))
+        except SettingError:
+            warn_once(self.strategy, f"No floor for the scores: the {split} split has only {len(images)} images.")
             return None
-        # Real images have their own labels, not those of the samples.
-        metrics = [name for name in self.metrics if name not in ("label_accuracy", "fid_class")]
         key = {
             "reference": about["data_sha256"],
             "floor": fingerprint(images),
@@ -246,8 +274,8 @@ class Evaluator:
 
         def compute() -> dict[str, Any]:
             real, _ = self.features(len(images), lambda start, stop: images[start:stop])
-            device = self.strategy.root_device
-            scores = on_first_process(self.strategy, lambda: score(real, reference, metrics, device)[0])
+            real.labels = None if others.labels is None else subsample(others.labels, num)
+            scores = on_first_process(self.strategy, lambda: self.compare(real, reference, metrics)[0])
             return {"scores": np.array(json.dumps(scores))}
 
         arrays = self._cached("floor", key, compute)
@@ -263,6 +291,7 @@ class Evaluator:
         seed: int = 0,
         num_repeats: int = 1,
         ema: bool = True,
+        floor: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Score samples of a module; see :func:`~lightning_gans.metrics.samples.draw` for what it needs.
 
@@ -273,56 +302,116 @@ class Evaluator:
             seed: Seed of the samples.
             num_repeats: Number of sets of samples, with the seeds ``seed``, ``seed + 1``, …
             ema: Whether to use the moving average of the weights.
+            floor: What :meth:`floor` returned.
 
         Returns:
             On every process: ``scores``, the means over the repeats, with ``standard_deviations`` if there are
-            several; the ``protocol``; and the ``seconds`` of each part.
+            several; the ``protocol``; the ``seconds`` of each part; and the ``floor``. If the floor has fewer images,
+            it also gets ``samples``, the scores of as many samples, because FID, recall, coverage and other metrics
+            depend on the number of images.
 
         Raises:
             DataError: Samples are not finite.
             SettingError: There are too few images.
         """
-        repeats = [self._repeat(module, reference, num_samples, seed + repeat, ema) for repeat in range(num_repeats)]
-        values = {name: np.array([scores[name] for scores, _ in repeats]) for name in repeats[0][0]}
+        few = floor["num_images"] if floor and floor["num_images"] < num_samples else None
+        self.warn_of_few_images(num_samples, reference.about["num_real"])
+        repeats = [
+            self._repeat(module, reference, num_samples, seed + repeat, ema, few) for repeat in range(num_repeats)
+        ]
+        values, of_few, seconds = (
+            {name: np.array([found[part][name] for found in repeats]) for name in repeats[0][part]} for part in range(3)
+        )
+        if floor and few:
+            floor = floor | {"samples": {name: float(value.mean()) for name, value in of_few.items()}}
         record: dict[str, Any] = {
             "scores": {name: float(value.mean()) for name, value in values.items()},
+            "floor": floor,
             "protocol": self.extractor.describe()  # complete after the first images
             | reference.about
-            | {"num_samples": num_samples, "ema": ema}
+            | {"num_samples": num_samples, "ema": is_averaged(module, ema)}
             | {f"own.{name}": described(metric) for name, metric in self.own.items()}
+            | {f"own.{name}": about for name, about in (self.pairs.describe() if self.pairs else {}).items()}
             | self.settings.fitted(reference.about["num_real"], num_samples),
-            "seconds": {name: sum(seconds[name] for _, seconds in repeats) for name in repeats[0][1]},
+            "seconds": {name: float(value.sum()) for name, value in seconds.items()},
         }
         if num_repeats > 1:
             record["standard_deviations"] = {name: float(value.std(ddof=1)) for name, value in values.items()}
         return record
 
     def _repeat(
-        self, module: Any, reference: Reference, num: int, seed: int, ema: bool
-    ) -> tuple[dict[str, float], dict[str, float]]:
-        """Return the scores and the seconds of one set of samples, on every process."""
-        classes, metrics, device = num_classes(module), list(self.metrics), self.strategy.root_device
+        self, module: Any, reference: Reference, num: int, seed: int, ema: bool, few: int | None
+    ) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+        """Return the scores of a set of samples, the scores of the first ``few``, and the seconds, on every process."""
+        pairs = self.pairs
+        if pairs is not None:
+            pairs.reset()
+            pairs.to(self.strategy.root_device)
 
         def samples(start: int, stop: int) -> Tensor:
-            images = draw(module, stop - start, seed=seed, start=start, ema=ema)
-            if not images.isfinite().all():
-                raise DataError(f"the samples are not all finite numbers. {DIVERGED}", setting="samples")
-            return to_bytes(images)
+            images = sample_bytes(module, start, stop, seed, ema)
+            if pairs is not None:
+                pairs.update(*(each.to(pairs.device) for each in (images, to_bytes(module.targets(start, stop)))))
+            return images
 
         fake, seconds = self.features(num, samples)
-        fake.labels = torch.arange(num) % classes if classes else None
-        names = reference.class_names
-        if not names or names != self.extractor.class_names or len(names) != classes:
-            metrics = [name for name in metrics if name != "label_accuracy"]  # the extractor has other classes
+        fake.labels = data_labels_in_turn(module, num)
+        rows = None if pairs is None else gather_rows(self.strategy, pairs.rows("pairs").cpu())
+
+        def compute() -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+            of_few = {} if few is None else self.compare(fake.at(slice(few)), reference, self.metrics_of_floor())[0]
+            scores, times = self.compare(fake, reference)
+            if pairs is not None and rows is not None:
+                scores |= _of_pairs(pairs, rows)
+            return scores, of_few, seconds | times
+
+        return on_first_process(self.strategy, compute)
+
+    def compare(
+        self, fake: FeatureSet, reference: Reference, metrics: Sequence[str] | None = None
+    ) -> tuple[dict[str, float], dict[str, float]]:
+        """Score features on this process, which has all of them.
+
+        Args:
+            fake: Features of generated images.
+            reference: Features of the real images.
+            metrics: Names of metrics; None is all metrics of the evaluator, including the custom ones.
+
+        Returns:
+            The scores, and the seconds that they took by part.
+        """
+        names, labels, device = reference.class_names, fake.labels, self.strategy.root_device
+        left_out = set()
+        if not names or names != self.extractor.class_names or (labels is not None and labels.max() >= len(names)):
+            left_out.add("label_accuracy")  # the extractor has other classes
         if names == ():
-            metrics = [name for name in metrics if name != "fid_class"]  # the data has no classes
+            left_out.add("fid_class")  # the data has no classes
+        wanted = [name for name in (self.metrics if metrics is None else metrics) if name not in left_out]
+        scores, seconds = score(fake, reference, wanted, device)
+        if metrics is None:
+            scores |= own_scores(self.own, fake.features, reference.images.features, device)
+        return scores, seconds
 
-        def compute() -> tuple[dict[str, float], dict[str, float]]:
-            scores, times = score(fake, reference, metrics, device)
-            return scores | own_scores(self.own, fake.features, reference.images.features, device), times
 
-        scores, times = on_first_process(self.strategy, compute)
-        return scores, seconds | times
+def sample_bytes(module: Any, start: int, stop: int, seed: int, ema: bool) -> Tensor:
+    """Return samples ``start`` to ``stop - 1`` of a module, uint8 ``(stop - start, C, H, W)``.
+
+    Raises:
+        DataError: They are not finite.
+    """
+    images = draw(module, stop - start, seed=seed, start=start, ema=ema)
+    if not images.isfinite().all():
+        raise DataError(f"the samples are not all finite numbers. {DIVERGED}", setting="samples")
+    return to_bytes(images)
+
+
+def _of_pairs(metric: Translations, rows: Tensor) -> dict[str, float]:
+    """Return the means over the pairs of all processes, and warn of what is left out."""
+    metric.reset()
+    metric.add("pairs", rows)
+    for name, reason in metric.left_out().items():
+        warnings.warn(f"No {name}: {reason}.", stacklevel=2)
+    return {name: float(mean) for name, mean in metric.means().items()}
 
 
 def _gathered(strategy: Any, found: list[tuple[Tensor, Tensor | None]]) -> FeatureSet:
@@ -343,8 +432,8 @@ def _gathered(strategy: Any, found: list[tuple[Tensor, Tensor | None]]) -> Featu
 def _dataset_order(loader: Any, num_rows: int, world_size: int) -> Tensor:
     """Return the rows of the data set among the gathered rows of all processes, without repetitions.
 
-    The sampler that Lightning gives a loader deals the images out in turn, and repeats the first images until every
-    process has the same number.
+    The sampler that Lightning gives a loader distributes the images over the processes in turn, and repeats the first
+    images until every process has the same number.
     """
     if world_size == 1:
         return torch.arange(num_rows)
@@ -354,7 +443,7 @@ def _dataset_order(loader: Any, num_rows: int, world_size: int) -> Tensor:
     each = -(-num // world_size)
     if not dealt or num_rows != each * world_size:
         raise DataError(
-            f"with {world_size} processes, the real images that this loader repeats are unknown: use a DataLoader "
+            f"with {world_size} processes, it is unknown which real images this loader repeats: use a DataLoader "
             "without shuffle, drop_last or a custom sampler, or an ImageDataModule, or set metrics.enabled: false.",
             setting="loader",
         )

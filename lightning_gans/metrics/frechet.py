@@ -20,9 +20,9 @@ class FrechetDistance(FrechetInceptionDistance):
     :math:`\|\mu_r - \mu_f\|^2 + \mathrm{tr}(\Sigma_r + \Sigma_f - 2 (\Sigma_r \Sigma_f)^{1/2})`, with unbiased
     covariances (Heusel et al. 2017, https://arxiv.org/abs/1706.08500).
 
-    torchmetrics' metric on features instead of images: its float64 sums are reduced over the processes. The trace of
-    the root comes from singular values, which stay exact for singular covariances: with fewer images than features, or
-    with constant features.
+    This is torchmetrics' metric on features instead of images; its float64 sums are reduced over the processes. The
+    trace of the root comes from singular values, which stay exact for singular covariances, as with fewer images than
+    features or with constant features.
 
     Args:
         num_features: Length of a feature vector.
@@ -45,7 +45,7 @@ class FrechetDistance(FrechetInceptionDistance):
     def update(self, features: Tensor, real: bool) -> None:
         """Add features ``(N, num_features)`` of real or of generated images."""
         check_rows(self, features, len(self.real_features_sum))
-        for part in torch.split(features, 1000):  # its float64 copy stays small
+        for part in torch.split(features, 1000):  # so that the float64 copies stay small
             super().update(part, real)
 
     def compute(self) -> Tensor:
@@ -73,8 +73,8 @@ def frechet_distance(mean: Tensor, covariance: Tensor, other_mean: Tensor, other
 
 
 def _root(covariance: Tensor) -> Tensor:
-    """Return A with AAᵀ = covariance, without directions that are only rounding."""
+    """Return A with AAᵀ = covariance; it has a column for each direction whose variance is not only rounding."""
     values, vectors = torch.linalg.eigh((covariance + covariance.T) / 2)
-    noise = len(values) * torch.finfo(values.dtype).eps * values[-1].clamp(min=0)
-    root: Tensor = vectors * torch.where(values > noise, values, 0.0).sqrt()
+    kept = values > len(values) * torch.finfo(values.dtype).eps * values[-1].clamp(min=0)
+    root: Tensor = vectors[:, kept] * values[kept].sqrt()
     return root

@@ -15,14 +15,15 @@ from lightning_gans.metrics.sets import RowsMetric
 class InceptionScore(RowsMetric):
     r""":math:`\exp \mathbb{E}_x \mathrm{KL}(p(y|x) \,\|\, p(y))`, between 1 and the number of classes.
 
-    Mean and standard deviation over splits of the images (Salimans et al. 2016, https://arxiv.org/abs/1606.03498),
-    which are shuffled as in torch-fidelity.
+    The result is the mean and the standard deviation over splits of the images (Salimans et al. 2016,
+    https://arxiv.org/abs/1606.03498), which with ``keep_order`` are those of torch-fidelity.
 
     Args:
         num_classes: Number of logits.
         splits: Number of splits.
         seed: Seed of the shuffling.
-        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
+        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``; and ``keep_order``: by default, the
+            result does not depend on the order of the images, nor on which process has which.
     """
 
     higher_is_better = True
@@ -43,7 +44,7 @@ class InceptionScore(RowsMetric):
         Raises:
             SettingError: There are fewer images than splits.
         """
-        logits = self.rows("logits")
+        logits = self.ordered("logits")
         if len(logits) < self.splits:
             raise invalid("splits", self.splits, f"at most the number of images, {len(logits)}")
         order = torch.from_numpy(np.random.RandomState(self.seed).permutation(len(logits))).to(logits.device)

@@ -18,15 +18,17 @@ _ROWS = 125  # rows of the kernel matrix at once, which fit into the processor's
 class KernelDistance(TwoSetsMetric):
     r"""Squared maximum mean discrepancy with the kernel :math:`(x \cdot y / d + 1)^3`: the KID on Inception features.
 
-    The unbiased estimator over random subsets, mean and standard deviation (Bińkowski et al. 2018,
-    https://arxiv.org/abs/1801.01401). The subsets are those of torch-fidelity for the same seed.
+    The result is the mean and the standard deviation of the unbiased estimator over random subsets (Bińkowski et al.
+    2018, https://arxiv.org/abs/1801.01401). With ``keep_order``, the subsets are those of torch-fidelity for the same
+    seed.
 
     Args:
         num_features: Length of a feature vector.
         num_subsets: Number of pairs of subsets.
         subset_size: Images per subset.
         seed: Seed of the subsets.
-        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
+        **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``; and ``keep_order``: by default, the
+            result does not depend on the order of the images, nor on which process has which.
     """
 
     higher_is_better = False
@@ -86,7 +88,7 @@ def _sum_at(features: Tensor, rows: Tensor) -> Tensor:
 
 
 def _sum_within(points: Tensor) -> Tensor:
-    """Return the kernel's sum over all ordered pairs of different rows, by half of the pairs."""
+    """Return the kernel's sum over all ordered pairs of different rows, computed from half of the pairs."""
     total = -((points.square().sum(1) / points.shape[1] + 1) ** 3).sum()
     for start in range(0, len(points), _ROWS):
         part, rest = points[start : start + _ROWS], points[start + _ROWS :]

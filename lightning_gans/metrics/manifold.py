@@ -1,7 +1,7 @@
 """Precision, recall, density and coverage: which images lie among the nearest neighbors of the other set.
 
-Distances come from one matrix product, which is fast. Where its rounding could decide, they come from the difference
-itself, so that every count is that of a direct computation.
+Distances come from one matrix product, which is fast. Where its rounding could change a result, they are computed again
+from the differences, so that every count equals that of a direct computation.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_gans.errors import check_counts, invalid
 from lightning_gans.metrics.sets import TwoSetsMetric
 
-_CHUNK_BYTES = 2**24  # of the distance matrix at once, which fit into a processor's caches
+_CHUNK_BYTES = 2**22  # of the distance matrix at a time, so that they fit into a processor's caches
 _SPARE = 8  # additional candidates for the nearest neighbors, whose exact order is then computed
 
 
@@ -25,8 +25,8 @@ class ManifoldMetrics(TwoSetsMetric):
 
     Args:
         num_features: Length of a feature vector.
-        precision_recall_k: Neighbor that defines precision and recall; None leaves them out.
-        density_coverage_k: Neighbor that defines density and coverage; None leaves them out.
+        precision_recall_k: The k of the k-th neighbor that defines precision and recall; None leaves them out.
+        density_coverage_k: The k of the k-th neighbor that defines density and coverage; None leaves them out.
         **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
     """
 
@@ -77,7 +77,7 @@ class PrecisionRecall(ManifoldMetrics):
 
     Args:
         num_features: Length of a feature vector.
-        k: Which neighbor.
+        k: Number of the nearest neighbor to which a ball reaches, 1 or more.
         **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
     """
 
@@ -102,7 +102,7 @@ class DensityCoverage(ManifoldMetrics):
 
     Args:
         num_features: Length of a feature vector.
-        k: Which neighbor.
+        k: Number of the nearest neighbor to which a ball reaches, 1 or more.
         **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
     """
 
@@ -197,7 +197,7 @@ def _squared_distances(points: Tensor, others: Tensor, norms: Tensor, other_norm
 
 
 def _rounding(points: Tensor) -> float:
-    """Return a bound of the rounding error of a squared distance, relative to the squared norms."""
+    """Return a bound on the rounding error of a squared distance, relative to the squared norms."""
     return float(8 * points.shape[1] * torch.finfo(points.dtype).eps)
 
 

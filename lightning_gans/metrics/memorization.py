@@ -26,7 +26,7 @@ class Nearest(NamedTuple):
 
 
 def nearest(points: Rows, others: Rows) -> Nearest:
-    """Find the nearest of many points to each of a few.
+    """Find, for each of a few points, the nearest of many others.
 
     A matrix product finds the nearest point; its distance comes from the difference itself.
 
@@ -41,7 +41,7 @@ def nearest(points: Rows, others: Rows) -> Nearest:
     places = torch.zeros(len(given), dtype=torch.long)
     for start in range(0, len(others), _BLOCK):
         block = others[start : start + _BLOCK].flatten(1).double()
-        distances = torch.addmm(block.square().sum(1), given, block.T, alpha=-2)  # up to a term that all have in common
+        distances = torch.addmm(block.square().sum(1), given, block.T, alpha=-2)  # up to a constant for each point
         found, columns = distances.min(1)
         nearer = found < best
         best = torch.where(nearer, found, best)
@@ -52,14 +52,14 @@ def nearest(points: Rows, others: Rows) -> Nearest:
 def memorization(fake: Tensor, held_out: Tensor) -> Tensor:
     """Return how often a sample is closer to the training images than a held-out real image.
 
-    The fraction of pairs of a sample and a held-out image in which the sample's distance to its nearest training image
-    is smaller; ties count one half. This is the Mann-Whitney statistic with which Meehan et al. 2020
-    (https://arxiv.org/abs/2004.05675) test for data copying, here for all images at once. It is 0.5 for new real
-    images, 1 for copies, and 0 for images far from all real ones.
+    The result is the fraction of pairs of a sample and a held-out image in which the sample is closer to its nearest
+    training image than the held-out image is to its own; ties count one half. This is the Mann-Whitney statistic with
+    which Meehan et al. 2020 (https://arxiv.org/abs/2004.05675) test for data copying, here for all images at once. It
+    is 0.5 for new real images, 1 for copies, and 0 for images far from all real ones.
 
     Args:
         fake: Distances of samples to their nearest training image, ``(N,)``.
-        held_out: Distances of held-out images to theirs, ``(M,)``.
+        held_out: Distances of held-out images to their nearest training image, ``(M,)``.
 
     Example:
         >>> memorization(torch.tensor([0.0, 1.0]), torch.tensor([1.0, 2.0]))

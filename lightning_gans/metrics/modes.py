@@ -14,13 +14,13 @@ from lightning_gans.metrics.sets import check_rows
 
 
 class ModeCoverage(Metric):
-    r"""The number of classes among the images, and :math:`\mathrm{KL}(p \,\|\, u)` from the uniform, in nats.
+    r"""The number of classes among the images, and the divergence :math:`\mathrm{KL}(p \,\|\, u)` in nats.
 
-    Each image counts for its most likely class; p are the shares of the K classes, u = 1/K, so that the divergence
-    is :math:`\log K + \sum_k p_k \log p_k`: 0 for equal shares, log K if all images are of one class. Both depend
-    on the number of images N: a perfect generator still gets about (K - 1) / 2N. Published for Stacked MNIST
-    (Metz et al. 2016, https://arxiv.org/abs/1611.02163), with K = 1,000 and N = 26,000 since PacGAN (Lin et al. 2018,
-    https://arxiv.org/abs/1712.04086).
+    Each image counts for its most likely class. With the shares p of the K classes and the uniform distribution
+    u = 1/K, the divergence is :math:`\log K + \sum_k p_k \log p_k`: 0 for equal shares, log K if all images are of one
+    class. Both numbers depend on the number of images N: the divergence of a perfect generator is still about
+    (K - 1) / 2N. They are published for Stacked MNIST (Metz et al. 2016, https://arxiv.org/abs/1611.02163), with
+    K = 1,000 and, since PacGAN, N = 26,000 (Lin et al. 2018, https://arxiv.org/abs/1712.04086).
 
     Args:
         num_classes: Number of logits.

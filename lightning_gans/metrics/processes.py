@@ -1,11 +1,12 @@
 """Share work among processes by global index, and gather the results in that order.
 
-A *strategy* is Lightning's, as in ``trainer.strategy``; ``SingleDeviceStrategy`` stands for a single process.
+A *strategy* is Lightning's, as in ``trainer.strategy``, or :class:`OneProcess` where there is no trainer.
 """
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -17,6 +18,33 @@ from lightning_gans.errors import DataError
 T = TypeVar("T")
 
 _ROWS_AT_ONCE = 4096  # per process, so that no process holds the rows of all
+
+
+class OneProcess:
+    """The part of a strategy that this package uses, for a single process.
+
+    Args:
+        device: The device of the process.
+    """
+
+    global_rank, world_size, is_global_zero = 0, 1, True
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.root_device = torch.device(device)
+
+    def broadcast(self, value: T) -> T:
+        """Return the value."""
+        return value
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Return the decision."""
+        return decision
+
+
+def warn_once(strategy: Any, message: str) -> None:
+    """Warn on the first process, at the line of the caller's caller."""
+    if strategy.is_global_zero:
+        warnings.warn(message, stacklevel=3)
 
 
 def shard(num: int, block: int, rank: int, world_size: int) -> range:
@@ -51,7 +79,7 @@ def gather_rows(strategy: Any, rows: Tensor) -> Tensor | None:
 
 
 def everywhere(strategy: Any, work: Callable[[], T]) -> T:
-    """Run work without communication on every process; an error on one process is an error on all.
+    """Run work that needs no communication on every process; an error on one process is raised on all.
 
     Raises:
         DataError: Another process failed.

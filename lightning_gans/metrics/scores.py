@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,14 +15,15 @@ from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_gans import randomness
-from lightning_gans._lightning import rank_zero_warn
 from lightning_gans.errors import invalid
 from lightning_gans.metrics.cache import Cache, Rows
 from lightning_gans.metrics.frechet import FrechetDistance
+from lightning_gans.metrics.gaussian_kernel import GaussianKernelDistance
 from lightning_gans.metrics.inception_score import InceptionScore
 from lightning_gans.metrics.kernel import KernelDistance
 from lightning_gans.metrics.manifold import ManifoldMetrics
 from lightning_gans.metrics.modes import ModeCoverage
+from lightning_gans.metrics.monge import MongeDistance
 from lightning_gans.metrics.sets import Statistics
 from lightning_gans.randomness import Stream
 
@@ -31,12 +33,12 @@ class Settings:
     """The parameters of the metrics.
 
     Attributes:
-        precision_recall_k: Neighbor that defines precision and recall (Kynkäänniemi et al. 2019).
-        density_coverage_k: Neighbor that defines density and coverage (Naeem et al. 2020).
+        precision_recall_k: The k of the k-th neighbor that defines precision and recall (Kynkäänniemi et al. 2019).
+        density_coverage_k: The k of the k-th neighbor that defines density and coverage (Naeem et al. 2020).
         neighbour_images: Largest number of images of each set for these four metrics.
-        kid_subsets: Pairs of subsets.
+        kid_subsets: Number of pairs of subsets for the KID.
         kid_subset_size: Images per subset, at most the size of the smaller set.
-        inception_score_splits: Splits of the images.
+        inception_score_splits: Number of splits of the images for the Inception Score.
     """
 
     precision_recall_k: int = 3
@@ -55,13 +57,11 @@ class Settings:
             "inception_score_splits": min(self.inception_score_splits, num_fake),
         }
 
-    def largest_k(self, metrics: Collection[str]) -> tuple[str, int]:
-        """Return the largest neighbor that these metrics need, with its name; 0 if they need none."""
-        wanted = [("", 0)]
+    def check(self, metrics: Collection[str], num: int) -> None:
+        """Raise :class:`SettingError` if these metrics need more than ``num`` images of a set."""
         for name, family in _K.items():
-            if family & set(metrics):
-                wanted.append((name, getattr(self, name)))
-        return max(wanted, key=lambda pair: pair[1])
+            if family & set(metrics) and getattr(self, name) >= num:
+                raise invalid(name, getattr(self, name), f"smaller than the number of images, {num}")
 
 
 @dataclass
@@ -71,7 +71,7 @@ class FeatureSet:
     Attributes:
         features: float32 ``(N, d)``.
         logits: float32 ``(N, K)``, or None.
-        labels: What the images should show, int64 ``(N,)``, or None.
+        labels: What the images should show, int64 ``(N,)`` or float ``(N, K)``, or None.
     """
 
     features: Tensor
@@ -81,9 +81,14 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.features)
 
+    def at(self, places: slice | Tensor) -> FeatureSet:
+        """Return some of the images."""
+        parts = (self.features, self.logits, self.labels)
+        return FeatureSet(*(None if part is None else part[places] for part in parts))  # type: ignore[arg-type]
+
 
 class Reference:
-    """Features of the real images, and the statistics of them that all evaluations share.
+    """Features of the real images, and their statistics, which all evaluations share.
 
     Args:
         images: The features.
@@ -136,9 +141,12 @@ def subsample(rows: Rows, most: int) -> Tensor:
 
 Scores = dict[str, float]
 
+_WHOLE: dict[str, Any] = {"sync_on_compute": False, "keep_order": True}
+"""Options of metrics that get all images, in the order of their indices, on one process."""
+
 
 def _compared(metric: Metric, real: Tensor, fake: Tensor, device: torch.device) -> Any:
-    """Compute a metric of two sets of features."""
+    """Compute a metric on two sets of features."""
     metric.to(device)
     metric.update(real.to(device), real=True)
     metric.update(fake.to(device), real=False)
@@ -167,7 +175,7 @@ def _fid(fake: FeatureSet, reference: Reference, device: torch.device, names: Co
 def _kid(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
     real, settings = reference.images.features, reference.settings
     size = settings.fitted(len(real), len(fake))["kid_subset_size"]
-    metric = KernelDistance(real.shape[1], settings.kid_subsets, size, sync_on_compute=False)
+    metric = KernelDistance(real.shape[1], settings.kid_subsets, size, **_WHOLE)
     metric.remember = reference.remember
     mean, deviation = _compared(metric, real, fake.features, device)
     return {"kid": float(mean), "kid_std": float(deviation)}
@@ -177,30 +185,30 @@ def _inception_score(fake: FeatureSet, reference: Reference, device: torch.devic
     if fake.logits is None:
         return {}
     splits = reference.settings.fitted(len(reference.images), len(fake))["inception_score_splits"]
-    return _of_logits(InceptionScore(fake.logits.shape[1], splits, sync_on_compute=False), fake, ("inception_score",))
+    return _of_logits(InceptionScore(fake.logits.shape[1], splits, **_WHOLE), fake, ("inception_score",))
 
 
 def _modes(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
     if fake.logits is None:
         return {}
-    return _of_logits(ModeCoverage(fake.logits.shape[1], sync_on_compute=False), fake, ON_REQUEST)
+    return _of_logits(ModeCoverage(fake.logits.shape[1], sync_on_compute=False), fake, ("modes", "mode_kl"))
 
 
 def _label_accuracy(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
-    if fake.logits is None or fake.labels is None:
+    if fake.logits is None or fake.labels is None or fake.labels.is_floating_point():
         return {}
     metric = MulticlassAccuracy(fake.logits.shape[1], average="micro", sync_on_compute=False)
     return {"label_accuracy": float(metric(fake.logits, fake.labels))}
 
 
 def _fid_class(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
-    """Return a Fréchet distance for each class that has two images of each kind."""
+    """Return a Fréchet distance for each class, or attribute, that has two images of each kind."""
     real = reference.images
     if fake.labels is None or real.labels is None:
         return {}
     scores, missing = {}, []
-    for label in range(int(max(fake.labels.max(), real.labels.max())) + 1):
-        reals, fakes = real.features[real.labels == label], fake.features[fake.labels == label]
+    for label in range(max(_num_kinds(fake.labels), _num_kinds(real.labels))):
+        reals, fakes = (images.features[_shows(images.labels, label)] for images in (real, fake))
         if min(len(fakes), len(reals)) < 2:
             missing.append(label)
         else:
@@ -208,19 +216,44 @@ def _fid_class(fake: FeatureSet, reference: Reference, device: torch.device, nam
             scores[f"fid_class/{label}"] = float(_compared(metric, reals, fakes, device))
     if missing:
         classes = ", ".join(map(str, missing))
-        rank_zero_warn(f"No fid_class for {classes}: fewer than 2 real or generated images of the class.")
+        message = f"No fid_class for {classes}: fewer than 2 real or generated images of the class."
+        warnings.warn(message, stacklevel=2)
     return scores
+
+
+def _num_kinds(labels: Tensor) -> int:
+    return labels.shape[1] if labels.is_floating_point() else int(labels.max()) + 1
+
+
+def _shows(labels: Any, label: int) -> Tensor:
+    """Return which images are of a class; or have an attribute, or more of it than the middle of its range."""
+    found: Tensor = labels[:, label] > 0.5 if labels.is_floating_point() else labels == label
+    return found
 
 
 def _manifold(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
     """Return precision, recall, density and coverage; the pairs share one pass over the distances."""
     settings, real = reference.settings, reference.images.features
+    for images in (real, fake.features):
+        settings.check(names, min(len(images), settings.neighbour_images))
     ks = {name: getattr(settings, name) if family & set(names) else None for name, family in _K.items()}
-    metric = ManifoldMetrics(real.shape[1], **ks, sync_on_compute=False)
+    metric = ManifoldMetrics(real.shape[1], **ks, **_WHOLE)
     most = settings.neighbour_images
     metric.remember = lambda kind, key, compute: reference.remember(kind, {"neighbour_images": most, **key}, compute)
     found = _compared(metric, subsample(real, most), subsample(fake.features, most), device)
     return {name: float(value) for name, value in found.items()}
+
+
+def _mind(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    real = reference.images.features
+    return {"mind": float(_compared(MongeDistance(real.shape[1], **_WHOLE), real, fake.features, device))}
+
+
+def _cmmd(fake: FeatureSet, reference: Reference, device: torch.device, names: Collection[str]) -> Scores:
+    real = reference.images.features
+    metric = GaussianKernelDistance(real.shape[1], **_WHOLE)
+    metric.remember = reference.remember
+    return {"cmmd": float(_compared(metric, real, fake.features, device))}
 
 
 _K = {"precision_recall_k": {"precision", "recall"}, "density_coverage_k": {"density", "coverage"}}
@@ -237,10 +270,13 @@ _REGISTRY = {
     "fid_class": _fid_class,
     "modes": _modes,
     "mode_kl": _modes,
+    "mind": _mind,
+    "cmmd": _cmmd,
 }
 
-ON_REQUEST = ("modes", "mode_kl")
-"""Metrics that are computed only if named: with few classes, all are found, and the number is meaningless."""
+ON_REQUEST = ("modes", "mode_kl", "mind", "cmmd")
+"""Metrics that are computed only if named: ``modes`` and ``mode_kl`` say nothing with few classes, as all of them are
+found; ``mind`` takes seconds; ``cmmd`` is established only for CLIP's features."""
 
 METRICS = tuple(name for name in _REGISTRY if name not in ON_REQUEST)
 """Metrics that are computed by default, by the key they are logged under; ``fid_class`` is one number per class."""
@@ -256,7 +292,7 @@ def score(
         reference: Features of the real images.
         metrics: Names from :data:`METRICS` and :data:`ON_REQUEST`; those whose logits or labels are missing are left
             out.
-        device: Where to compute; the CPU is used instead of a device without float64.
+        device: Where to compute; see :func:`with_float64`.
 
     Returns:
         The scores by the key they are logged under, and the seconds of the nearest-neighbor metrics (``neighbours``)
@@ -265,7 +301,7 @@ def score(
     Raises:
         SettingError: There are too few images.
     """
-    device = _with_float64(device)
+    device = with_float64(device)
     scores: Scores = {}
     seconds = {"metrics": 0.0}
     for compute in dict.fromkeys(function for name, function in _REGISTRY.items() if name in metrics):
@@ -283,11 +319,12 @@ def _metric_of(key: str) -> str:
 
 
 def is_measured(key: str, metrics: Collection[str]) -> bool:
-    """Return whether these metrics give a score with this key."""
+    """Return whether these metrics include a score with this key."""
     return _metric_of(key) in metrics and ("/" in key) == key.startswith("fid_class/")
 
 
-def _with_float64(device: torch.device | str) -> torch.device:
+def with_float64(device: torch.device | str) -> torch.device:
+    """Return the device, or the CPU if the device lacks float64."""
     device = torch.device(device)
     return device if device.type == "cuda" else torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""Base classes of the metrics that need all features, not only sums of them."""
+"""Base classes of the metrics that need all features, not only their sums."""
 
 from __future__ import annotations
 
@@ -30,14 +30,16 @@ class RowsMetric(Metric):
     Args:
         num_columns: Length of a row.
         states: Names of the collections.
+        keep_order: Whether :meth:`ordered` keeps the order of the processes and of the updates.
         **options: Options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
     """
 
     is_differentiable = False
     full_state_update = False
 
-    def __init__(self, num_columns: int, states: tuple[str, ...], **options: Any) -> None:
+    def __init__(self, num_columns: int, states: tuple[str, ...], keep_order: bool = False, **options: Any) -> None:
         super().__init__(**options)
+        self.keep_order = keep_order
         self.num_columns = num_columns
         self.states = states
         for state in states:
@@ -54,8 +56,17 @@ class RowsMetric(Metric):
         rows: Tensor = dim_zero_cat(collected) if len(collected) else torch.empty(0, self.num_columns)
         return rows
 
+    def ordered(self, state: str) -> Tensor:
+        """Return a collection in an order that depends only on its rows, not on which process has which, or when."""
+        rows = self.rows(state)
+        if self.keep_order:
+            return rows
+        # As big-endian bytes, rows are compared from the most significant bits of their first number on.
+        items = rows.cpu().numpy().astype(">f4").view(f"V{4 * self.num_columns}")[:, 0]
+        return rows[torch.from_numpy(items.argsort()).to(rows.device)]
+
     def sync(self, *args: Any, **options: Any) -> None:
-        """Gather the rows of all processes; a process without rows takes part too, or the rest would wait for it."""
+        """Gather the rows of all processes; a process without rows takes part, as the others would wait for it."""
         for state in self.states:
             if isinstance(getattr(self, state), list) and not getattr(self, state):
                 setattr(self, state, [torch.empty(0, self.num_columns, device=self.device)])
@@ -65,17 +76,31 @@ class RowsMetric(Metric):
 class TwoSetsMetric(RowsMetric):
     """Compare features of real images with features of generated images.
 
+    Args:
+        num_features: Length of a feature vector.
+        reset_real_features: Whether ``reset`` forgets the real images, too.
+        **options: ``keep_order``, and options of ``torchmetrics.Metric``, such as ``sync_on_compute``.
+
     Attributes:
-        remember: Stores what depends on the real images alone; by default nothing is stored.
+        remember: Stores what depends only on the real images; by default nothing is stored.
     """
 
-    def __init__(self, num_features: int, **options: Any) -> None:
+    def __init__(self, num_features: int, reset_real_features: bool = True, **options: Any) -> None:
         super().__init__(num_features, ("real_features", "fake_features"), **options)
+        self.reset_real_features = reset_real_features
+        self.real_features: list[Tensor]
         self.remember: Remember = _compute
 
     def update(self, features: Tensor, real: bool) -> None:
         """Add features ``(N, num_features)`` of real or of generated images."""
         self.add("real_features" if real else "fake_features", features)
+
+    def reset(self) -> None:
+        """Forget the generated images, and the real ones unless they are kept."""
+        real = list(self.real_features)
+        super().reset()
+        if not self.reset_real_features:
+            self.real_features = real
 
     def both(self, least: int) -> tuple[Tensor, Tensor]:
         """Return the two sets.
@@ -83,7 +108,7 @@ class TwoSetsMetric(RowsMetric):
         Raises:
             SettingError: One of them has fewer rows than ``least``.
         """
-        real, fake = self.rows("real_features"), self.rows("fake_features")
+        real, fake = self.ordered("real_features"), self.ordered("fake_features")
         for kind, rows in (("real", real), ("fake", fake)):
             if len(rows) < least:
                 raise invalid(f"num_{kind}", len(rows), f"{least} or more for {type(self).__name__}")

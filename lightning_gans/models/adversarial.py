@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gans import augment as augmentation
 from lightning_gans import losses
 from lightning_gans.errors import (
     SettingError,
@@ -20,7 +20,9 @@ from lightning_gans.errors import (
     check_positive,
 )
 from lightning_gans.models.base import GenerativeModule
+from lightning_gans.training.augmentation import Augmentation, checked_augment
 from lightning_gans.training.discriminator_calls import find_feature_layer, logits_of
+from lightning_gans.training.freezing import FreezeLayers
 from lightning_gans.training.optimizers import OptimizerCallable
 from lightning_gans.training.regularizers import (
     AuxiliaryClassifier,
@@ -29,12 +31,13 @@ from lightning_gans.training.regularizers import (
     Regularizer,
     Turn,
     call,
+    checked_regularizers,
     gradient_penalties,
     mismatched_labels,
     reasons_not_to_compile,
     take_turn,
 )
-from lightning_gans.training.schedules import cosine
+from lightning_gans.training.schedules import move_beta2
 from lightning_gans.training.step import TrainingStep
 
 Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
@@ -49,11 +52,11 @@ class AdversarialModule(GenerativeModule):
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
         num_classes: Number of labels; if it is not 0, both networks are called with labels as well.
-        generator: ``generator(noise[, labels])`` gives images ``(N, C, H, W)`` in [-1, 1].
-        discriminator: ``discriminator(images[, labels])`` gives logits, ``(N,)`` or ``(N, 1)``, or ``(N, 1, h, w)`` for
-            patches; with an auxiliary classifier it gives a pair: these and class logits, ``(N, num_classes)``.
-        loss: Both players' loss, a key of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`.
-        adversarial_weight: Weight of :meth:`generator_loss`; 0 leaves feature matching alone.
+        generator: ``generator(noise[, labels])`` returns images ``(N, C, H, W)`` in [-1, 1].
+        discriminator: ``discriminator(images[, labels])`` returns logits, ``(N,)`` or ``(N, 1)``, or ``(N, 1, h, w)``
+            for patches; with an auxiliary classifier, a pair of such logits and class logits ``(N, num_classes)``.
+        loss: Loss of both players, a key of :data:`lightning_gans.losses.ADVERSARIAL_LOSSES`.
+        adversarial_weight: Weight of :meth:`generator_loss`; 0 leaves only the other terms of the loss.
         generator_lr: Adam's learning rate for the generator.
         discriminator_lr: Adam's learning rate for the discriminator; a value different from the generator's gives two
             time scales (Heusel et al. 2017, arXiv:1706.08500).
@@ -63,18 +66,18 @@ class AdversarialModule(GenerativeModule):
         generator_optimizer: Builds the generator's optimizer from its parameters, instead of Adam; in YAML a class path
             with its ``init_args``. Schedules of the learning rate apply to it as well.
         discriminator_optimizer: The same for the discriminator.
-        mismatch_weight: Fraction of the fake half of the discriminator's loss that real images with mismatched labels
-            get (Reed et al. 2016, arXiv:1605.05396, section 4.1); 0 gives the original losses. The discriminator
-            learns much faster what the labels mean. Ignored without labels, so a conditional model's recipe also works
-            for unconditional ones; must be 0 for a discriminator with an auxiliary classifier.
+        mismatch_weight: Share of real images with wrong labels in the fake half of the discriminator's loss (Reed et
+            al. 2016, arXiv:1605.05396, section 4.1); 0 gives the original losses. With it, the discriminator learns
+            the meaning of the labels much faster. Ignored without labels, so a conditional model's recipe also works
+            for unconditional models; must be 0 for a discriminator with an auxiliary classifier.
         d_steps: Discriminator updates for each generator update, each on its own batch; ``global_step`` and
             ``max_steps`` count generator updates.
         penalties: Weights of the discriminator's gradient penalties by their names: ``r1`` and ``r2`` (gamma),
             ``wgan_gp`` and ``dragan`` (lambda); see :mod:`lightning_gans.penalties`. ``r1`` and ``r2`` use the logits
             that the loss is computed from; under autocast they use a separate forward pass with new augmentation.
-        penalty_interval: Apply the penalties to every n-th discriminator update only, with n times their weights (lazy
+        penalty_interval: Apply the penalties only to every n-th discriminator update, with n times their weights (lazy
             regularization, Karras et al. 2020, arXiv:1912.04958). They are logged for these updates.
-        penalty_end: Fraction of their weights at the end of the schedule, reached along a cosine.
+        penalty_end: Fraction of the penalties' weights at the end of the schedule, reached along a cosine.
         feature_matching: Weight of the distance between the mean features of real and of generated images in the
             generator's loss (Salimans et al. 2016, arXiv:1606.03498).
         feature_matching_norm: ``l2``, squared as in the paper, or ``l1``.
@@ -82,9 +85,13 @@ class AdversarialModule(GenerativeModule):
             linear or convolutional one.
         auxiliary_weight: Weight of the cross-entropy of an auxiliary classifier in both losses (Odena et al. 2017,
             arXiv:1610.09585), if the discriminator has one.
-        augment: What the discriminator sees of every image, real or not: a list of ``color``, ``translation`` and
-            ``cutout`` (DiffAugment, Zhao et al. 2020, arXiv:2006.10738).
+        augment: Augmentations of every image that the discriminator sees, real or generated: a list of ``color``,
+            ``translation`` and ``cutout`` (DiffAugment, Zhao et al. 2020, arXiv:2006.10738), or :class:`ADA`, whose
+            strength adapts to the discriminator's overfitting.
         regularizers: More terms of the losses; see :mod:`lightning_gans.training.regularizers`.
+        freeze_layers: Number of the discriminator's lower layers that keep their weights, for a start from those of
+            another run (FreezeD, Mo et al. 2020, arXiv:2002.10964); see
+            :class:`~lightning_gans.training.freezing.FreezeLayers`.
         **options: See :class:`GenerativeModule`.
 
     Attributes:
@@ -120,8 +127,9 @@ class AdversarialModule(GenerativeModule):
         feature_matching_norm: Literal["l1", "l2"] = "l2",
         feature_layer: str | None = None,
         auxiliary_weight: float = 1.0,
-        augment: Sequence[str] = (),
+        augment: Sequence[str] | Augmentation = (),
         regularizers: Sequence[Regularizer] = (),
+        freeze_layers: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(image_shape, latent_dim, num_classes, **options)
@@ -131,7 +139,6 @@ class AdversarialModule(GenerativeModule):
         check_not_negative(adversarial_weight=adversarial_weight, auxiliary_weight=auxiliary_weight)
         check_not_negative(feature_matching=feature_matching)
         check_adam(betas, weight_decay, beta2_end)
-        augmentation.check_policies(augment, image_shape)
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss
@@ -144,7 +151,11 @@ class AdversarialModule(GenerativeModule):
         self.generator_optimizer = generator_optimizer
         self.discriminator_optimizer = discriminator_optimizer
         self.d_steps = d_steps
-        self.augment = tuple(augment)
+        self.augment = checked_augment(augment, image_shape)
+        self.freeze_layers = freeze_layers
+        if freeze_layers != 0:
+            self._callbacks.append(FreezeLayers(freeze_layers))
+        regularizers = checked_regularizers(regularizers)
         self.regularizers = [
             *mismatched_labels(mismatch_weight, loss, num_classes),
             *gradient_penalties(penalties, penalty_interval, penalty_end),
@@ -163,11 +174,10 @@ class AdversarialModule(GenerativeModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the discriminator ``d_steps`` times, each time on its own batch, and then the generator once.
 
-        The images of the last discriminator update serve the generator's update too: the generator runs once for each
-        batch. Accumulated batches are generated again, as the memory of one batch has to be enough.
+        The generator's update reuses the images of the last discriminator update, so the generator runs once for each
+        batch. Accumulated batches are generated again, so that only one batch is in memory at a time.
         """
-        optimizers: Any = self.optimizers()
-        generator_optimizer, discriminator_optimizer = optimizers
+        generator_optimizer, discriminator_optimizer = self.optimizers_of("generator", "discriminator")
         with self.step(batch, updates=self.d_steps) as step:
             for real, labels in step.batches():
                 fake = self.generate(step.noise(len(real)), labels)
@@ -179,24 +189,19 @@ class AdversarialModule(GenerativeModule):
                 if self.accumulate_batches > 1:
                     fake = self.generate(step.noise(len(real)), labels)
                 with self.turn("generator", step, real, fake, labels) as turn:
-                    g_loss = turn.regularized(self.weighted_generator_loss(real, fake, labels))
+                    g_loss = turn.regularized(self.weighted_generator_loss(turn.real, turn.fake, labels))
                 step.update(g_loss, generator_optimizer, counted=True)
                 step.log(g_loss=g_loss)
 
     def weighted_generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
-        """Return :meth:`generator_loss` times its weight; with the weight 0 it is not computed."""
+        """Return :meth:`generator_loss` times its weight; it is not computed if the weight is 0."""
         if self.adversarial_weight == 0:
             return torch.zeros((), device=fake.device)
         return self.adversarial_weight * self.generator_loss(real, fake, labels)
 
     def generator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the scalar that the generator's update minimizes; the gradient reaches it through ``fake``."""
-        loss = losses.ADVERSARIAL_LOSSES[self.loss]
-        if not loss.pairs:
-            return loss.generator(self.logits(fake, labels))
-        with torch.no_grad():
-            real_logits = self.logits(real, labels)
-        return loss.generator(self.logits(fake, labels), real_logits)
+        return losses.ADVERSARIAL_LOSSES[self.loss].of_generator(partial(self.logits, labels=labels), real, fake)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> Tensor:
         """Return the scalar that the discriminator's update minimizes; ``fake`` is detached from the generator."""
@@ -210,17 +215,20 @@ class AdversarialModule(GenerativeModule):
     def turn(
         self, player: Player, step: TrainingStep, real: Tensor, fake: Tensor, labels: Tensor | None
     ) -> AbstractContextManager[Turn]:
-        """Return the block in which a player's loss is computed, with its regularizers and with augmentation.
+        """Return a context manager for computing a player's loss, with its regularizers and augmentation.
 
         Compute the loss from ``turn.real`` and ``turn.fake``: penalties recognize these tensors by identity.
         """
-        return take_turn(player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment)
+        boundary = losses.ADVERSARIAL_LOSSES[self.loss].boundary
+        return take_turn(
+            player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment, None, boundary
+        )
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
-        """Return the generator's images for noise ``(N, latent_dim)``, in the noise's dtype also under autocast.
+        """Return the generator's images for noise ``(N, latent_dim)``, in the noise's dtype even under autocast.
 
-        The discriminator sees them next to real images of that dtype, and gradient penalties differentiate with respect
-        to them outside autocast.
+        The discriminator sees them together with real images of that dtype, and gradient penalties differentiate with
+        respect to them outside autocast.
         """
         images: Tensor = call(self.generator, noise, labels)
         self.check_made(images)
@@ -235,9 +243,7 @@ class AdversarialModule(GenerativeModule):
         """Set the learning rates and Adam's second decay rate, if they are scheduled."""
         super().move_schedules()
         if self.beta2_end is not None:
-            beta2 = cosine(self.betas[1], self.beta2_end, self.progress())
-            for group in (group for optimizer in self._optimizers() for group in optimizer.param_groups):
-                group["betas"] = (group["betas"][0], beta2)
+            move_beta2(self.trainer.optimizers, self.betas[1], self.beta2_end, self.progress())
 
     def not_compiled(self) -> dict[str, str]:
         """Exclude a discriminator that is differentiated twice or has hooked inner layers."""

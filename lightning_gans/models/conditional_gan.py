@@ -14,23 +14,23 @@ from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscr
 
 
 class ConditionalGAN(AdversarialModule):
-    """GAN whose samples are of the class asked for (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784).
+    """GAN that generates images of a given class (Mirza & Osindero 2014, https://arxiv.org/abs/1411.1784).
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
         num_classes: Number of labels, at least 1.
         architecture: ``mlp`` (the paper's) or ``conv`` (DCGAN's networks).
-        generator: Replaces the generator; ``generator(noise, labels)`` gives images in [-1, 1].
-        discriminator: Replaces the discriminator; ``discriminator(images, labels)`` gives logits.
+        generator: Replaces the generator; ``generator(noise, labels)`` returns images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images, labels)`` returns logits.
         generator_dims: Widths of the hidden layers of the ``mlp`` generator.
         discriminator_dims: Widths of the hidden layers of the ``mlp`` discriminator.
         dropout: Probability of dropping a hidden unit of the ``mlp`` discriminator.
         width: Channels of the ``conv`` networks at half the image's size; each halving doubles them.
         batch_norm: Whether the ``conv`` discriminator has BatchNorm; with a gradient penalty it should not.
-        dense_dims: Widths of fully connected layers behind the convolutions of the ``conv`` discriminator, from the
-            image on; the generator has them in reverse before its own.
-        generator_conditioning: Where a label enters the ``conv`` generator: ``input``, beside the noise, or
+        dense_dims: Widths of fully connected layers after the convolutions of the ``conv`` discriminator, from the
+            image to the logit; the generator has them in reverse order before its convolutions.
+        generator_conditioning: Where a label enters the ``conv`` generator: ``input``, appended to the noise, or
             ``batch_norm``, as scale and shift of each BatchNorm (de Vries et al. 2017, arXiv:1707.00683).
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
@@ -60,7 +60,7 @@ class ConditionalGAN(AdversarialModule):
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_counts(num_classes=num_classes)
         check_sizes(image_shape, latent_dim)
-        # Checked for both architectures, so that overriding a recipe's architecture keeps its settings.
+        # Check the settings of both architectures: a recipe keeps them when its architecture is overridden.
         check_choice("generator_conditioning", generator_conditioning, ("input", "batch_norm"))
         check_counts(width=width)
         check_share(dropout=dropout)

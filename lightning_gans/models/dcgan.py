@@ -14,18 +14,19 @@ from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator
 
 
 class DCGAN(AdversarialModule):
-    """Convolutional GAN for square images of 28, 32, 64 … pixels (Radford et al. 2015, arXiv:1511.06434).
+    """Convolutional GAN for images of 28, 64, 96 x 160 … pixels (Radford et al. 2015, arXiv:1511.06434).
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
         latent_dim: Length of the noise vectors.
-        generator: Replaces the generator; ``generator(noise)`` gives images in [-1, 1].
-        discriminator: Replaces the discriminator; ``discriminator(images)`` gives logits, ``(N,)`` or ``(N, 1)``.
+        generator: Replaces the generator; ``generator(noise)`` returns images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images)`` returns logits, ``(N,)`` or ``(N, 1)``.
         width: Channels of both networks at half the image's size; each halving doubles them.
-        discriminator_width: The discriminator's, if it differs.
+        discriminator_width: The discriminator's width, if it differs.
         batch_norm: Whether the discriminator has BatchNorm; with a gradient penalty it should not.
-        dense_dims: Widths of fully connected layers behind the discriminator's convolutions, from the image on; the
-            generator has them in reverse before its own. InfoGAN has one of 1024 (Chen et al. 2016, arXiv:1606.03657).
+        dense_dims: Widths of fully connected layers after the discriminator's convolutions, from the image to the
+            logit; the generator has them in reverse order before its convolutions. InfoGAN has one of 1024 (Chen et al.
+            2016, arXiv:1606.03657).
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 
     Example:

@@ -19,8 +19,8 @@ class GAN(AdversarialModule):
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
-        generator: Replaces the generator; ``generator(noise)`` gives images in [-1, 1].
-        discriminator: Replaces the discriminator; ``discriminator(images)`` gives logits, ``(N,)`` or ``(N, 1)``.
+        generator: Replaces the generator; ``generator(noise)`` returns images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images)`` returns logits, ``(N,)`` or ``(N, 1)``.
         generator_dims: Widths of the generator's hidden layers, from the noise to the image.
         discriminator_dims: Widths of the discriminator's hidden layers, from the image to the logit.
         dropout: Probability of dropping a hidden unit of the discriminator.

@@ -12,31 +12,31 @@ from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import R3GANDiscriminator, R3GANGenerator
 
 PENALTIES = {"r1": 0.05, "r2": 0.05}
-"""Gamma at the start on CIFAR-10; the paper takes more for larger or for more varied images."""
+"""The paper's initial gamma on CIFAR-10; it uses more for larger or more varied images."""
 
 
 class R3GAN(AdversarialModule):
-    """The "modern baseline" GAN, for square images of 28, 32, 64 … pixels (Huang et al. 2024, arXiv:2501.05441).
+    """The "modern baseline" GAN, for images of 28, 64, 96 x 160 … pixels (Huang et al. 2024, arXiv:2501.05441).
 
-    The networks default to those of the paper on CIFAR-10. Its schedules are settings of a recipe: cosines of the
-    learning rate, of the penalties (``penalty_end``), of Adam's second decay rate (0.9 to 0.99, ``beta2_end``) and of
-    the average's half-life (``ema_start``). Without them the decay rate is constant at its final value.
+    The networks default to those of the paper on CIFAR-10. A recipe sets the paper's schedules: cosines of the learning
+    rate, of the penalties (``penalty_end``), of Adam's second decay rate (0.9 to 0.99, ``beta2_end``) and of the
+    average's half-life (``ema_start``). Without a schedule, the second decay rate is constant at its final value.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
         latent_dim: Length of the noise vectors.
         num_classes: Number of labels; 0 makes it unconditional.
-        generator: Replaces the generator; ``generator(noise[, labels])`` gives images that :meth:`decode` clamps.
-        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` gives logits.
-        widths: Channels of both networks in each stage, from 4 or 7 pixels, doubled, to the full size.
-        blocks: Residual blocks in each stage, or in every one.
+        generator: Replaces the generator; ``generator(noise[, labels])`` returns images that :meth:`decode` clamps.
+        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` returns logits.
+        widths: Channels of both networks in each stage; the stages double the size from 4 or 7 pixels to the full size.
+        blocks: Residual blocks in each stage; a single number applies to every stage.
         group_width: Channels per group of the 3x3 convolutions; a single group if there are fewer channels.
-        expansion: Channels within a block, for each channel between blocks.
-        patch_size: Side of the patches of pixels that become one position of the largest stage; 1 is the paper's, 2
-            costs about a quarter.
+        expansion: Ratio of the channels within a block to the channels between blocks.
+        patch_size: Side of the patches of pixels that become one position of the largest stage; 1 in the paper; 2
+            costs about a quarter as much.
         label_dim: Length of a label's embedding in the generator.
         loss: See :class:`AdversarialModule`.
-        penalties: See :class:`AdversarialModule`; the paper's pair has one gamma.
+        penalties: See :class:`AdversarialModule`; the paper uses the same gamma for both.
         betas: See :class:`AdversarialModule`.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 

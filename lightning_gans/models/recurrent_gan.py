@@ -15,20 +15,20 @@ from lightning_gans.networks.recurrent import Cell, RecurrentDiscriminator, Recu
 class RecurrentGAN(AdversarialModule):
     """GAN of two recurrent networks (Esteban et al. 2017, https://arxiv.org/abs/1706.02633: RGAN, RCGAN).
 
-    Its images are sequences ``(N, C, T)``, or pictures ``(N, C, H, W)``, of which each row is a step. The
-    discriminator may read the steps in both directions (Mogren 2016, https://arxiv.org/abs/1611.09904).
+    Its images are sequences ``(N, C, T)``, or pictures ``(N, C, H, W)`` whose rows are the steps. The discriminator may
+    read the steps in both directions (Mogren 2016, https://arxiv.org/abs/1611.09904).
 
     Args:
         image_shape: ``(C, T)`` of the sequences, or ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
-        num_classes: Number of labels, which enter both networks beside each step; 0 makes it unconditional.
-        generator: Replaces the generator; ``generator(noise[, labels])`` gives sequences or images in [-1, 1].
-        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` gives logits.
-        hidden_dim: Hidden units of each layer, of both networks.
+        num_classes: Number of labels, which both networks get with each step; 0 makes it unconditional.
+        generator: Replaces the generator; ``generator(noise[, labels])`` returns sequences or images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` returns logits.
+        hidden_dim: Hidden units of each layer in both networks.
         num_layers: Recurrent layers of both networks.
         cell: ``gru`` or ``lstm``.
         bidirectional: Whether the discriminator reads the steps in both directions.
-        step_noise: Numbers of the noise vector that each step has for itself, the rest being shared by all; see
+        step_noise: Numbers of the noise vector that each step has for itself; all steps share the rest. See
             :class:`~lightning_gans.networks.recurrent.RecurrentGenerator`.
         **options: See :class:`AdversarialModule` and :class:`GenerativeModule`.
 

@@ -9,7 +9,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_gans import augment as augmentation
 from lightning_gans import losses
 from lightning_gans.errors import SettingError, check_adam, check_choice, check_not_negative, check_positive
 from lightning_gans.models.adversarial import Loss
@@ -17,7 +16,9 @@ from lightning_gans.models.autoencoding import AutoencodingModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
 from lightning_gans.randomness import Stream
+from lightning_gans.training.augmentation import Augmentation, checked_augment
 from lightning_gans.training.discriminator_calls import find_feature_layer, logits_of
+from lightning_gans.training.freezing import FreezeLayers
 from lightning_gans.training.regularizers import (
     AuxiliaryClassifier,
     FeatureMatching,
@@ -25,6 +26,7 @@ from lightning_gans.training.regularizers import (
     Regularizer,
     Turn,
     call,
+    checked_regularizers,
     gradient_penalties,
     take_turn,
 )
@@ -34,21 +36,21 @@ from lightning_gans.training.step import TrainingStep
 class VAEGAN(AutoencodingModule):
     r"""A VAE whose decoder is a GAN's generator (Larsen et al. 2016, https://arxiv.org/abs/1512.09300).
 
-    The error of a reconstruction is that of a Gaussian of variance 1 around the features of a layer of the
-    discriminator, :math:`E = \frac12 \|f(x) - f(\tilde x)\|^2`. The discriminator tells images from reconstructions
-    and from samples of the prior, with the sum of the three cross-entropies :math:`L` as its loss. Then the
+    The error of a reconstruction is measured in the features of a layer of the discriminator, as for a Gaussian of
+    variance 1: :math:`E = \frac12 \|f(x) - f(\tilde x)\|^2`. The discriminator distinguishes images from
+    reconstructions and from samples of the prior; its loss :math:`L` is the sum of the three cross-entropies. Then the
     encoder minimizes :math:`KL + E` and the decoder :math:`\gamma E - L` (the paper's algorithm 1), in one update.
-    There is no likelihood of the images: neither an ELBO nor a bound, and ``train/reconstruction`` is -E, higher is
-    better. Features are taken from images that are not augmented.
+    The images have no likelihood, so there is neither an ELBO nor a bound. ``train/reconstruction`` is -E; higher is
+    better. Features are those of images that are not augmented.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Number of latents.
         num_classes: Number of labels; 0 makes it unconditional.
-        encoder: Replaces the encoder; ``encoder(images[, labels])`` gives the posterior's means and log-variances,
+        encoder: Replaces the encoder; ``encoder(images[, labels])`` returns the posterior's means and log-variances,
             ``(N, latent_dim)`` each.
-        decoder: Replaces the decoder; ``decoder(latents[, labels])`` gives images in [-1, 1].
-        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` gives logits.
+        decoder: Replaces the decoder; ``decoder(latents[, labels])`` returns images in [-1, 1].
+        discriminator: Replaces the discriminator; ``discriminator(images[, labels])`` returns logits.
         width: Channels of the convolutional networks at half the image's size.
         gamma: Weight of the reconstruction error relative to the adversarial term in the decoder's loss.
         kl_weight: Weight of the KL term in the encoder's loss; 1 in the paper.
@@ -65,10 +67,11 @@ class VAEGAN(AutoencodingModule):
         penalty_end: See there.
         feature_matching: See there.
         feature_matching_norm: See there.
-        feature_layer: The layer whose input is used as the features :math:`f` as well.
+        feature_layer: See there; the input of this layer is also the features :math:`f`.
         auxiliary_weight: See there.
         augment: See there.
         regularizers: See there.
+        freeze_layers: See there.
         **options: See :class:`GenerativeModule`.
 
     Attributes:
@@ -106,8 +109,9 @@ class VAEGAN(AutoencodingModule):
         feature_matching_norm: Literal["l1", "l2"] = "l2",
         feature_layer: str | None = None,
         auxiliary_weight: float = 1.0,
-        augment: Sequence[str] = (),
+        augment: Sequence[str] | Augmentation = (),
         regularizers: Sequence[Regularizer] = (),
+        freeze_layers: int = 0,
         **options: Any,
     ) -> None:
         check_sizes(image_shape, latent_dim, num_classes)
@@ -122,7 +126,6 @@ class VAEGAN(AutoencodingModule):
         check_not_negative(gamma=gamma, kl_weight=kl_weight, auxiliary_weight=auxiliary_weight)
         check_not_negative(feature_matching=feature_matching)
         check_adam(betas, weight_decay)
-        augmentation.check_policies(augment, image_shape)
         self.encoder, self.decoder, self.discriminator = made
         find_feature_layer(self.discriminator, feature_layer)
         self.gamma = gamma
@@ -134,12 +137,15 @@ class VAEGAN(AutoencodingModule):
         self.betas = betas
         self.weight_decay = weight_decay
         self.feature_layer = feature_layer
-        self.augment = tuple(augment)
+        self.augment = checked_augment(augment, image_shape)
+        self.freeze_layers = freeze_layers
+        if freeze_layers != 0:
+            self._callbacks.append(FreezeLayers(freeze_layers))
         self.regularizers = [
             *gradient_penalties(penalties, penalty_interval, penalty_end),
             AuxiliaryClassifier(auxiliary_weight),
             FeatureMatching(feature_matching, feature_matching_norm, feature_layer),
-            *regularizers,
+            *checked_regularizers(regularizers),
         ]
         self.check_networks("encoder", "decoder", "discriminator")
         self.create_ema()
@@ -147,11 +153,11 @@ class VAEGAN(AutoencodingModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the discriminator, then the encoder and the decoder together.
 
-        One pass through these two serves both updates; with accumulated batches it is repeated, as the memory of one
-        batch has to be enough.
+        One pass through the encoder and the decoder serves both updates. With accumulated batches it is repeated, so
+        that only one batch is in memory at a time.
         """
-        optimizers: Any = self.optimizers()
-        encoder_optimizer, decoder_optimizer, discriminator_optimizer = optimizers
+        names = ("encoder", "decoder", "discriminator")
+        encoder_optimizer, decoder_optimizer, discriminator_optimizer = self.optimizers_of(*names)
         with self.step(batch) as step:
             for real, labels in step.batches():
                 made = self.make(real, labels, step)
@@ -183,7 +189,7 @@ class VAEGAN(AutoencodingModule):
         Args:
             real: Images, ``(N, C, H, W)``.
             fake: Their reconstructions, followed by samples of the prior, ``(2 N, C, H, W)``.
-            labels: The images', ``(N,)``, or None.
+            labels: Labels of the images, ``(N,)``, or None.
         """
         real_logits, fake_logits = self.logits(real, labels), self.logits(fake, _twice(labels))
         loss = losses.ADVERSARIAL_LOSSES[self.loss].discriminator
@@ -201,7 +207,7 @@ class VAEGAN(AutoencodingModule):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a scalar for both updates, and what is logged of it.
 
-        Its gradient with respect to the encoder is the encoder's loss's, and likewise for the decoder.
+        Its gradient with respect to the encoder is that of the encoder's loss, and likewise for the decoder.
         """
         layer = find_feature_layer(self.discriminator, self.feature_layer)
         with self.turn("generator", step, real, made.fake, labels, layer) as turn:
@@ -238,9 +244,19 @@ class VAEGAN(AutoencodingModule):
         labels: Tensor | None,
         feature_layer: nn.Module | None = None,
     ) -> AbstractContextManager[Turn]:
-        """Return the block in which a player's loss is computed, with its regularizers and with augmentation."""
+        """Return a context manager for computing a player's loss, with its regularizers and augmentation."""
+        boundary = losses.ADVERSARIAL_LOSSES[self.loss].boundary
         return take_turn(
-            player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment, feature_layer
+            player,
+            step,
+            self.discriminator,
+            real,
+            fake,
+            labels,
+            self.regularizers,
+            self.augment,
+            feature_layer,
+            boundary,
         )
 
     def not_compiled(self) -> dict[str, str]:
@@ -257,7 +273,7 @@ class VAEGAN(AutoencodingModule):
 
 
 class Made(NamedTuple):
-    """What the encoder and the decoder make of a batch.
+    """The outputs of the encoder and the decoder for a batch.
 
     Attributes:
         mean: Means of the posteriors, ``(N, latent_dim)``.
@@ -282,5 +298,6 @@ def _features(turn: Turn, images: Tensor) -> Tensor:
     """Return the recorded features of images, ``(N, F)``."""
     known = turn.calls.on(images)
     if known is None or known.features is None:
-        raise SettingError("the discriminator does not call its feature_layer: name another.", setting="feature_layer")
+        message = "the discriminator does not call its feature_layer: name another layer."
+        raise SettingError(message, setting="feature_layer")
     return losses.full_precision(known.features.flatten(1))

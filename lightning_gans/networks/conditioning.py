@@ -1,4 +1,9 @@
-"""Conditioning on labels: appended to the input (Mirza & Osindero 2014, arXiv:1411.1784), or in BatchNorm."""
+"""Conditioning on labels: appended to the input (Mirza & Osindero 2014, arXiv:1411.1784), or in BatchNorm.
+
+A label is a class number, or a vector of floats. A class number acts as the vector with 1 at its place and 0 elsewhere,
+so that a network takes either, and an embedding is linear in vectors (Miyato & Koyama 2018, arXiv:1802.05637, section
+3).
+"""
 
 from __future__ import annotations
 
@@ -19,9 +24,12 @@ def check_labels(labels: Tensor | None, num_classes: int) -> None:
 
 
 def look_up(table: nn.Embedding, labels: Tensor) -> Tensor:
-    """Return the row of each label, ``(N, F)``, or the sum of rows by class weights ``(N, num_classes)``."""
-    rows: Tensor = labels.to(table.weight.dtype) @ table.weight if labels.is_floating_point() else table(labels)
-    return rows
+    """Return the row of each class number ``(N,)``, or the sum of rows weighted by vectors ``(N, num_classes)``."""
+    if not labels.is_floating_point():
+        rows: Tensor = table(labels)
+        return rows
+    weight = table.weight  # once, as spectral normalization computes it on each access
+    return labels.to(weight.dtype) @ weight
 
 
 def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tensor:
@@ -29,9 +37,9 @@ def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tens
 
     Args:
         inputs: Shape ``(N, F)`` or ``(N, C, H, W)``.
-        labels: int64, shape ``(N,)``, in [0, num_classes), or class weights, float, shape ``(N, num_classes)``; None if
-            and only if ``num_classes`` is 0.
-        num_classes: Number of classes; with 0 the inputs are returned unchanged.
+        labels: int64, shape ``(N,)``, in [0, num_classes), or vectors, float, shape ``(N, num_classes)``; None if and
+            only if ``num_classes`` is 0.
+        num_classes: Number of classes, or length of the vectors; with 0 the inputs are returned unchanged.
 
     Returns:
         Shape ``(N, F + num_classes)`` or ``(N, C + num_classes, H, W)``.
@@ -50,7 +58,8 @@ def with_labels(inputs: Tensor, labels: Tensor | None, num_classes: int) -> Tens
 class ConditionalBatchNorm(nn.Module):
     """BatchNorm with a scale and shift per label (de Vries et al. 2017, arXiv:1707.00683).
 
-    The statistics are those of the whole batch, independent of the labels. All labels start with scale 1 and shift 0.
+    The statistics are those of the whole batch, independent of the labels. All labels start with scale 1 and shift 0;
+    they are the scale and shift of a vector of zeros, from which those of vectors are interpolated.
     Use :class:`ConditionalBatchNorm1d` for vectors and :class:`ConditionalBatchNorm2d` for images.
 
     Args:
@@ -75,8 +84,10 @@ class ConditionalBatchNorm(nn.Module):
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Normalize ``(N, C)`` or ``(N, C, H, W)``; ``labels`` are those of :func:`with_labels`."""
         ones = (None,) * (inputs.dim() - 2)
-        scale, shift = (look_up(table, labels)[(..., *ones)] for table in (self.scale, self.shift))
-        return torch.addcmul(shift, self.norm(inputs), scale)
+        scale, shift = look_up(self.scale, labels), look_up(self.shift, labels)
+        if labels.is_floating_point():
+            scale = scale + (1 - labels.to(scale.dtype).sum(1, keepdim=True))
+        return torch.addcmul(shift[(..., *ones)], self.norm(inputs), scale[(..., *ones)])
 
 
 class ConditionalBatchNorm1d(ConditionalBatchNorm):

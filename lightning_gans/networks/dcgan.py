@@ -1,44 +1,48 @@
 """Convolutional networks of DCGAN (Radford et al. 2015, https://arxiv.org/abs/1511.06434).
 
-For images of 4 x 2^n or 7 x 2^n pixels the generator has n transposed convolutions that double the size, and the
-discriminator n convolutions that halve it. ``width`` is the number of channels at half the image size; each
-halving doubles it. The paper's networks for 64 pixels have ``width=128``.
+For images whose shorter side is 4 to 7 times 2^n pixels, such as 28, 64 or 96 x 160, the generator has n transposed
+convolutions that double the size, and the discriminator n convolutions that halve it. ``width`` is the number of
+channels at half the image size; each halving doubles it. The paper's networks for 64 x 64 pixels have ``width=128``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 from torch import Tensor, nn
 
 from lightning_gans.errors import SettingError, check_choice, check_counts, check_widths
-from lightning_gans.networks.conditioning import call_layers, check_labels, make_batch_norm, with_labels
+from lightning_gans.networks.conditioning import call_layers, check_labels, look_up, make_batch_norm, with_labels
 from lightning_gans.networks.mlp import hidden_layers
 
 
-def levels(image_shape: Sequence[int]) -> tuple[int, int]:
-    """Return the side of the smallest feature map, 4 or 7, and the number of doublings up to the image size.
+def levels(image_shape: Sequence[int]) -> tuple[tuple[int, int], int]:
+    """Return height and width of the smallest feature map, and the number of doublings up to the image size.
+
+    The shorter side of the smallest map is 4 to 7.
 
     Raises:
-        SettingError: The image is not square, or its side is not 4 x 2^n or 7 x 2^n with n at least 1.
+        SettingError: Height and width cannot be halved, at least once and both equally often, down to such a map.
 
     Example:
-        >>> levels((1, 28, 28)), levels((3, 64, 64))
-        ((7, 2), (4, 4))
+        >>> levels((1, 28, 28)), levels((3, 64, 64)), levels((5, 96, 160))
+        (((7, 7), 2), ((4, 4), 4), ((6, 10), 4))
     """
     _, height, width = image_shape
-    side, doublings = height, 0
-    while side % 2 == 0 and side > 4:
-        side, doublings = side // 2, doublings + 1
-    if height != width or side not in (4, 7) or doublings == 0:
+    doublings = 0
+    while height % 2 == width % 2 == 0 and min(height, width) >= 8:
+        height, width, doublings = height // 2, width // 2, doublings + 1
+    if not 4 <= min(height, width) <= 7 or doublings == 0:
         raise SettingError(
-            f"image_shape is {tuple(image_shape)}: a convolutional network needs square images "
-            "of 8, 16, 32, 64, 128 … or 14, 28, 56, 112 … pixels.",
+            f"image_shape is {tuple(image_shape)}: a convolutional network halves height and width until the shorter "
+            "one is 4 to 7, as for 28 x 28, 64 x 64 or 96 x 160 pixels.",
             setting="image_shape",
             value=tuple(image_shape),
+            allowed="4 to 7 times a power of 2",
         )
-    return side, doublings
+    return (height, width), doublings
 
 
 def initialize(module: nn.Module, normalized: bool = True) -> None:
@@ -66,15 +70,15 @@ def upsampling(
     """Stack fully connected layers, if any, and transposed convolutions, from a vector to pixels without activation."""
     check_counts(width=width)
     check_widths(dense_dims=dense_dims, empty=True)
-    side, doublings = levels(image_shape)
+    smallest, doublings = levels(image_shape)
     channels = width * 2 ** (doublings - 1)
     layers: list[nn.Module] = []
     if dense_dims:
         layers.append(hidden_layers(in_features, dense_dims, batch_norm=True, num_classes=num_classes))
         in_features = dense_dims[-1]
     layers += [
-        nn.Linear(in_features, channels * side**2, bias=False),
-        nn.Unflatten(1, (channels, side, side)),
+        nn.Linear(in_features, channels * math.prod(smallest), bias=False),
+        nn.Unflatten(1, (channels, *smallest)),
         make_batch_norm(channels, num_classes),
         nn.ReLU(),
     ]
@@ -101,7 +105,7 @@ def downsampling(
     Returns:
         The layers and the length of the vector.
     """
-    side, doublings = levels(image_shape)
+    smallest, doublings = levels(image_shape)
     check_counts(width=width)
     check_widths(dense_dims=dense_dims, empty=True)
     layers: list[nn.Module] = [nn.Conv2d(in_channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
@@ -112,7 +116,7 @@ def downsampling(
         layers.append(nn.LeakyReLU(0.2))
         width *= 2
     layers.append(nn.Flatten())
-    num_features = width * side**2
+    num_features = width * math.prod(smallest)
     if dense_dims:
         layers.append(hidden_layers(num_features, dense_dims, batch_norm=batch_norm))
         num_features = dense_dims[-1]
@@ -120,7 +124,7 @@ def downsampling(
 
 
 class DCGANGenerator(nn.Module):
-    """Map noise to images in [-1, 1] by transposed convolutions with BatchNorm and ReLU.
+    """Map noise to images in [-1, 1] with transposed convolutions, BatchNorm and ReLU.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`levels` for the sizes.
@@ -166,7 +170,7 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """Map images to one logit each by strided convolutions with BatchNorm and LeakyReLU.
+    """Map images to one logit each with strided convolutions, BatchNorm and LeakyReLU.
 
     Labels enter twice: as planes appended to the image, and by projection on the last features (Miyato & Koyama 2018,
     arXiv:1802.05637), since the planes alone are too far from the features that separate the classes.
@@ -177,6 +181,9 @@ class DCGANDiscriminator(nn.Module):
         num_classes: Number of classes; 0 for an unconditional network.
         batch_norm: Whether to use BatchNorm. It mixes the images of a batch, so use ``False`` with gradient penalties.
         dense_dims: Widths of fully connected layers between the convolutions and the logit.
+
+    Raises:
+        SettingError: A setting is invalid.
     """
 
     def __init__(
@@ -203,6 +210,6 @@ class DCGANDiscriminator(nn.Module):
         """Map images ``(N, C, H, W)`` to logits ``(N, 1)``."""
         features = self.layers(with_labels(images, labels, self.num_classes))
         logits: Tensor = self.output(features)
-        if self.projection is not None:
-            logits = logits + (self.projection(labels) * features).sum(1, keepdim=True)
+        if self.projection is not None and labels is not None:
+            logits = logits + (look_up(self.projection, labels) * features).sum(1, keepdim=True)
         return logits

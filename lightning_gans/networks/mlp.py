@@ -22,7 +22,7 @@ def hidden_layers(
 ) -> nn.Sequential:
     """Stack linear layers, each followed by optional BatchNorm, LeakyReLU(0.2) and optional dropout.
 
-    With ``num_classes`` BatchNorm is conditional; call the layers by :func:`conditioning.call_layers`.
+    With ``num_classes``, BatchNorm is conditional; call the layers through :func:`conditioning.call_layers`.
 
     Raises:
         SettingError: There are no layers, or a width is below 1.
@@ -41,13 +41,16 @@ def hidden_layers(
 
 
 class MLPGenerator(nn.Module):
-    """Map noise to images in [-1, 1] by hidden layers with BatchNorm.
+    """Map noise to images in [-1, 1] with hidden layers and BatchNorm.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
         latent_dim: Length of the noise vectors.
-        hidden_dims: Widths of the hidden layers, from the noise to the image.
+        hidden_dims: Widths of the hidden layers, from the noise to the image; at least one.
         num_classes: Number of classes; 0 for an unconditional network.
+
+    Raises:
+        SettingError: There are no hidden layers, or a width is below 1.
     """
 
     def __init__(
@@ -72,13 +75,16 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """Map images to one logit each by hidden layers with dropout.
+    """Map images to one logit each with hidden layers and dropout.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
         hidden_dims: Widths of the hidden layers, from the image to the logit.
         dropout: Probability of dropping a hidden unit during training.
         num_classes: Number of classes; 0 for an unconditional network.
+
+    Raises:
+        SettingError: There are no hidden layers, a width is below 1, or ``dropout`` is not between 0 and 1.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """Residual networks without normalization, from R3GAN (Huang et al. 2024, https://arxiv.org/abs/2501.05441).
 
-Networks for images of 4 x 2^n or 7 x 2^n pixels have n + 1 stages, one per resolution. ``widths`` and ``blocks`` have
-one entry per stage, from the lowest resolution to the full one, in both networks. ``patch_size`` is an addition to the
-paper: with 2, for example, the networks work at half the resolution, on channels that are the pixels of 2 x 2 patches.
-This saves the full resolution, which is most of the cost.
+Networks for images whose shorter side is 4 to 7 times 2^n pixels have n + 1 stages, one per resolution. ``widths`` and
+``blocks`` have one entry per stage, from the lowest resolution to the full one, in both networks. ``patch_size`` is an
+addition to the paper: with 2, for example, the networks work at half the resolution, on 2 x 2 patches whose pixels
+become channels. This avoids the full resolution, which is most of the cost.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def in_patches(image_shape: Sequence[int], patch_size: int) -> tuple[int, int, i
             raise
         raise SettingError(
             f"patch_size is {patch_size}: the image's {height} x {width} pixels give {shape[1]} x {shape[2]} patches, "
-            "but 8, 16, 32 … or 14, 28, 56 … per side are needed.",
+            "which cannot be halved until the shorter side is 4 to 7.",
             setting="patch_size",
             value=patch_size,
         ) from error
@@ -161,24 +161,24 @@ def make_stages(
     group_width: int,
     expansion: int,
     patch_size: int,
-) -> tuple[list[Stage], int, int]:
+) -> tuple[list[Stage], tuple[int, int], int]:
     """Make the blocks of each stage, from the lowest resolution to the full one.
 
     Returns:
-        The stages, the side of the lowest resolution, and the number of channels of the images in patches.
+        The stages, height and width of the lowest resolution, and the channels of the images in patches.
 
     Raises:
         SettingError: A setting is invalid, or does not match the image or another setting.
     """
     patches = in_patches(image_shape, patch_size)
-    side, doublings = levels(patches)
+    smallest, doublings = levels(patches)
     count = doublings + 1
     numbers = [blocks] * count if isinstance(blocks, int) else blocks
     for name, values, least in (("widths", widths, 1), ("blocks", numbers, 0)):
         if not are_counts(values, least) or len(values) != count:
             raise SettingError(
-                f"{name} is {shown(values)}: there are {count} stages, from {side} pixels, doubled, "
-                f"to {patches[1]}; give a whole number, {least} or more, for each.",
+                f"{name} is {shown(values)}: there are {count} stages, which double {smallest[0]} x {smallest[1]} "
+                f"pixels up to {patches[1]} x {patches[2]}; give a whole number, {least} or more, for each.",
                 setting=name,
                 value=values,
             )
@@ -187,7 +187,7 @@ def make_stages(
         Stage(width, [Block(width, group_width, expansion, depth) for _ in range(number)])
         for width, number in zip(widths, numbers, strict=True)
     ]
-    return stages, side, patches[0]
+    return stages, smallest, patches[0]
 
 
 def change_of_width(width: int, new_width: int) -> list[nn.Module]:
@@ -196,7 +196,7 @@ def change_of_width(width: int, new_width: int) -> list[nn.Module]:
 
 
 class R3GANGenerator(nn.Module):
-    """Map noise to images: the noise scales the channels of a learned constant, which passes residual stages.
+    """Map noise to images: the noise scales the channels of a learned constant, which passes through residual stages.
 
     There is no output activation, so training pulls the images into [-1, 1] but does not bound them. Clamp them before
     they are shown or measured, as :meth:`lightning_gans.R3GAN.decode` does.
@@ -230,13 +230,13 @@ class R3GANGenerator(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(label_dim=label_dim)
-        stages, side, channels = make_stages(image_shape, widths, blocks, group_width, expansion, patch_size)
+        stages, smallest, channels = make_stages(image_shape, widths, blocks, group_width, expansion, patch_size)
         (width, layers), *larger = stages
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.patch_size = patch_size
-        self.constant = nn.Parameter(torch.randn(width, side, side))
+        self.constant = nn.Parameter(torch.randn(width, *smallest))
         self.embedding = nn.Embedding(num_classes, label_dim) if num_classes > 0 else None  # N(0, 1) like the noise
         self.scale = nn.Linear(latent_dim + (label_dim if num_classes > 0 else 0), width, bias=False)
         draw(self.scale)
@@ -256,8 +256,8 @@ class R3GANGenerator(nn.Module):
 class R3GANDiscriminator(nn.Module):
     """Map images to one logit each: the generator's stages in reverse, then one weight per position and channel.
 
-    In a conditional network the logit is the inner product of the features and a label embedding as wide as the first
-    stage. The output has no bias, which would cancel in the relativistic loss.
+    In a conditional network, the logit is the inner product of the features and a label embedding as wide as the first
+    stage. The output has no bias, because it would cancel in the relativistic loss.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
@@ -283,7 +283,7 @@ class R3GANDiscriminator(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        stages, side, channels = make_stages(image_shape, widths, blocks, group_width, expansion, patch_size)
+        stages, smallest, channels = make_stages(image_shape, widths, blocks, group_width, expansion, patch_size)
         (width, layers), *larger = stages
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
@@ -293,7 +293,7 @@ class R3GANDiscriminator(nn.Module):
             layers = [*stage.blocks, Downsample(), *change_of_width(stage.width, width), *layers]
             width = stage.width
         self.layers = nn.Sequential(Pointwise(channels, width), *layers)
-        self.gather = nn.Conv2d(first_width, first_width, side, groups=first_width, bias=False)
+        self.gather = nn.Conv2d(first_width, first_width, smallest, groups=first_width, bias=False)
         self.output = nn.Linear(first_width, first_width if num_classes > 0 else 1, bias=False)
         self.embedding = nn.Embedding(num_classes, first_width) if num_classes > 0 else None
         draw(self.gather)
@@ -306,4 +306,6 @@ class R3GANDiscriminator(nn.Module):
         check_labels(labels, self.num_classes)
         features = self.gather(self.layers(F.pixel_unshuffle(images, self.patch_size)))
         output: Tensor = self.output(features.flatten(1))
-        return output if self.embedding is None else (output * self.embedding(labels)).sum(1, keepdim=True)
+        if self.embedding is None or labels is None:
+            return output
+        return (output * look_up(self.embedding, labels)).sum(1, keepdim=True)

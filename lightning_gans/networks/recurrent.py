@@ -55,7 +55,7 @@ def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, *
 
 
 class RecurrentGenerator(nn.Module):
-    """Map noise to sequences or images in [-1, 1] by a recurrent network.
+    """Map noise to sequences or images in [-1, 1] with a recurrent network.
 
     The last ``steps * step_noise`` entries of a latent vector are split among the steps, ``step_noise`` each. The rest
     is shared: it gives the initial state and is input to every step, so it can encode properties of the whole
@@ -124,8 +124,8 @@ class RecurrentGenerator(nn.Module):
 class RecurrentDiscriminator(nn.Module):
     """Map sequences or images to one logit each, the mean of the logits of all steps of a recurrent network.
 
-    Gradient penalties differentiate twice, which cuDNN's recurrent kernels do not support: on a GPU the network then
-    runs without them, which is slower.
+    Gradient penalties differentiate twice, which cuDNN's recurrent kernels do not support. With a penalty, the network
+    therefore runs without these kernels on a GPU, which is slower.
 
     Args:
         image_shape: ``(C, T)`` of sequences, or ``(C, H, W)`` of images.
@@ -134,6 +134,9 @@ class RecurrentDiscriminator(nn.Module):
         cell: ``gru`` or ``lstm``.
         bidirectional: Whether the layers are bidirectional (Mogren 2016, arXiv:1611.09904).
         num_classes: Number of classes; 0 for an unconditional network.
+
+    Raises:
+        SettingError: A setting is invalid.
     """
 
     def __init__(
@@ -174,7 +177,7 @@ def _twice_differentiable(images: Tensor) -> AbstractContextManager[Any]:
 
 
 def _without_autocast(layers: nn.GRU | nn.LSTM, inputs: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-    """Call recurrent layers, on a CPU without autocast, as torch lacks the kernels on some processors."""
+    """Call recurrent layers; on a CPU without autocast, because torch lacks the kernels on some processors."""
     if inputs.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
         return layers(inputs, state)  # type: ignore[no-any-return]
     dtype = next(layers.parameters()).dtype

@@ -29,7 +29,7 @@ class _MLP(nn.Module):
 
 
 class MLPEncoder(_MLP):
-    """Map images to the parameters of the posterior by hidden layers.
+    """Map images to the parameters of the posterior with hidden layers.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
@@ -58,7 +58,7 @@ class MLPEncoder(_MLP):
 
 
 class MLPDecoder(_MLP):
-    """Map latents to the likelihood parameter of each pixel by hidden layers.
+    """Map latents to the likelihood parameter of each pixel with hidden layers.
 
     Args:
         image_shape: ``(C, H, W)`` of the images.
@@ -87,7 +87,7 @@ class MLPDecoder(_MLP):
 
 
 class ConvEncoder(nn.Module):
-    """Map images to the parameters of the posterior by DCGAN's convolutions.
+    """Map images to the parameters of the posterior with DCGAN's convolutions.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.
@@ -122,7 +122,7 @@ class ConvEncoder(nn.Module):
 
 
 class ConvDecoder(nn.Module):
-    """Map latents to the likelihood parameter of each pixel by DCGAN's transposed convolutions.
+    """Map latents to the likelihood parameter of each pixel with DCGAN's transposed convolutions.
 
     Args:
         image_shape: ``(C, H, W)`` of the images; see :func:`lightning_gans.networks.dcgan.levels`.

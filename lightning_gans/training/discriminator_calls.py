@@ -1,14 +1,14 @@
 """Records of a discriminator's calls while a loss is computed: inputs and outputs.
 
-A loss may call the discriminator in any way, and penalties and other regularizers use the logits of the same calls. So
-forward hooks record the calls, including those of a custom loss.
+A loss may call the discriminator in any way, and penalties and other regularizers use the logits of the same calls.
+Therefore forward hooks record all calls, including those of a custom loss.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor, nn
 
@@ -22,8 +22,8 @@ class DiscriminatorCall(NamedTuple):
     Attributes:
         images: Its input, before any augmentation.
         logits: Its output, shape ``(N, ...)``.
-        classes: Class logits of its auxiliary classifier, ``(N, num_classes)``, or None.
-        features: The input of its feature layer, or None where that is not recorded.
+        classes: Class logits of its auxiliary classifier, ``(N, num_classes)``, or another second output, or None.
+        features: The input of its feature layer, or None if that is not recorded.
     """
 
     images: Tensor
@@ -36,7 +36,7 @@ class DiscriminatorCalls(list[DiscriminatorCall]):
     """The calls of a discriminator, in order."""
 
     def on(self, images: Tensor) -> DiscriminatorCall | None:
-        """Return the first call on this very tensor; the same images may be shown again with other labels."""
+        """Return the first call on this tensor object; the same images may be shown again with other labels."""
         return next((call for call in self if call.images is images), None)
 
 
@@ -50,9 +50,9 @@ def record_calls(
 
     Args:
         discriminator: Takes the images as its first argument, or by the name ``images``.
-        augment: Changes what it is shown, given the images and the index of the call; gradients with respect to the
-            images pass through it.
-        feature_layer: A layer of it whose input is recorded.
+        augment: Augments its input, given the images and the index of the call; gradients with respect to the images
+            pass through it. Further arguments that are images are augmented in the same way.
+        feature_layer: A layer of the discriminator whose input is recorded.
     """
     calls = DiscriminatorCalls()
     shown: list[Tensor] = []
@@ -64,7 +64,10 @@ def record_calls(
         if augment is None:
             return None
         augmented = augment(images, len(calls))
-        return ((augmented, *args[1:]), kwargs) if args else (args, kwargs | {"images": augmented})
+        if not args:
+            return args, kwargs | {"images": augmented}
+        others = (augment(other, len(calls)) if is_images(other) else other for other in args[1:])
+        return (augmented, *others), kwargs
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         logits, classes = output if isinstance(output, tuple) else (output, None)
@@ -81,6 +84,11 @@ def record_calls(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_images(argument: Any) -> TypeGuard[Tensor]:
+    """Return whether an argument of a discriminator is a batch of images, ``(N, C, H, W)``."""
+    return isinstance(argument, Tensor) and argument.dim() == 4
 
 
 def find_feature_layer(discriminator: nn.Module, name: str | None) -> nn.Module:
@@ -114,7 +122,7 @@ def logits_of(output: Tensor | tuple[Tensor, Tensor], num_images: int) -> Tensor
 
     Args:
         output: What the discriminator returned: logits, or logits and the class logits of an auxiliary classifier.
-        num_images: How many images it was shown.
+        num_images: Number of images that it was shown.
 
     Raises:
         SettingError: The logits are not one or more numbers for each image.

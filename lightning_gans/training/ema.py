@@ -21,10 +21,10 @@ class EMA(nn.ModuleDict):
 
     Args:
         networks: The networks by name; they are copied.
-        half_life: Half-life of the average, in images.
+        half_life: Half-life of the average, in images, greater than 0.
         ramp: Caps the half-life at this fraction of the images seen so far, so that the average forgets the first
             steps (Karras et al. 2020, arXiv:2006.06676).
-        start: Fraction of the half-life at the start of the schedule; it rises to 1 along a cosine.
+        start: Fraction of the half-life at the start of the schedule, up to 1; it rises to 1 along a cosine.
 
     Example:
         >>> network = nn.Linear(1, 1, bias=False)
@@ -34,6 +34,9 @@ class EMA(nn.ModuleDict):
         >>> (network.weight - ema["generator"].weight).item()
         0.5
     """
+
+    same_on_processes = True
+    """Excludes the moving averages from averaging over processes, which they do not need."""
 
     def __init__(
         self, networks: Mapping[str, nn.Module], half_life: float = 10_000, ramp: float = 0.05, start: float = 1.0
@@ -53,7 +56,7 @@ class EMA(nn.ModuleDict):
             networks: The networks by the same names.
             batch_images: Images since the last update, on all processes.
             images_seen: Images since the start of training, on all processes.
-            progress: How far the schedule of the half-life has come, between 0 and 1.
+            progress: Progress of the half-life's schedule, between 0 and 1.
         """
         half_life = self.half_life * (cosine(self.start, 1.0, progress) if self.start < 1 else 1.0)
         half_life = max(min(half_life, self.ramp * images_seen), 1e-8)

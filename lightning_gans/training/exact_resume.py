@@ -12,14 +12,16 @@ from typing import Any
 from lightning_gans import _lightning
 from lightning_gans._lightning import Callback, TrainerFn, pl, rank_zero_warn
 from lightning_gans.errors import DataError, SettingError
+from lightning_gans.io.attributes import Attributes
 from lightning_gans.training import checkpoint_format
 from lightning_gans.training.processes import check_strategy
 
 
 class ExactResume(Callback):
-    """Stores in each checkpoint all that is needed to rebuild the model and to resume exactly.
+    """Stores in each checkpoint all that is needed to resume exactly, and to rebuild a model of this package.
 
-    :class:`~lightning_gans.GenerativeModule` returns it from ``configure_callbacks``.
+    :class:`~lightning_gans.GenerativeModule` returns it from ``configure_callbacks``. For any other module it
+    keeps the place in training and the loggers' rows; random numbers are the module's own concern.
     """
 
     def __init__(self) -> None:
@@ -28,23 +30,33 @@ class ExactResume(Callback):
         self._before_validation: _BeforeValidation | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
-        """Raise an error for what this trainer cannot do, and hand the model's arguments to the loggers.
+        """Reject a trainer that cannot resume exactly, and pass the model's arguments to the loggers.
 
         Raises:
             SettingError: Names the trainer's setting.
         """
-        pl_module.forget_batches()
-        pl_module.save_hyperparameters(pl_module.arguments)
         if stage == "fit" and _lightning.validates_by_time(trainer):
             raise SettingError(
                 "trainer.val_check_interval is a time, which cannot be resumed exactly: set a number of batches.",
                 setting="trainer.val_check_interval",
                 allowed="a number of batches",
             )
-        check_strategy(trainer.strategy)
+        if stage == "fit" and any(map(_lightning.saves_by_time, trainer.checkpoint_callbacks)):
+            rank_zero_warn(  # ModelCheckpoint.on_train_batch_end returns before it looks at the clock
+                "ModelCheckpoint(train_time_interval=…) saves nothing under manual optimization: "
+                "use lightning_gans.Checkpoint(every_n_minutes=…)."
+            )
+        if trainer.precision == "64-true":
+            pl_module.double()  # Lightning loads a checkpoint before it converts the module, which rounds the weights
+        if _is_ours(pl_module):
+            pl_module.forget_batches()
+            _lightning.set_hyperparameters(pl_module, pl_module.arguments)
+            check_strategy(trainer.strategy)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Share the first process's seed, and put networks that ``load`` left in eval mode back in training mode.
+
+        The model also takes the scales and the attributes of the data, if they are known.
 
         Raises:
             DataError: The checkpoint holds weights only.
@@ -53,16 +65,31 @@ class ExactResume(Callback):
         checkpoint = _lightning.loaded_checkpoint(trainer)
         if checkpoint and ("optimizer_states" not in checkpoint or "loops" not in checkpoint):
             raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
-        for network in pl_module.networks(pl_module.trained_networks).values():
+        if checkpoint:
+            checkpoint_format.check_optimizers(trainer.optimizers, checkpoint["optimizer_states"])
+        self._validated_step, self._before_validation = -1, None
+        if not _is_ours(pl_module):
+            return
+        for name, network in pl_module.networks(pl_module.trained_networks).items():
             if not network.training:
                 network.train()
+            trained = [parameter.requires_grad for parameter in network.parameters()]
+            if trained and not any(trained):
+                rank_zero_warn(f"The {name} is frozen (requires_grad_(False)): its updates are skipped.")
+        networks = pl_module.networks(pl_module.trained_networks).values()
+        if all(module.training for network in networks for module in network.modules()):
+            _lightning.silence_eval_warning(trainer)
+        data: Any = getattr(trainer, "datamodule", None)
+        if hasattr(data, "image_scale"):  # one of ours
+            pl_module.source_scale, pl_module.image_scale = data.source_scale, data.image_scale
+            if pl_module.num_classes > 0 and pl_module.labels_of_data:
+                pl_module.attributes = data.attributes
         pl_module.run_seed = trainer.strategy.broadcast(pl_module.run_seed)
         pl_module.stop_vote.zero_()
         pl_module.within_step = False
-        self._validated_step, self._before_validation = -1, None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Tell the loader where the checkpoint was within the epoch."""
+        """Restore the loader's position within the epoch."""
         _lightning.restore_loader_place(trainer)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -70,7 +97,7 @@ class ExactResume(Callback):
         self._count_validation(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Count a validation as done, also if ``max_steps`` ends the epoch."""
+        """Count a validation as done, even if ``max_steps`` ends the epoch."""
         self._count_validation(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
@@ -91,34 +118,52 @@ class ExactResume(Callback):
         if self._before_validation is not None:
             self._validated_step, self._before_validation = trainer.global_step, None
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Raise :class:`DivergedError` if the final weights are not finite, even if nothing was saved or logged."""
+        checkpoint_format.check_finite(pl_module, trainer.optimizers)
+
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the model's description and the place in training.
 
         Raises:
             DivergedError: The weights are not finite; nothing is written then.
         """
-        checkpoint_format.check_finite(pl_module)
-        if pl_module.within_step:
+        checkpoint_format.check_finite(pl_module, trainer.optimizers)
+        if getattr(pl_module, "within_step", False):
             rank_zero_warn("This checkpoint is written within a training step: a run resumed from it is not exact.")
         before = self._before_validation
-        checkpoint_format.describe(pl_module, checkpoint)
+        if _is_ours(pl_module):
+            checkpoint_format.describe(pl_module, checkpoint)
+        checkpoint.setdefault(checkpoint_format.KEY, {})
         checkpoint[checkpoint_format.KEY]["loggers"] = logger_states(trainer) if before is None else before.loggers
         if before is not None and "callbacks" in checkpoint:
             checkpoint["callbacks"] = before.callbacks
         validated = before is None and self._validated_step == trainer.global_step
         _lightning.settle_place(checkpoint, trainer, validated)
+        if _is_ours(pl_module):
+            _lightning.set_logger_step_of(checkpoint)
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Take the seed and the counters from the checkpoint, and continue the loggers' runs."""
-        about = checkpoint_format.description(checkpoint)
-        pl_module.run_seed, pl_module.images_seen = about["run_seed"], about["images_seen"]
-        pl_module.weights_step = checkpoint["global_step"]
+        """Take the seed, the counters and the scales from the checkpoint, and continue the loggers' runs."""
+        with checkpoint_format.reading("the checkpoint"):
+            self._load(trainer, pl_module, checkpoint)
+
+    def _load(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        about = checkpoint.get(checkpoint_format.KEY, {})
+        if _is_ours(pl_module):
+            about = checkpoint_format.description(checkpoint)
+            pl_module.run_seed, pl_module.images_seen = about["run_seed"], about["images_seen"]
+            pl_module.weights_step = checkpoint["global_step"]
+            pl_module.source_scale, pl_module.image_scale = checkpoint_format.scales_of(about)
+            pl_module.attributes = Attributes.stored(about.get("attributes"))
+            checkpoint_format.restore_states(pl_module, about)
         if not _is_fitting(trainer):
             return
-        restore_loggers(trainer, about.get("loggers", []), checkpoint["global_step"])
+        checkpoint_format.check_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop")
+        restore_loggers(trainer, checkpoint_format.loggers_of(about), checkpoint["global_step"])
         data: Any = getattr(trainer, "datamodule", None)
-        if hasattr(data, "use_seed") and type(data).__qualname__ not in checkpoint:
-            data.use_seed(about["run_seed"])  # checkpoints of 0.1, where the order of the images had the model's seed
+        if "run_seed" in about and hasattr(data, "use_seed") and type(data).__qualname__ not in checkpoint:
+            data.use_seed(about["run_seed"])  # a checkpoint of 0.1, where the model's seed also ordered the images
         steps = trainer.max_steps
         if _lightning.validation_is_pending(checkpoint) and -1 < steps <= checkpoint["global_step"]:
             self._max_steps = steps  # until the validation has begun
@@ -134,12 +179,16 @@ class _BeforeValidation:
         self.loggers = logger_states(trainer)
 
 
+def _is_ours(module: Any) -> bool:
+    return hasattr(module, "given_arguments")
+
+
 def _is_fitting(trainer: pl.Trainer) -> bool:
     return trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
 
 
 def logger_states(trainer: Any) -> list[dict[str, Any]]:
-    """Return what is needed to continue each logger's run: its kind, and its own state or the run's id."""
+    """Return what each logger needs to continue its run: its class, and its own state or the run's id."""
     states = []
     for logger in trainer.loggers:
         about = {"class": type(logger).__name__}
@@ -151,7 +200,7 @@ def logger_states(trainer: Any) -> list[dict[str, Any]]:
 
 
 def restore_loggers(trainer: Any, states: list[dict[str, Any]], step: int) -> None:
-    """Give each logger that can continue a run the state of its kind, or else the step to continue from."""
+    """Give each logger that can continue a run the state of its class, or else the step to continue from."""
     for logger in trainer.loggers:
         if hasattr(logger, "load_state_dict"):
             state = next((state.get("state") for state in states if state["class"] == type(logger).__name__), None)

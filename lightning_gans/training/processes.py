@@ -1,4 +1,7 @@
-"""Averages one network's gradients over the processes with one all-reduce, and rejects strategies that cannot."""
+"""What processes exchange: one all-reduce of a network's gradients per update, and statistics of the global batch.
+
+Strategies under which networks cannot be updated in turn are rejected.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from lightning_gans.errors import SettingError
 from lightning_gans.losses import full_precision
 
 _UNFIT = {
-    "DeepSpeedStrategy": "it knows one optimizer only",
-    "FSDPStrategy": "it splits weights that two optimizers update in turn",
-    "ModelParallelStrategy": "it averages gradients itself, also those of the network that is not being updated",
+    "DeepSpeedStrategy": "it supports only one optimizer",
+    "FSDPStrategy": "it shards weights that two optimizers update in turn",
+    "ModelParallelStrategy": "it averages gradients itself, even those of the network that is not being updated",
 }
 
 
@@ -34,7 +37,7 @@ def check_strategy_name(name: str) -> None:
 
 
 def check_strategy(strategy: Any) -> None:
-    """Reject the strategies under which networks cannot be updated in turn, before anything is done.
+    """Reject strategies under which networks cannot be updated in turn, before training starts.
 
     Raises:
         SettingError: Names the strategy, and what to use.
@@ -45,7 +48,7 @@ def check_strategy(strategy: Any) -> None:
             raise SettingError(message, setting="trainer.strategy", value=cls.__name__, allowed="ddp")
     if _lightning.has_static_graph(strategy):
         raise SettingError(
-            "trainer.strategy has static_graph=True, but the graph changes with the network whose turn it is: "
+            "trainer.strategy has static_graph=True, but the graph depends on which network is being updated: "
             "use ddp without it.",
             setting="trainer.strategy",
             value="static_graph=True",
@@ -53,7 +56,7 @@ def check_strategy(strategy: Any) -> None:
         )
     if _lightning.synchronizes_batch_norm(strategy) and strategy.root_device.type != "cuda":
         raise SettingError(
-            "trainer.sync_batchnorm is True, but torch has it for GPUs only: leave it out, and each process takes "
+            "trainer.sync_batchnorm is True, but torch supports it only on GPUs: leave it out, and each process uses "
             "the statistics of its own batch.",
             setting="trainer.sync_batchnorm",
             value=True,
@@ -72,11 +75,27 @@ def average_over_processes(strategy: Any, parameters: Sequence[nn.Parameter], bu
     if getattr(strategy, "world_size", 1) == 1:
         return
     tensors = [p.grad for p in parameters if p.grad is not None] + list(buffers)
-    flat = torch.cat([full_precision(tensor.detach().reshape(-1)) for tensor in tensors])
-    if dist.is_available() and dist.is_initialized():
-        dist.all_reduce(flat)  # Lightning's own waits at a barrier first, on the host
-        flat /= strategy.world_size
-    else:
-        flat = strategy.reduce(flat, reduce_op="mean")
+    if not tensors:  # the network is frozen
+        return
+    flat = mean_over_processes(strategy, torch.cat([full_precision(t.detach().reshape(-1)) for t in tensors]))
     for tensor, mean in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
         tensor.detach().copy_(mean.view_as(tensor))
+
+
+def mean_over_processes(strategy: Any, values: Tensor) -> Tensor:
+    """Return the mean of a tensor over all processes; it may overwrite the tensor."""
+    if getattr(strategy, "world_size", 1) == 1:
+        return values
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(values)  # Lightning's own waits at a barrier first, on the host
+        return values.div_(strategy.world_size)
+    mean: Tensor = strategy.reduce(values, reduce_op="mean")
+    return mean
+
+
+def rows_of_processes(module: Any, rows: Tensor) -> Tensor:
+    """Return the rows ``(N, ...)`` of all processes in order, ``(processes * N, ...)``, with their graph."""
+    if getattr(_lightning.trainer_of(module), "world_size", 1) == 1:
+        return rows
+    gathered: Tensor = module.all_gather(rows, sync_grads=True)
+    return gathered.flatten(0, 1)

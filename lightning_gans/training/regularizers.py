@@ -6,72 +6,101 @@ discriminator's calls and random numbers, and returns a scalar. A custom one is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans import augment as augmentation
+from lightning_gans import augment as diff_augment
 from lightning_gans import losses, penalties
+from lightning_gans.augment.pipeline import Draw
 from lightning_gans.errors import (
     SettingError,
     check_choice,
     check_counts,
     check_not_negative,
     check_numbers,
+    check_positive,
     check_share,
+    invalid,
 )
 from lightning_gans.randomness import Stream
-from lightning_gans.training.acceleration import frozen
-from lightning_gans.training.discriminator_calls import DiscriminatorCalls, find_feature_layer, logits_of, record_calls
+from lightning_gans.training.augmentation import Augmentation, DiffAugment
+from lightning_gans.training.compiled import frozen
+from lightning_gans.training.discriminator_calls import (
+    DiscriminatorCalls,
+    find_feature_layer,
+    is_images,
+    logits_of,
+    record_calls,
+)
+from lightning_gans.training.processes import mean_over_processes
 from lightning_gans.training.schedules import cosine
 from lightning_gans.training.step import TrainingStep
 
 Player = Literal["discriminator", "generator"]
 
 
+@dataclass
 class Turn:
     """One player's loss on one batch, while it is computed.
 
     Attributes:
         player: Whose loss it is.
-        step: The training step; ``step.number`` is the index of the discriminator update, ``step.module`` the model.
+        step: The training step; ``step.update_index`` is the index of the discriminator's update, ``step.module`` the
+            model.
         discriminator: The network.
         real: Real images, ``(N, C, H, W)``; they require grad if an active regularizer needs the gradient with respect
             to them.
         fake: Generated images, ``(k * N, C, H, W)``: k sets as large as the real batch, concatenated (VAEGAN: k = 2).
         labels: Labels of the real images, ``(N,)``, or None.
         calls: The discriminator's calls so far.
+        active: The regularizers of this update.
+        regularizers: All regularizers, including those of the other player.
+        boundary: The logit at which the discriminator is undecided; None if only differences of logits mean something.
     """
 
-    def __init__(
-        self,
-        player: Player,
-        step: TrainingStep,
-        discriminator: nn.Module,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None,
-        calls: DiscriminatorCalls,
-        active: Sequence[Regularizer],
-    ) -> None:
-        self.player, self.step, self.discriminator = player, step, discriminator
-        self.real, self.fake, self.labels, self.calls, self.active = real, fake, labels, calls, active
-        self.update = update_of(step, player)
+    player: Player
+    step: TrainingStep
+    discriminator: nn.Module
+    real: Tensor
+    fake: Tensor
+    labels: Tensor | None
+    calls: DiscriminatorCalls
+    active: Sequence[Regularizer]
+    regularizers: Sequence[Regularizer] = ()
+    boundary: float | None = 0.0
+
+    @property
+    def name(self) -> str:
+        """Name of the discriminator in the model."""
+        return name_in(self.step.module, self.discriminator)
 
     def logits(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Return the discriminator's logits of images, from the first call on them or from a new call.
 
         Args:
-            images: The very tensor that was shown, or new images.
+            images: The tensor object that was shown, or new images.
             labels: Their labels; by default those of the batch, repeated for several sets of images.
         """
         if labels is None and (known := self.calls.on(images)) is not None:
             return logits_of(known.logits, len(images))
         return self.call(images, labels)
+
+    def certainty(self) -> Tensor:
+        """Return how far the discriminator takes each real image for real, positive if it does; as its logits.
+
+        These are the logits above the boundary, or above those of generated images if there is none.
+        """
+        real = self.logits(self.real)
+        if self.boundary is not None:
+            return real - self.boundary
+        fake = self.logits(self.fake)
+        return torch.cat([real] * (len(fake) // len(real))) - fake
 
     def call(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """Show images to the discriminator and return its logits."""
@@ -82,28 +111,40 @@ class Turn:
     def uniform(self, size: int, stream: int, *key: int, sets: int = 1) -> Tensor:
         """Draw numbers uniform in [0, 1), ``(sets * N, size)``, that belong to the images of the batch.
 
-        They differ between the updates of a step.
+        They differ between the updates of a step. For normal numbers use ``step.noise``.
 
         Args:
-            size: How many for each image.
+            size: Number of values for each image.
             stream: What they are for; custom streams start at 1000.
             *key: Any integers, to tell several draws of one stream apart.
-            sets: For several sets as large as the batch.
+            sets: Number of sets of images, each as large as the batch.
         """
-        return uniform_for(self.step, sets, len(self.real), size, stream, self.update, *key)
+        return uniform_for(self.step, sets, len(self.real), size, stream, update_of(self.step, self.player), *key)
 
     def regularized(self, loss: Tensor) -> Tensor:
-        """Return a loss with the terms of this turn's regularizers, and log these and the mean logits."""
+        """Return a loss plus the terms of this turn's regularizers, and log the terms and the mean logits.
+
+        Raises:
+            SettingError: A term is not a scalar.
+        """
         for regularizer in self.active:
             term = regularizer(self)
-            if regularizer.logged:
-                self.step.log(**{regularizer.name: term})
+            if not isinstance(term, Tensor) or term.numel() != 1:
+                found = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
+                raise invalid(f"the term of {regularizer!r}", found, "a scalar tensor", " Take its mean.")
+            if regularizer.logged and self.step.will_log:
+                self.step.log(**{self._log_key(regularizer.name): term})
             loss = loss + regularizer.weight_in(self.step) * term
         if self.player == "discriminator" and self.step.will_log:
             for name, images in (("d_real", self.real), ("d_fake", self.fake)):
                 if (known := self.calls.on(images)) is not None:
                     self.step.log(**{name: known.logits.detach().float().mean()})
         return loss
+
+    def _log_key(self, name: str) -> str:
+        """Return a term's key in the log, with the prefix ``d_`` or ``g_`` if both players have a term of its name."""
+        players = {player for r in self.regularizers if r.name == name for player in r.players}
+        return name if len(players) < 2 else f"{self.player[0]}_{name}"
 
 
 @contextmanager
@@ -115,8 +156,9 @@ def take_turn(
     fake: Tensor,
     labels: Tensor | None,
     regularizers: Sequence[Regularizer] = (),
-    augment: Sequence[str] = (),
+    augment: Sequence[str] | Augmentation = (),
     feature_layer: nn.Module | None = None,
+    boundary: float | None = 0.0,
 ) -> Iterator[Turn]:
     """Record the discriminator's calls while a player's loss is computed, and augment what it is shown.
 
@@ -128,31 +170,46 @@ def take_turn(
         fake: Generated images.
         labels: Labels of the real images, or None.
         regularizers: All regularizers; the turn picks those due for this player.
-        augment: Policies of DiffAugment.
+        augment: Policies of DiffAugment, or another augmentation.
         feature_layer: A layer of the discriminator whose input is recorded; by default that of a regularizer.
+        boundary: See :class:`Turn`.
     """
     active = [r for r in regularizers if player in r.players and r.is_due(step, player)]
-    update = update_of(step, player)
-    if player == "discriminator":
-        real = real.detach().requires_grad_(any(r.differentiates == "real" for r in active))
-        fake = fake.detach().requires_grad_(any(r.differentiates == "fake" for r in active))
+    update, num = update_of(step, player), len(real)
+    augmentation = augment if isinstance(augment, Augmentation) else DiffAugment(augment) if augment else None
+    name = name_in(step.module, discriminator) if augmentation else ""
+
+    def drawing(images: Tensor, stream: int, *key: int) -> Draw:
+        sets = len(images) // num if len(images) % num == 0 else 1
+        return lambda size, *more: uniform_for(step, sets, len(images) // sets, size, stream, update, *key, *more)
 
     def augmented(images: Tensor, index: int) -> Tensor:
-        sets = len(images) // len(real) if len(images) % len(real) == 0 else 1
-        size = augmentation.NUM_UNIFORMS
-        uniforms = uniform_for(step, sets, len(images) // sets, size, Stream.AUGMENT, update, index)
-        return augmentation.diff_augment(images, augment, uniforms)
+        assert augmentation is not None
+        return augmentation(images, drawing(images, Stream.AUGMENT, index), name)
 
+    if player == "discriminator":
+        if augmentation is not None:
+            real = augmentation.shown_as_real(real, fake, drawing(real, Stream.REPLACE), name)
+        real = real.detach().requires_grad_(any(r.differentiates == "real" for r in active))
+        fake = fake.detach().requires_grad_(any(r.differentiates == "fake" for r in active))
     for regularizer in active:
         feature_layer = feature_layer or regularizer.feature_layer_of(discriminator)
     resting = frozen(discriminator) if player == "generator" else nullcontext()
-    with resting, record_calls(discriminator, augmented if augment else None, feature_layer) as calls:
-        yield Turn(player, step, discriminator, real, fake, labels, calls, active)
+    with resting, record_calls(discriminator, augmented if augmentation else None, feature_layer) as calls:
+        turn = Turn(player, step, discriminator, real, fake, labels, calls, active, regularizers, boundary)
+        yield turn
+        if augmentation is not None and player == "discriminator":
+            augmentation.adapt(turn)
+
+
+def name_in(module: nn.Module, network: nn.Module) -> str:
+    """Return the name of a network in a module."""
+    return str(next(name for name, part in module.named_modules() if part is network))
 
 
 def update_of(step: TrainingStep, player: Player) -> int:
     """Return the index of a player's update within the step; the generator's comes after the discriminator's."""
-    return step.number if player == "discriminator" else step.updates
+    return step.update_index if player == "discriminator" else step.updates
 
 
 def call(network: Any, inputs: Tensor, labels: Tensor | None) -> Any:
@@ -173,19 +230,29 @@ class Regularizer:
 
     Args:
         weight: Weight of the term, at least 0. To reward a quantity, return it with a minus sign.
-        every: Apply the term to every n-th update of the player only, the last one of each interval, with n times the
+        every: Apply the term only to every n-th update of the player, the last one of each interval, with n times the
             weight (lazy regularization, Karras et al. 2020, arXiv:1912.04958).
-        end: Fraction of the weight at the end of the schedule, reached along a cosine.
+        end: Fraction of the weight at the end of the schedule, between 0 and 1, reached along a cosine.
+
+    Attributes:
+        state: What the term keeps from update to update, for each discriminator by its name (:attr:`Turn.name`):
+            tensors and numbers. It is part of checkpoints, so keep it the same on all processes.
+
+    Raises:
+        SettingError: A setting is out of range.
     """
 
     name = ""
-    """Key in the log, below ``train/``; by default the class's name in lower case."""
+    """Key in the log, below ``train/``; by default the class's name in lower case.
+
+    It begins with ``d_`` or ``g_`` if both players have a term of this name.
+    """
 
     players: tuple[Player, ...] = ("discriminator",)
     """Whose losses have the term."""
 
     differentiates: Literal["real", "fake", ""] = ""
-    """With respect to which images the term differentiates the loss's logits."""
+    """The images with respect to which the term differentiates the logits of the loss; empty for none."""
 
     logged = True
     """Whether the unweighted term is logged."""
@@ -196,15 +263,20 @@ class Regularizer:
         check_counts(every=every)
         check_share(end=end)
         self.weight, self.every, self.end = weight, every, end
+        self.state: dict[str, Any] = {}
 
     def __call__(self, turn: Turn) -> Tensor:
         """Return the unweighted term, a scalar."""
         raise NotImplementedError
 
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take the :attr:`state` of a checkpoint; an error of any type says that it is damaged."""
+        self.state = dict(state)
+
     def is_due(self, step: TrainingStep, player: Player) -> bool:
         """Return whether a player's update has the term."""
         # The last update of each interval, since logged updates are also the last of theirs.
-        update = step.global_step * step.updates + step.number if player == "discriminator" else step.global_step
+        update = step.global_step * step.updates + step.update_index if player == "discriminator" else step.global_step
         return self.weight > 0 and (update + 1) % self.every == 0
 
     def weight_in(self, step: TrainingStep) -> float:
@@ -221,7 +293,7 @@ class Regularizer:
 
 
 class GradientPenalty(Regularizer):
-    """Base of the gradient penalties: the function of images that is differentiated."""
+    """Base of the gradient penalties; it provides the function of images that they differentiate."""
 
     def discriminator(self, turn: Turn) -> penalties.Discriminator:
         """Return the discriminator as a function of images, which uses the logits that the loss is computed from.
@@ -288,12 +360,12 @@ class Dragan(GradientPenalty):
 class MismatchedLabels(Regularizer):
     """Real images with wrong labels as fakes (Reed et al. 2016, arXiv:1605.05396, section 4.1).
 
-    The weight is the fraction of the fake half of the discriminator's loss that they get.
+    The weight is their share of the fake half of the discriminator's loss.
 
     Args:
         weight: At least 0 and below 1.
         loss: The discriminator's loss, a function of the logits of real and of fake images.
-        num_classes: Number of labels, at least 2.
+        num_classes: Number of classes, at least 2, or length of the vectors.
     """
 
     name = "mismatch"
@@ -308,7 +380,7 @@ class MismatchedLabels(Regularizer):
         assert turn.labels is not None
         if any(known.classes is not None for known in turn.calls):
             raise SettingError(
-                f"mismatch_weight is {self.weight}: it must be 0 with an auxiliary classifier, as the logit beside it "
+                f"mismatch_weight is {self.weight}: it must be 0 with an auxiliary classifier, because the logit then "
                 "does not depend on the label, and real images would train as fakes.",
                 setting="mismatch_weight",
                 value=self.weight,
@@ -322,9 +394,19 @@ class MismatchedLabels(Regularizer):
     def wrong(self, labels: Tensor, step: TrainingStep) -> Tensor:
         """Return a wrong label for each image.
 
-        It cycles through the offsets 1 to ``num_classes - 1`` over the global batch and the steps.
+        It cycles through the offsets 1 to ``num_classes - 1`` over the global batch and the steps. Vectors are those of
+        other training images.
         """
         first = step.first_row(len(labels)) + step.global_step
+        if labels.is_floating_point():
+            attributes = step.module.attributes
+            if attributes is None:
+                message = "mismatch_weight: the labels are vectors; without model.attributes, there are no others."
+                raise SettingError(message, setting="mismatch_weight", value=self.weight, allowed=0)
+            others: Tensor = attributes.in_turn(len(labels), first)
+            return others.to(labels)
+        if self.num_classes == 1:
+            raise invalid("mismatch_weight", self.weight, "0, as there is only one class")
         turn = torch.arange(first, first + len(labels), device=labels.device) % (self.num_classes - 1)
         return (labels + 1 + turn) % self.num_classes
 
@@ -332,7 +414,8 @@ class MismatchedLabels(Regularizer):
 class AuxiliaryClassifier(Regularizer):
     """Cross-entropy of the discriminator's auxiliary classifier, in both losses (Odena et al. 2017, arXiv:1610.09585).
 
-    It is 0 for a discriminator without one.
+    For labels that are vectors of numbers from 0 to 1, it is the mean of a binary cross-entropy for each number. It is
+    0 for a discriminator without a classifier.
     """
 
     name = "auxiliary"
@@ -352,8 +435,12 @@ class AuxiliaryClassifier(Regularizer):
                 turn.call(shown)
             known = turn.calls.on(shown)
             if known is not None and known.classes is not None:
-                labels = turn.labels.repeat(len(shown) // len(turn.labels))
-                total = total + F.cross_entropy(losses.full_precision(known.classes), labels)
+                logits = losses.full_precision(known.classes)
+                labels = torch.cat([turn.labels] * (len(shown) // len(turn.labels)))
+                if labels.is_floating_point():
+                    total = total + F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+                else:
+                    total = total + F.cross_entropy(logits, labels)
         return total
 
 
@@ -395,6 +482,154 @@ class FeatureMatching(Regularizer):
         return losses.feature_matching_loss(real.detach(), fake, 1 if self.norm == "l1" else 2)
 
 
+class LeCam(Regularizer):
+    """Distance of the logits of real images to the mean logit of generated ones, and the reverse.
+
+    See Tseng et al. 2021 (https://arxiv.org/abs/2104.03310) and :func:`lightning_gans.losses.lecam_loss`. It keeps the
+    discriminator from separating few training images too far. The mean logits, the paper's anchors, are exponential
+    moving averages over earlier updates and start from 0; they are part of checkpoints.
+
+    Args:
+        weight: Weight of the term. Useful values depend on the scale of the logits: the authors use 0.3 for BigGAN with
+            the hinge loss, and 3e-7 to 1e-6 for StyleGAN2.
+        decay: The averages' decay per update, at least 0 and below 1.
+        every: See :class:`Regularizer`.
+        end: See :class:`Regularizer`.
+
+    Raises:
+        SettingError: A setting is out of range.
+    """
+
+    def __init__(self, weight: float, decay: float = 0.99, *, every: int = 1, end: float = 1.0) -> None:
+        super().__init__(weight, every=every, end=end)
+        check_numbers(lambda value: 0 <= value < 1, "at least 0 and below 1", decay=decay)
+        self.decay = decay
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        real, fake = turn.logits(turn.real), turn.logits(turn.fake)
+        # Both rows are of real logits, of fake logits, and of ones: the averages' weight, and a count.
+        averages, sums = self.state.get(turn.name, real.new_zeros(2, 3)).to(real)
+        of_real, of_fake = averages[:2] / averages[2].clamp(min=torch.finfo(real.dtype).tiny)
+        sums = sums + torch.stack([real.detach().mean(), fake.detach().mean(), real.new_ones(())])
+        if turn.step.completes_update:
+            means = mean_over_processes(turn.step.trainer.strategy, sums / turn.step.accumulate)
+            averages, sums = means.lerp(averages, self.decay), torch.zeros_like(sums)
+        self.state[turn.name] = torch.stack([averages, sums])
+        return losses.lecam_loss(real, fake, of_real, of_fake)
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take the :attr:`state` of a checkpoint."""
+        self.state = {name: averages.view(2, 3) for name, averages in state.items()}
+
+
+class CR(Regularizer):
+    """Squared change of the logits when real images are flipped and shifted (Zhang et al. 2020, arXiv:1910.12027).
+
+    Images are mirrored with probability 1/2 and shifted by up to an eighth of their size, as in
+    :func:`lightning_gans.augment.translation`; images that they are conditioned on are changed in the same way. The
+    paper's weight is 10. Patch logits are averaged over the patches, since patches move with the image.
+    """
+
+    images: tuple[Literal["real", "fake"], ...] = ("real",)
+    """Whose logits should not change."""
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar.
+
+        Raises:
+            SettingError: The model makes sequences.
+        """
+        if not is_images(turn.real):
+            raise invalid("regularizers", self, "for images, not for sequences", " Remove it.")
+        return torch.stack([self._change(turn, getattr(turn, kind), key) for key, kind in enumerate(self.images)]).sum()
+
+    def _change(self, turn: Turn, images: Tensor, key: int) -> Tensor:
+        sets = len(images) // len(turn.real)
+        uniforms = turn.uniform(3, Stream.CONSISTENCY, key, sets=sets)
+
+        def changed(images: Tensor) -> Tensor:
+            return diff_augment.translation(diff_augment.flip(images, uniforms[:, :1]), uniforms[:, 1:])
+
+        labels = changed(turn.labels.repeat(sets, 1, 1, 1)) if is_images(turn.labels) else None
+        before, after = turn.logits(images), turn.call(changed(images), labels)
+        return (after - before).view(len(images), -1).mean(1).square().mean()
+
+
+class BCR(CR):
+    """:class:`CR` of real and of generated images: balanced consistency (bCR, Zhao et al. 2020, arXiv:2002.04724).
+
+    It keeps traces of the changes out of generated images. The paper's weight is 10.
+    """
+
+    images = ("real", "fake")
+
+
+class ZCR(Regularizer):
+    """Squared change of the logits when the latents of generated images change a little.
+
+    The discriminator's part of zCR (Zhao et al. 2020, https://arxiv.org/abs/2002.04724, section 3.2), for models that
+    generate from noise; :class:`ZCRDiversity` is the generator's.
+
+    Args:
+        weight: Weight of the term, 5 for example, or 20 for BigGAN's networks.
+        sigma: Standard deviation of what is added to the latents.
+        every: See :class:`Regularizer`.
+        end: See :class:`Regularizer`.
+
+    Raises:
+        SettingError: A setting is out of range.
+    """
+
+    def __init__(self, weight: float, sigma: float = 0.03, *, every: int = 1, end: float = 1.0) -> None:
+        super().__init__(weight, every=every, end=end)
+        check_positive(sigma=sigma)
+        self.sigma = sigma
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar.
+
+        Raises:
+            SettingError: The model does not generate from noise.
+        """
+        with torch.no_grad():
+            neighbors = self.neighbors(turn)
+        return (turn.logits(turn.fake) - turn.call(neighbors)).square().mean()
+
+    def neighbors(self, turn: Turn) -> Tensor:
+        """Return the images of latents near those of the generated images."""
+        step = turn.step
+        if step.module.latent_dim == 0 or not hasattr(step.module, "generate"):
+            raise invalid("regularizers", self, "for models that generate from noise", " Remove it.")
+        num = len(turn.real)
+        noise = step.noise(num) + self.sigma * step.noise(num, stream=Stream.CONSISTENCY)
+        images: Tensor = step.module.generate(noise, turn.labels)
+        return images
+
+
+class ZCRDiversity(ZCR):
+    """Minus the squared distance between the images of near latents, in the generator's loss.
+
+    The generator's part of zCR: images should differ where latents do. The distance is a mean over the pixels.
+
+    Args:
+        weight: Weight of the term, 0.5 for example.
+        sigma: See :class:`ZCR`.
+        every: See :class:`Regularizer`.
+        end: See :class:`Regularizer`.
+
+    Raises:
+        SettingError: A setting is out of range.
+    """
+
+    name = "zcr_diversity"
+    players = ("generator",)
+
+    def __call__(self, turn: Turn) -> Tensor:
+        """Return the unweighted term, a scalar."""
+        return -F.mse_loss(losses.full_precision(self.neighbors(turn)), losses.full_precision(turn.fake))
+
+
 PENALTIES: dict[str, type[GradientPenalty]] = {"wgan_gp": WGANGP, "r1": R1, "r2": R2, "dragan": Dragan}
 """The gradient penalties by their short names, as in ``penalties={"r1": 0.5}``."""
 
@@ -409,7 +644,7 @@ def gradient_penalties(weights: Any, every: int = 1, end: float = 1.0) -> list[R
     check_share(penalty_end=end)
     if weights is None:
         return []
-    if not isinstance(weights, dict):
+    if not isinstance(weights, Mapping):
         message = f"penalties is {weights!r}: give the weight of each by its name, as in {{'r1': 0.5}}."
         raise SettingError(message, setting="penalties", value=weights, allowed=list(PENALTIES))
     for name, weight in weights.items():
@@ -418,21 +653,23 @@ def gradient_penalties(weights: Any, every: int = 1, end: float = 1.0) -> list[R
     return [PENALTIES[name](weight, every=every, end=end) for name, weight in weights.items()]
 
 
+def checked_regularizers(regularizers: Any) -> list[Regularizer]:
+    """Return custom regularizers as a list; raise :class:`SettingError` if they are not a list of instances."""
+    found: list[Any] = list(regularizers) if isinstance(regularizers, Iterable) else [None]
+    if not all(isinstance(regularizer, Regularizer) for regularizer in found):
+        raise invalid("regularizers", regularizers, "a list of instances of Regularizer, as in [R1(0.5)]")
+    return found
+
+
 def mismatched_labels(weight: float, loss: str, num_classes: int) -> list[Regularizer]:
     """Return the regularizer of ``mismatch_weight``, which has no effect without labels.
 
     Raises:
-        SettingError: The weight is not a fraction below 1, or there is one class only.
+        SettingError: The weight is not a fraction below 1.
     """
     check_numbers(mismatch_weight=weight)
-    if not 0 <= weight < 1 or (weight > 0 and num_classes == 1):
-        raise SettingError(
-            f"mismatch_weight is {weight} with num_classes {num_classes}: it must be at least 0 and below 1, and needs "
-            "two classes.",
-            setting="mismatch_weight",
-            value=weight,
-            allowed="at least 0 and below 1",
-        )
+    if not 0 <= weight < 1:
+        raise invalid("mismatch_weight", weight, "at least 0 and below 1")
     if weight == 0 or num_classes == 0:
         return []
     return [MismatchedLabels(weight, losses.ADVERSARIAL_LOSSES[loss].discriminator, num_classes)]

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from lightning_gans.errors import SettingError
+from lightning_gans import _lightning
+from lightning_gans._lightning import Callback, rank_zero_warn
+from lightning_gans.errors import SettingError, invalid
 
 Schedule = Literal["constant", "linear", "cosine"]
 
@@ -66,3 +68,53 @@ def scale_learning_rates(optimizers: list[Any], factor: float) -> None:
     """Set each learning rate to a factor times its initial value, which the optimizer's state keeps."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+
+
+def move_beta2(optimizers: list[Any], start: float, end: float, progress: float) -> None:
+    """Set Adam's second decay rate along a cosine; raise :class:`SettingError` for an optimizer without ``betas``."""
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        if "betas" not in group:
+            raise invalid("beta2_end", end, "None with an optimizer that has no betas")
+        group["betas"] = (group["betas"][0], cosine(start, end, progress))
+
+
+class Schedulers(Callback):
+    """Steps the schedulers of a custom ``configure_optimizers`` as Lightning does under automatic optimization."""
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Store the scheduler configurations that ``configure_optimizers`` returns."""
+        self._configs = _lightning.scheduler_configs_of(pl_module) if stage == "fit" else []
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Give the trainer the schedulers with all their keys."""
+        trainer.strategy.lr_scheduler_configs = self._configs
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Step the schedulers that monitor a metric at the end of an epoch, unless ``max_steps`` cut it short."""
+        if trainer.is_last_batch:
+            step_schedulers(pl_module, "epoch", trainer.current_epoch + 1, (True,))
+
+
+def step_schedulers(module: Any, interval: str, count: int, plateau: tuple[bool, ...] = (False, True)) -> None:
+    """Step the schedulers that are due.
+
+    Args:
+        module: The model.
+        interval: What has ended, a ``step`` or an ``epoch``.
+        count: Number of steps or epochs that have ended.
+        plateau: Which schedulers to step: those that monitor a metric (True), the others (False), or both.
+
+    Raises:
+        SettingError: A scheduler's metric does not exist.
+    """
+    for config in module.trainer.lr_scheduler_configs:
+        if config.interval != interval or count % config.frequency or config.reduce_on_plateau not in plateau:
+            continue
+        metrics = module.trainer.callback_metrics if config.reduce_on_plateau else {}
+        if config.reduce_on_plateau and config.monitor not in metrics:
+            message = f"a scheduler monitors {config.monitor!r}, which is not logged: choose from {list(metrics)}."
+            if config.strict:
+                raise SettingError(message, setting="monitor", value=config.monitor, allowed=list(metrics))
+            rank_zero_warn(message)
+            continue
+        module.lr_scheduler_step(config.scheduler, metrics.get(config.monitor))

@@ -92,7 +92,9 @@ def test_how_a_run_was_made_and_attached_files(tmp_path):
     assert (about[1]["wall time"], about[1]["command"], about[1]["hardware"]) == ("-", "-", "CPU")
 
 
-@pytest.mark.parametrize("damage", ["config.yaml", "metrics/step=0000010.json", "gan_train.json", "no scores", "twice"])
+@pytest.mark.parametrize(
+    "damage", ["config.yaml", "metrics/step=0000010.json", "augment_trial.json", "no scores", "twice"]
+)
 def test_invalid_runs_are_one_line_and_exit_code_1(tmp_path, capsys, damage):
     runs = [make_run(tmp_path / "dcgan/version_0", [record(10, {"fid": 5.0})])]
     if damage == "twice":

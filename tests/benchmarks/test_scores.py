@@ -1,7 +1,8 @@
 import json
 
+import angle_score
 import digits_score
-import gan_train
+import infogan_codes
 import mnist_score
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import sines_score
 import torch
 from common import read_digits
 
-from lightning_gans import DataError, DigitsDataModule, SinesDataModule
+from lightning_gans import GAN, DataError, DigitsDataModule, InfoGAN, SinesDataModule
+from lightning_gans.models.infogan import Recognition
 
 
 def make_digits(count, seed):
@@ -28,65 +30,18 @@ def save(path, images, labels=None):
     return str(path)
 
 
-class Data:
-    split_seed = 0
-
-    def __init__(self, data_dir=None):
-        self.asked = []
-        self.splits = {name: make_digits(200, seed) for seed, name in enumerate(("train", "val", "test"))}
-
-    def images(self, split):
-        self.asked.append(split)
-        return self.splits[split]
-
-
 @pytest.mark.parametrize(
     "arrays",
     [
         {"images": np.zeros((7, 32, 32, 1), np.uint8)},
         {"others": np.zeros((7, 28, 28), np.uint8)},
         {"images": np.zeros((7, 28, 28), np.uint8), "labels": np.zeros(3, int)},
-        {"images": np.zeros((7, 28, 28), np.uint8)},  # no labels
     ],
 )
 def test_read_digits_raises_for_invalid_files(tmp_path, arrays):
     np.savez(tmp_path / "s.npz", **arrays)
     with pytest.raises(DataError):
-        read_digits(tmp_path / "s.npz", labeled=True)
-
-
-def test_a_classifier_depends_on_the_seed_alone():
-    digits, before = make_digits(60, seed=3), torch.get_rng_state()
-    runs = [gan_train.train(digits, digits, seed, 1, 3, batch_size=20)[0] for seed in (0, 0, 1)]
-    first, again, other = (network.state_dict() for network in runs)
-    assert all(first[name].equal(again[name]) for name in first) and not first["0.weight"].equal(other["0.weight"])
-    assert torch.get_rng_state().equal(before)
-
-
-def test_gan_train_scores_samples_like_the_real_digits_high_and_wrong_labels_low(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(gan_train, "MNISTDataModule", Data)
-    monkeypatch.setattr(gan_train, "SETTINGS", gan_train.SETTINGS | {"batch_size": 8, "distort": False, "average": 0.5})
-    images, labels = make_digits(200, seed=3)
-    accuracies = []
-    for shift in (0, 1):
-        file = save(tmp_path / "s.npz", images, (labels + shift) % 10)
-        gan_train.main([file, "--num_samples", "200", "--epochs", "2", "--seeds", "4", "5", "--ceiling"])
-        report = json.loads(capsys.readouterr().out)
-        rows = report["seeds"]
-        assert [row["seed"] for row in rows] == [4, 5]
-        assert report["accuracy"] == pytest.approx(np.mean([row["accuracy"] for row in rows]))
-        assert report["protocol"]["updates"] == 50 and report["ceiling"]["accuracy"] > 0.95
-        accuracies.append(report["accuracy"])
-    assert accuracies[0] > 0.95 and accuracies[1] < 0.2
-
-
-def test_gan_train_uses_the_best_epoch_and_the_test_images_once(monkeypatch):
-    data, shares = Data(), iter([0.4, 0.9, 0.6, 0.125])  # three validations, one test
-    monkeypatch.setattr(gan_train, "score", lambda network, digits: next(shares))
-    options = type("Options", (), {"seeds": [0], "epochs": 3})
-    (row,) = gan_train.evaluate(make_digits(300, seed=3), data, options, 3, "")["seeds"]
-    assert row == {"seed": 0, "accuracy": 0.125, "best_epoch": 2, "validation": [0.4, 0.9, 0.6]}
-    assert data.asked == ["val", "test"]
+        read_digits(tmp_path / "s.npz")
 
 
 def test_mnist_score_of_the_real_digits(tmp_path, monkeypatch, capsys):
@@ -138,3 +93,67 @@ def test_sines_score_finds_the_peak_of_a_sine_wave():
     waves = amplitudes[:, None] * np.sin(2 * np.pi * frequencies[:, None] * np.arange(64) / 64 + 1)
     where, how_high = sines_score.peaks(waves[:, None])
     assert where[:, 0] == pytest.approx(frequencies, abs=0.03) and how_high[:, 0] == pytest.approx(amplitudes, rel=0.05)
+
+
+def test_codes_are_assigned_to_digits_with_the_highest_accuracy():
+    digits = torch.arange(100) % 10
+    found = infogan_codes.assigned((digits + 3) % 10, digits, 10)
+    assert found == {"accuracy": 1.0, "digit_of_code": [(code - 3) % 10 for code in range(10)]}
+    merged = torch.where(digits == 9, 4, digits)  # one code for two digits: only one of them counts
+    found = infogan_codes.assigned(merged, digits, 10)
+    assert found["accuracy"] == 0.9 and sorted(found["digit_of_code"]) == list(range(10))
+    # Greedily, code 0 would get digit 0 (6 images) and code 1 digit 1 (none); the best is 5 + 5.
+    codes, digits = torch.tensor([0] * 11 + [1] * 5), torch.tensor([0] * 6 + [1] * 5 + [0] * 5)
+    found = infogan_codes.assigned(codes, digits, 2)
+    assert found == {"accuracy": 10 / 16, "digit_of_code": [1, 0]}
+
+
+def test_infogan_codes_of_a_model_that_knows_the_digits(monkeypatch, capsys):
+    images, digits = make_digits(60, seed=0)
+
+    def read(images):  # uint8
+        return (images[:, 0, 4:24].float().mean(2).view(-1, 10, 2).mean(2)).argmax(1)
+
+    class Knows(InfoGAN):
+        def recognize(self, images):
+            codes = (read((images + 1) * 127.5) + 1) % 10
+            return Recognition(torch.eye(10)[codes], None, None)
+
+        def sample(self, labels, seed):
+            made = make_digits(10, seed=seed)[0][(3 * labels + 5) % 10]
+            return made.float() / 127.5 - 1
+
+    class Reads(torch.nn.Module):
+        def forward(self, images):
+            return None, torch.eye(10)[read(images)]
+
+    models = {"knows.ckpt": Knows(width=2, dense_dims=[2]), "other.ckpt": GAN()}
+    monkeypatch.setattr(infogan_codes, "load", lambda path: models[path.name])
+    monkeypatch.setattr(infogan_codes, "load_mnist", lambda folder, train: (images, digits))
+    monkeypatch.setattr(infogan_codes, "MNISTExtractor", Reads)
+    infogan_codes.main(["knows.ckpt"])
+    report = json.loads(capsys.readouterr().out)
+    assert report["recognized"] == {"accuracy": 1.0, "digit_of_code": [(code - 1) % 10 for code in range(10)]}
+    assert report["generated"] == {"accuracy": 1.0, "digit_of_code": [(3 * code + 5) % 10 for code in range(10)]}
+    with pytest.raises(SystemExit) as stop:
+        infogan_codes.main(["other.ckpt"])
+    assert stop.value.code == 1
+
+
+@pytest.mark.slow
+def test_angle_score_finds_the_angles_of_bars(tmp_path, monkeypatch, capsys):
+    bars = torch.zeros(64, 1, 28, 28, dtype=torch.uint8)
+    bars[:, :, 6:22, 12:16] = 255
+    angles = torch.linspace(-45, 45, 64)
+    samples = angle_score.rotated(bars, angles)
+    monkeypatch.setattr(angle_score, "load_mnist", lambda folder, train: (bars, None))
+    angle_score.main([save(tmp_path / "s.npz", samples, angles[:, None]), "--updates", "60"])
+    report = json.loads(capsys.readouterr().out)
+    (row,) = report["files"].values()
+    assert max(report["estimator"]["median"], row["median"]) < 8 < 20 < row["chance"]
+
+
+def test_angle_score_raises_for_classes(tmp_path):
+    path = save(tmp_path / "s.npz", torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4))
+    with pytest.raises(DataError):
+        angle_score.read_samples(path)

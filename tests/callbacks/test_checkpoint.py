@@ -1,10 +1,17 @@
+import itertools
 import shutil
+import warnings
+from datetime import timedelta
 
 import pytest
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.logger import DummyLogger
 
-from lightning_gans import GAN, VAE, Checkpoint, SettingError
+from lightning_gans import GAN, VAE, Checkpoint, SampleGrid, SettingError
+from lightning_gans.callbacks import checkpoint as checkpoint_module
+from lightning_gans.errors import DivergedError
 from tests.toys import loader, make_batches, tiny
 
 
@@ -141,6 +148,139 @@ def test_another_score_or_direction_looks_for_a_best_of_its_own(make_trainer, tw
 def test_a_dry_run_saves_nothing(fit, tmp_path):
     folder = fit(tiny(GAN), Checkpoint(dirpath=str(tmp_path / "checkpoints")), fast_dev_run=True)
     assert not folder.exists() or names(folder) == []
+
+
+class Ended(Callback):
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.metrics = dict(trainer.callback_metrics)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_epochs": -1, "max_steps": 1}])
+def test_callbacks_see_the_last_losses_of_an_epoch_that_is_shorter_than_the_logging_interval(make_trainer, options):
+    ended, logger = Ended(), CSVLogger(make_trainer().default_root_dir)
+    trainer = make_trainer(callbacks=[ended], logger=logger, **options)
+    trainer.fit(tiny(GAN, d_steps=2), loader(make_batches(5)))
+    assert {"train/d_loss", "train/g_loss", "train/d_real", "train/d_fake"} <= ended.metrics.keys()
+    assert not logger.experiment.metrics  # the logger keeps its own rhythm
+
+
+def test_a_run_that_diverges_between_two_logged_steps_raises(make_trainer):
+    class Diverging(GAN):
+        def generator_loss(self, *args):
+            return super().generator_loss(*args) * torch.nan
+
+    with pytest.raises(DivergedError):
+        make_trainer().fit(tiny(Diverging), loader(make_batches(2)))
+
+
+@pytest.mark.parametrize("monitor", ["val/elbow", "elbo", "val_elbo"])
+def test_a_score_that_nothing_logs_raises_before_the_first_step(make_trainer, tmp_path, monitor):
+    trainer = make_trainer(callbacks=[Checkpoint(monitor)], enable_checkpointing=True, num_sanity_val_steps=2)
+    with pytest.raises(SettingError) as caught:
+        trainer.fit(tiny(VAE), loader(make_batches(3)), loader(make_batches(1)))
+    assert (caught.value.setting, caught.value.value) == ("checkpoint.monitor", monitor)
+    assert "val/elbo" in caught.value.allowed
+    assert trainer.global_step == 0
+
+
+def test_a_score_that_nothing_logs_says_so_if_there_is_no_other(make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[Checkpoint("val/ssimm")], enable_checkpointing=True, num_sanity_val_steps=2)
+    with pytest.raises(SettingError, match="nothing is logged or measured"):
+        trainer.fit(tiny(GAN), loader(make_batches(3)), loader(make_batches(1)))
+
+
+@pytest.mark.parametrize("monitor", ["val/elbow", "train/gloss"])
+def test_the_last_checkpoint_is_saved_before_an_unknown_score_ends_the_run(make_trainer, tmp_path, monitor):
+    trainer = make_trainer(callbacks=[Checkpoint(monitor)], enable_checkpointing=True)
+    with pytest.raises(SettingError) as caught:
+        trainer.fit(tiny(VAE), loader(make_batches(3)), loader(make_batches(1)))
+    assert (caught.value.setting, caught.value.value) == ("checkpoint.monitor", monitor)
+    assert step_of(tmp_path / "checkpoints" / "last.ckpt") == 3
+
+
+@pytest.mark.parametrize("score", ["fid", "kid_std", "fid_class/3", "mind", "ssim", "lpips"])
+def test_without_a_callback_that_measures_the_score_only_the_last_checkpoint_is_saved(make_trainer, tmp_path, score):
+    trainer = make_trainer(callbacks=[Checkpoint(f"val/{score}")], enable_checkpointing=True, num_sanity_val_steps=2)
+    trainer.fit(tiny(VAE), loader(make_batches(1)), loader(make_batches(1)))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+
+
+def test_the_loss_of_a_short_epoch_chooses_the_best_checkpoint(make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[Checkpoint("train/elbo")], enable_checkpointing=True, num_sanity_val_steps=2)
+    trainer.fit(tiny(VAE), loader(make_batches(3)), loader(make_batches(1)))
+    assert step_of(tmp_path / "checkpoints" / "best.ckpt") == 3
+
+
+def test_the_last_checkpoint_is_saved_by_the_clock(make_trainer, tmp_path, monkeypatch):
+    minutes, found, last = iter(range(100)), [], tmp_path / "checkpoints" / "last.ckpt"
+    monkeypatch.setattr(checkpoint_module.time, "monotonic", lambda: 60.0 * next(minutes))  # a minute for each look
+
+    class Look(Callback):
+        def on_train_batch_end(self, *_):
+            found.append(step_of(last) if last.exists() else 0)
+
+    checkpoint = Checkpoint(every_n_steps=0, every_n_minutes=3)
+    make_trainer(callbacks=[Look(), checkpoint], enable_checkpointing=True).fit(tiny(GAN), loader(make_batches(8)))
+    assert [now != before for before, now in itertools.pairwise(found)].count(True) == 2
+    assert found[3] in (2, 3)
+
+
+@pytest.mark.parametrize("interval", [None, timedelta(minutes=1)])
+def test_lightnings_rhythm_by_time_is_pointed_out(make_trainer, tmp_path, interval):
+    callback = ModelCheckpoint(tmp_path, train_time_interval=interval)
+    trainer = make_trainer(callbacks=[callback], enable_checkpointing=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(tiny(GAN), loader(make_batches(1)))
+    assert any("every_n_minutes" in str(warning.message) for warning in caught) == (interval is not None)
+
+
+def test_a_second_run_does_not_write_into_the_folder_of_the_first(make_trainer, tmp_path):
+    class Named(DummyLogger):
+        save_dir, name, version = str(tmp_path), "name", "id"
+
+    class Unnamed(DummyLogger):  # like Lightning's for Weights & Biases without a connection
+        save_dir, name, version = None, None, None
+
+    for logger, folder in [
+        (Named(), tmp_path / "name" / "id"),
+        (Unnamed(), tmp_path / "None" / "version_None"),
+        (False, tmp_path),
+    ]:
+        files = []
+        for expected in (folder, folder / "version_0", folder / "version_1"):
+            before = [file.read_bytes() for file in files]
+            callbacks = [SampleGrid(num_samples=1), Checkpoint()]
+            trainer = make_trainer(callbacks=callbacks, enable_checkpointing=True, logger=logger)
+            trainer.fit(tiny(GAN), loader(make_batches(1)))
+            assert [file.read_bytes() for file in files] == before
+            files += [expected / "checkpoints" / "last.ckpt", expected / "samples" / "step=0000001.png"]
+            assert all(file.is_file() for file in files)
+            trainer.test(tiny(GAN), loader(make_batches(1)), verbose=False)
+            assert names(expected / "samples") == ["step=0000000.png", "step=0000001.png"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_resumed_run_keeps_its_folder(make_trainer, tmp_path, number):
+    def fit(**options):
+        trainer = make_trainer(
+            callbacks=[SampleGrid(num_samples=1), Checkpoint()], enable_checkpointing=True, max_epochs=number + 1
+        )
+        trainer.fit(tiny(GAN), loader(make_batches(1)), **options)
+
+    fit()
+    fit()
+    folder = [tmp_path, tmp_path / "version_0"][number]
+    before = names(folder / "samples")
+    make = make_trainer(callbacks=[SampleGrid(num_samples=1), Checkpoint()], enable_checkpointing=True, max_epochs=3)
+    make.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=folder / "checkpoints" / "last.ckpt")
+    assert len(names(folder / "samples")) == 4 > len(before)
+
+
+def test_settings_of_the_clock_are_checked():
+    with pytest.raises(SettingError) as caught:
+        Checkpoint(every_n_minutes=0)
+    assert caught.value.setting == "checkpoint.every_n_minutes"
 
 
 @pytest.mark.parametrize(("setting", "value"), [("mode", "least"), ("every_n_epochs", 0), ("every_n_steps", -1)])

@@ -1,5 +1,6 @@
 """A run that a signal stops: what it saves and prints, and that it resumes as if it had not stopped."""
 
+import csv
 import os
 import signal
 import threading
@@ -9,12 +10,14 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+from torch.utils.data import DataLoader
 
 from lightning_gans import GAN, Checkpoint, GracefulStop
 from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.io.csv_logger import RunLogger
 from tests.test_resume import MODELS, Score, batches_of_a_step, differences, end_of
-from tests.toys import Toys, same, tiny, weights
+from tests.toys import Toys, loader, make_batches, same, tiny, weights
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -165,6 +168,7 @@ PLACES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", PLACES)
 def test_a_signal_anywhere_else_changes_nothing_of_how_the_run_ends(fit, stop, end, place):
     hook, step, saved = PLACES[place]
@@ -246,7 +250,7 @@ def test_one_line_says_why_it_stopped_and_how_to_resume(stop, capsys, tmp_path):
     (tmp_path / "runs" / "run" / "config.yaml").touch()
     stop(gan, "run", KillBetweenUpdates(7, signal.SIGTERM))
     folder = tmp_path / "runs" / "run"
-    expected = f"Stopped by SIGTERM after update 8. Resume with:  lightning-gans resume {folder}"
+    expected = f"Stopped by SIGTERM after update 8. Saved {folder / 'checkpoints' / 'last.ckpt'}."
     assert expected in capsys.readouterr().out.splitlines()
 
 
@@ -316,12 +320,8 @@ class Loading(Toys):
 def test_a_ctrl_c_before_training_saves_nothing(make_trainer, tmp_path):
     keeper = Checkpoint(dirpath=str(tmp_path / "checkpoints"))
     trainer = make_trainer(callbacks=[GracefulStop(), keeper], enable_checkpointing=True)
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes ignore it
-    try:
-        with pytest.raises((SystemExit, KeyboardInterrupt)):
-            trainer.fit(gan(), Loading())
-    finally:
-        signal.signal(signal.SIGINT, before)  # Lightning ignores it from then on
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        trainer.fit(gan(), Loading())
     assert not list(tmp_path.rglob("*.ckpt"))
 
 
@@ -403,6 +403,96 @@ def test_processes_of_any_module_agree_after_each_step(make_trainer, monkeypatch
     monkeypatch.setattr(trainer.strategy, "reduce_boolean_decision", decide)
     assert stop._is_agreed(trainer, Plain())
     assert asked == [False]
+
+
+class Served(torch.utils.data.Dataset):
+    """Images from a worker, which gets the Ctrl-C of a terminal as well."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        if index == 9:
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getppid(), signal.SIGINT)
+        return torch.ones(64), 0
+
+
+def test_a_ctrl_c_in_the_workers_of_a_loader_does_not_stop_them(make_trainer, tmp_path):
+    trainer = make_trainer(callbacks=[GracefulStop(), lightning(str(tmp_path))], enable_checkpointing=True)
+    with pytest.raises(SystemExit) as left:
+        trainer.fit(Plain(), DataLoader(Served(), 2, num_workers=1, multiprocessing_context="fork"))
+    assert left.value.code == 130
+    assert 1 <= step_of(tmp_path / "last.ckpt") <= 6
+
+
+def test_a_loader_that_a_signal_breaks_loses_nothing(make_trainer, tmp_path, capsys):
+    class Breaks(torch.utils.data.Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            if index == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError("DataLoader worker exited unexpectedly")
+            return torch.ones(64), 0
+
+    class Plainest(Logger):  # as most loggers, it has no log_dir
+        name, version = "runs", "one"
+
+        def log_metrics(self, *args, **options):
+            pass
+
+        log_hyperparams = log_metrics
+
+    trainer = make_trainer(
+        callbacks=[GracefulStop(), lightning(str(tmp_path))], enable_checkpointing=True, logger=Plainest()
+    )
+    with pytest.raises(RuntimeError, match="worker"):
+        trainer.fit(Plain(), DataLoader(Breaks()))
+    assert step_of(tmp_path / "last.ckpt") >= 1
+    assert "Resume with:  trainer.fit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_the_rows_of_any_module_stay_when_it_is_resumed(make_trainer, tmp_path, log_every):
+    class Logs(Plain):
+        def training_step(self, batch, batch_idx):
+            loss = super().training_step(batch, batch_idx)
+            self.log("loss", loss.detach())
+            return loss
+
+        def test_step(self, batch, batch_idx):
+            self.log("tested", 1.0)
+
+    def fit(max_steps, **options):
+        logger = RunLogger(str(tmp_path), "runs", "one")
+        save = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=6, save_top_k=-1)
+        trainer = make_trainer(
+            logger=logger,
+            max_epochs=-1,
+            max_steps=max_steps,
+            log_every_n_steps=log_every,
+            callbacks=[save],
+            enable_checkpointing=True,
+        )
+        torch.manual_seed(0)
+        trainer.fit(Logs(), loader(make_batches(20)), **options)
+        with open(tmp_path / "runs" / "one" / "metrics.csv") as file:
+            return list(csv.DictReader(file))
+
+    whole = fit(12)
+    assert len(whole) == 12 // log_every
+    before, steps = len(whole) // 2, [row["step"] for row in whole]
+    for end in (9, 12):  # the rows after the sixth are written again
+        rows = fit(end, ckpt_path=tmp_path / "step=6.ckpt")
+        assert [row["step"] for row in rows] == steps[: len(whole) * end // 12]
+        assert rows[:before] == whole[:before]
+    make_trainer(logger=RunLogger(str(tmp_path), "runs", "one")).test(Logs(), loader(make_batches(1)), verbose=False)
+    with open(tmp_path / "runs" / "one" / "metrics.csv") as file:
+        found = list(csv.DictReader(file))
+    assert [row["loss"] for row in found if row["loss"]] == [row["loss"] for row in rows]
+    assert found[-1]["tested"] == "1.0"
 
 
 @pytest.fixture

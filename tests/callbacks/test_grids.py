@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -5,10 +7,23 @@ import torch
 from PIL import Image
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from lightning_gans import GAN, VAE, ConditionalGAN, Reconstructions, SampleGrid, SettingError
+from lightning_gans import (
+    GAN,
+    VAE,
+    ArrayDataModule,
+    CollapseWatchdog,
+    ConditionalGAN,
+    GenerativeMetrics,
+    ImageDataModule,
+    NearestNeighbors,
+    Reconstructions,
+    SampleGrid,
+    SettingError,
+)
 from lightning_gans.callbacks import grids as samples
+from lightning_gans.callbacks.base import log_evaluation
 from lightning_gans.io.pictures import to_uint8
-from tests.toys import NUM_CLASSES, loader, make_batches, tiny
+from tests.toys import NUM_CLASSES, Toys, loader, make_batches, tiny
 
 
 def names(folder):
@@ -124,6 +139,15 @@ def test_rows_have_the_names_of_the_data(make_trainer, sheets):
     assert sheets[0][1]["row_labels"] == ["cat", "dog", "owl"]
 
 
+def test_a_model_without_labels_does_not_ask_for_the_names_of_classes(make_trainer, tmp_path):
+    class Nameless(Toys):
+        class_names = ImageDataModule.class_names  # not set
+
+    trainer = make_trainer(callbacks=[SampleGrid(num_samples=4)], limit_train_batches=1)
+    trainer.fit(tiny(GAN), Nameless())
+    assert list(tmp_path.rglob("samples/*.png"))
+
+
 def test_pictures_go_to_the_loggers_at_the_step_of_the_scalars(make_trainer):
     image_calls, tensorboard_calls = Calls(), Calls()
     experiment = type("Experiment", (), {"add_image": staticmethod(tensorboard_calls)})()
@@ -139,6 +163,42 @@ def test_pictures_go_to_the_loggers_at_the_step_of_the_scalars(make_trainer):
         assert (name, at, options) == ("samples", step, {"dataformats": "HWC"})
         assert array.dtype == np.uint8
         assert array.shape[2] == 3
+
+
+class Experiment:
+    """What a logger's package offers, with the signatures that it has."""
+
+    def __init__(self, *methods):
+        self.calls = []
+        for method in methods:
+            setattr(self, method, getattr(self, f"_{method}"))
+
+    def _log_artifact(self, run_id, local_path, artifact_path=None):  # MLflow
+        self.calls.append((run_id, Path(local_path).name, artifact_path))
+
+    def _log_image(self, image_data, name=None, overwrite=False, image_format="png", step=None):  # Comet
+        self.calls.append((image_data.size, name, step))
+
+
+def test_every_logger_gets_pictures_by_what_it_offers(make_trainer, tmp_path):
+    mlflow, comet = Experiment("log_artifact"), Experiment("log_image")
+    loggers = [FakeLogger(experiment=mlflow, run_id="r1"), FakeLogger(experiment=comet)]
+    fit(make_trainer(logger=loggers, callbacks=[SampleGrid(num_samples=4)]), tiny(GAN), make_batches(3))
+    with Image.open(next(tmp_path.glob("**/samples/step=0000003.png"))) as image:
+        size = image.size
+    assert mlflow.calls == [("r1", f"step={step:07d}.png", "samples") for step in (0, 3)]
+    assert comet.calls == [(size, "samples", step) for step in (0, 3)]
+
+
+def test_a_logger_that_fails_at_pictures_does_not_end_the_run(make_trainer, tmp_path):
+    failing = FakeLogger(log_image=lambda name, image: None, log_table=lambda: None)
+    trainer = make_trainer(logger=failing, callbacks=[SampleGrid(num_samples=4)])
+    with pytest.warns(UserWarning, match="FakeLogger cannot log pictures"):
+        fit(trainer, tiny(GAN), make_batches(3))
+    assert trainer.global_step == 3
+    assert len(list(tmp_path.glob("**/samples/*.png"))) == 2
+    with pytest.warns(UserWarning, match="FakeLogger cannot log tables"):
+        log_evaluation(trainer, {"stage": "val", "scores": {"fid": 1.0}}, 3)
 
 
 def test_other_processes_and_dry_runs_are_silent(make_trainer, tmp_path):
@@ -229,3 +289,50 @@ def test_reconstructions_are_written_as_pictures(make_trainer, tmp_path):
     corner = to_uint8(validation[0][0])[0, 0, 0, 0].item()
     top, left = sheet.shape[0] - 2 * 66, sheet.shape[1] - 4 * 66
     assert (sheet[top : top + 8, left : left + 8] == corner).all()
+
+
+@pytest.mark.parametrize("channels", [2, 5])
+def test_images_of_other_channels_are_shown_by_some_of_them_and_have_no_scores(make_trainer, tmp_path, channels):
+    random = np.random.default_rng(0)
+    data = ArrayDataModule(images=random.integers(0, 65536, (40, 8, 8, channels), np.uint16), batch_size=8, val_size=16)
+    callbacks = [SampleGrid(), Reconstructions(), NearestNeighbors(num_samples=10), GenerativeMetrics()]
+    model = tiny(VAE, image_shape=(channels, 8, 8), likelihood="gaussian")
+    trainer = make_trainer(callbacks=[*callbacks, CollapseWatchdog(every_n_steps=1)], max_epochs=1)
+    with pytest.warns(UserWarning) as found:
+        trainer.fit(model, data)
+    told = [str(warning.message) for warning in found if "will not be scored" in str(warning.message)]
+    assert len(told) == 1 and f"images have {channels} channels" in told[0]
+    assert "val/memorization_pixels" in trainer.callback_metrics and "val/fid" not in trainer.callback_metrics
+    assert names(tmp_path / "samples") and names(tmp_path / "neighbours")
+    with Image.open(tmp_path / "reconstructions" / names(tmp_path / "reconstructions")[-1]) as image:
+        sheet = np.asarray(image)
+    shown = data.split_images("val")[:][0, :, 0, 0].tolist()
+    top, left = sheet.shape[0] - 2 * 66, sheet.shape[1] - 8 * 66
+    assert sheet[top, left].tolist() == (shown[:3] if channels > 2 else shown[:1] * 3)
+
+
+@pytest.mark.parametrize("callback", [SampleGrid(), Reconstructions(), NearestNeighbors(extractor=torch.nn.Flatten())])
+def test_what_is_not_a_picture_raises_before_the_first_step(make_trainer, callback):
+    model = tiny(VAE)
+    model.image_shape = shape = (2, 16)
+    trainer = make_trainer(callbacks=[callback])
+    with pytest.raises(SettingError) as caught:
+        trainer.fit(model, Toys())
+    assert (caught.value.setting, caught.value.value) == (f"{callback.folder_name}.enabled", list(shape))
+    assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize(
+    ("callback", "setting"),
+    [
+        (SampleGrid(num_samples=200_000), "samples.num_samples"),
+        (Reconstructions(num_images=200_000), "reconstructions.num_images"),
+        (NearestNeighbors(num_shown=200_000, extractor=torch.nn.Flatten()), "neighbours.num_shown"),
+    ],
+)
+def test_a_picture_that_is_too_large_raises_before_the_first_step(make_trainer, callback, setting):
+    trainer = make_trainer(callbacks=[callback])
+    with pytest.raises(SettingError) as caught:
+        trainer.fit(tiny(VAE), Toys())
+    assert (caught.value.setting, caught.value.value) == (setting, 200_000)
+    assert trainer.global_step == 0

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 from torchmetrics import MeanMetric, Metric
@@ -18,6 +20,7 @@ from lightning_gans import (
     Checkpoint,
     ConditionalGAN,
     DataError,
+    DigitsDataModule,
     GenerativeMetrics,
     ImageDataModule,
     NearestNeighbors,
@@ -27,10 +30,12 @@ from lightning_gans.datamodules.resident import ResidentImages
 from lightning_gans.io.pictures import to_uint8
 from lightning_gans.metrics import (
     DensityCoverage,
+    DigitsExtractor,
     FrechetDistance,
     InceptionScore,
     KernelDistance,
     MNISTExtractor,
+    MutualInformationGap,
     PrecisionRecall,
     compare,
 )
@@ -111,11 +116,11 @@ def test_the_scores_are_those_of_the_metrics_on_samples_and_real_images(evaluate
         metric.update(fake, real=False)
         return metric.compute()
 
-    score = InceptionScore(3)
+    score = InceptionScore(3, keep_order=True)
     score.update(logits)
     precision, recall = measured(PrecisionRecall(6, k=3))
     density, coverage = measured(DensityCoverage(6, k=5))
-    kid, kid_std = measured(KernelDistance(6, subset_size=min(len(real), len(fake))))
+    kid, kid_std = measured(KernelDistance(6, subset_size=min(len(real), len(fake)), keep_order=True))
     wanted = {
         "fid": measured(FrechetDistance(6)),
         "inception_score": score.compute()[0],
@@ -164,6 +169,16 @@ def test_labels_count_where_the_extractor_knows_the_classes(evaluate):
     assert set(found) == {"val/fid"}
 
 
+def test_auto_is_the_extractor_that_the_data_prefers(evaluate):
+    model, data = tiny(ConditionalGAN, image_shape=(1, 28, 28), num_classes=10), DigitsDataModule()
+    found, record = evaluate(model, data, extractor="auto", metrics=["label_accuracy"])
+    assert record["protocol"]["extractor"] == "digits"
+    assert set(found) == {"val/label_accuracy"}
+    images, labels = data.images("test")
+    logits = DigitsExtractor().extract(images)[1]
+    assert record["floor"]["scores"] == {"label_accuracy": pytest.approx((logits.argmax(1) == labels).float().mean())}
+
+
 def test_repeats_give_the_mean_and_an_error_bar(evaluate):
     model = tiny(GAN)
     each = [evaluate(model, metrics=["fid"], seed=seed)[0]["val/fid"] for seed in (7, 8, 9)]
@@ -174,8 +189,8 @@ def test_repeats_give_the_mean_and_an_error_bar(evaluate):
 
 
 def test_real_images_in_the_place_of_samples_give_the_floor(evaluate):
-    data = Images()
-    _, record = evaluate(tiny(GAN), data)
+    data, model = Images(), tiny(GAN)
+    _, record = evaluate(model, data)
     floor = record["floor"]
     assert floor["split"] == "test" and floor["num_images"] == 120
     real, fake = (Extractor()(data.images(split)[0].float() / 127.5 - 1)[0] for split in ("train", "test"))
@@ -183,6 +198,9 @@ def test_real_images_in_the_place_of_samples_give_the_floor(evaluate):
     metric.update(real, real=True)
     metric.update(fake, real=False)
     assert floor["scores"]["fid"] == pytest.approx(metric.compute().item(), rel=1e-6)
+    few, _ = evaluate(model, data, num_samples=120)  # as many samples as real images
+    assert floor["samples"] == {name.removeprefix("val/"): pytest.approx(value) for name, value in few.items()}
+    assert "samples" not in evaluate(tiny(GAN), data, num_samples=110)[1]["floor"]
     assert evaluate(tiny(GAN), data, floor=False)[1]["floor"] is None
 
 
@@ -195,6 +213,29 @@ def test_the_batch_size_and_limits_of_validation_do_not_matter(make_trainer, opt
 
     model = tiny(GAN)
     assert fid(Images()).equal(fid(Images(**options), limit_val_batches=1))
+
+
+class Resampled(GAN):
+    """Samples are new images of the same kind as the real ones: a perfect model."""
+
+    def sample(self, num, *, seed=0, start=0, **_):
+        source = torch.Generator().manual_seed(1000 + seed + start)
+        return torch.randint(0, 200, (num, *SHAPE), generator=source).float() / 127.5 - 1
+
+
+def test_real_images_are_not_worse_than_samples_of_a_perfect_model(evaluate):
+    class Alike(Images):
+        def load_images(self, split):
+            images, labels = super().load_images("train")
+            part = slice(301) if split == "train" else slice(301, None)
+            return None if split == "val" else (images[part], labels[part])
+
+    data = Alike(num_train=401)
+    floors = [evaluate(tiny(Resampled), data, num_samples=1000, seed=5000 * seed)[1]["floor"] for seed in range(4)]
+    for name, real in floors[0]["scores"].items():
+        of_few = [floor["samples"][name] for floor in floors]
+        spread = max(of_few) - min(of_few)
+        assert min(of_few) - 2 * spread <= real <= max(of_few) + 2 * spread, name
 
 
 def test_real_images_come_from_the_loader_where_there_is_no_data_module(make_trainer):
@@ -298,7 +339,7 @@ def test_each_image_is_shown_once_and_real_ones_not_again(make_trainer):
         trainer = make_trainer(callbacks=[GenerativeMetrics(num_samples=300, extractor=extractor)])
         trainer.validate(tiny(GAN), Images(), verbose=False)
         shown.append(extractor.shown)
-    assert shown == [500 + 250 + 250, 500]
+    assert shown == [2 + 500 + 250 + 250, 2 + 500]  # two when the extractor is checked
 
 
 def test_real_images_are_read_in_blocks(make_trainer, tmp_path, monkeypatch):
@@ -316,7 +357,7 @@ def test_real_images_are_extracted_once_in_a_fit(make_trainer):
     extractor = Extractor()
     callback = GenerativeMetrics(metrics=["fid"], num_samples=250, extractor=extractor, floor=False)
     make_trainer(max_epochs=3, callbacks=[callback]).fit(tiny(GAN), Images())
-    assert extractor.calls == 3 + 1
+    assert extractor.calls == 3 + 1 + 1  # the last one checks the extractor
 
 
 def test_a_damaged_file_of_features_is_made_again(evaluate, tmp_path):
@@ -450,6 +491,48 @@ def test_models_without_a_likelihood_have_no_bound(evaluate):
     assert set(found) == {"val/fid"} and "iw_samples" not in record["protocol"]
 
 
+class Factors(Images):
+    """Pictures with two factors, of which the first is the label."""
+
+    def factors(self, split):
+        labels = self.split_images(split).labels
+        return torch.stack([labels, torch.arange(len(labels)) % 4], 1)
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_the_gap_of_the_latents_is_logged_on_request(evaluate, classes):
+    model, data = tiny(VAE, num_classes=classes), Factors()
+    found, record = evaluate(model, data, metrics=["mig"])
+    images, labels = data.images("val")
+    metric = MutualInformationGap()
+    metric.update(model.encode(images.float() / 127.5 - 1, *([labels] if classes else []))[0], data.factors("val"))
+    assert found["val/mig"] == pytest.approx(metric.compute().item(), abs=1e-6)
+    assert record["scores"]["mig"] == pytest.approx(found["val/mig"])
+    assert record["protocol"]["mig_images"] == "val split"
+    assert "val/fid" not in found
+
+
+def test_the_gap_can_choose_the_best_checkpoint(make_trainer, tmp_path):
+    metrics = GenerativeMetrics(metrics=["mig"])
+    assert metrics.measures("val/mig") and not metrics.measures("mig")
+    checkpoint = Checkpoint(monitor="val/mig", mode="max", dirpath=str(tmp_path / "kept"))
+    make_trainer(callbacks=[metrics, checkpoint], max_epochs=1, enable_checkpointing=True).fit(tiny(VAE), Factors())
+    assert (tmp_path / "kept" / "best.ckpt").exists()
+
+
+def test_without_scores_there_is_no_best_gap(make_trainer, tmp_path):
+    checkpoint = Checkpoint(monitor="val/mig", mode="max", dirpath=str(tmp_path / "kept"))
+    make_trainer(callbacks=[checkpoint], max_epochs=1, enable_checkpointing=True).fit(tiny(VAE), Factors())
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.parametrize(("cls", "data"), [(GAN, Factors), (VAE, Images)])
+def test_the_gap_needs_codes_and_factors(evaluate, cls, data):
+    with pytest.raises(SettingError, match=r"encode.*factors") as error:
+        evaluate(tiny(cls), data(), metrics=["mig"])
+    assert error.value.setting == "metrics.metrics"
+
+
 # --- samples and settings that are out of order -----------------------------------------------------------
 
 
@@ -486,10 +569,39 @@ def test_constant_samples_have_scores(evaluate):
     assert found["val/inception_score"] == pytest.approx(1.0) and found["val/recall"] == 0.0
 
 
-def test_fewer_samples_than_features_have_scores_and_are_pointed_out(evaluate, capsys):
-    found, _ = evaluate(tiny(GAN), extractor="mnist", num_samples=20)
+def test_fewer_samples_than_features_have_scores_and_are_pointed_out(evaluate):
+    with pytest.warns(UserWarning, match="20 generated and 241 real images are few for the 96 features"):
+        found, _ = evaluate(tiny(GAN), extractor="mnist", num_samples=20)
     assert all(math.isfinite(value) for value in found.values())
-    assert "fewer samples than features" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("half_life", "ema", "said"), [(1000, True, True), (1000, False, False), (0, True, False)])
+def test_the_protocol_says_whether_weights_were_averaged(evaluate, half_life, ema, said):
+    _, record = evaluate(tiny(GAN, ema_half_life=half_life), metrics=["fid"], ema=ema, floor=False)
+    assert record["protocol"]["ema"] is said
+
+
+# --- without validation -----------------------------------------------------------------------------------
+
+
+class Unvalidated(GAN):
+    validation_step = pl.LightningModule.validation_step
+
+
+@pytest.mark.parametrize("model", [GAN, Unvalidated])
+@pytest.mark.parametrize("data", [(loader(make_batches(2)),), (loader(make_batches(2)), loader(make_batches(8)))])
+@pytest.mark.filterwarnings("ignore:You ")
+def test_a_fit_without_validation_says_why_there_are_no_scores(make_trainer, recwarn, model, data):
+    trainer = make_trainer(callbacks=[GenerativeMetrics(metrics=["fid"], num_samples=50, extractor=Extractor())])
+    trainer.fit(tiny(model), *data)
+    said = [str(warning.message) for warning in recwarn if f"{model.__name__}.validation_step" in str(warning.message)]
+    assert ("val/fid" in trainer.callback_metrics) == (model is GAN and len(data) == 2) == (said == [])
+
+
+def test_a_fit_whose_validation_is_switched_off_says_nothing(make_trainer, recwarn):
+    callback = GenerativeMetrics(metrics=["fid"], num_samples=50, extractor=Extractor())
+    make_trainer(callbacks=[callback], limit_val_batches=0).fit(tiny(GAN), Images())
+    assert not [warning for warning in recwarn if "validation_step" in str(warning.message)]
 
 
 def test_a_missing_class_is_left_out_with_a_warning(evaluate):
@@ -504,7 +616,7 @@ def test_missing_weights_are_an_error_before_the_first_step(make_trainer):
     with pytest.raises(DataError) as caught:
         make_trainer(callbacks=[GenerativeMetrics(extractor="inception")]).fit(model, Images())
     assert inception.FILE_NAME in caught.value.setting
-    assert "--metrics.weights_path" in str(caught.value) and "checkpoints" in str(caught.value)
+    assert "metrics: " in str(caught.value) and "set weights_path" in str(caught.value)
     assert model.images_seen == 0
 
 
@@ -544,7 +656,30 @@ def test_an_unknown_extractor_is_named(make_trainer):
 def test_too_few_real_images_are_an_error(evaluate):
     with pytest.raises(SettingError) as caught:
         evaluate(tiny(GAN), Images(num_train=63), metrics=["precision"], floor=False)
-    assert (caught.value.setting, caught.value.value) == ("k", 3)
+    assert caught.value.setting == "metrics.precision_recall_k"
+
+
+def test_data_of_an_unknown_size_train(make_trainer):
+    class Unknown(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            yield from (image for batch in make_batches(2) for image in zip(*batch, strict=True))
+
+    for data in (torch.utils.data.DataLoader(Unknown(), batch_size=4), loader(make_batches(2))):
+        callback = GenerativeMetrics(num_samples=50, extractor=Extractor())
+        trainer = make_trainer(callbacks=[callback], limit_val_batches=2)
+        trainer.fit(tiny(GAN), loader(make_batches(2)), data)
+        assert "val/fid" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_too_few_real_images_raise_before_the_first_step(make_trainer, ours):
+    trainer = make_trainer(callbacks=[GenerativeMetrics(num_samples=50, extractor=Extractor())])
+    few = torch.utils.data.DataLoader([image[0] for image in make_batches(5, size=1)], batch_size=1)
+    data = [Images(num_train=64, batch_size=2)] if ours else [loader(make_batches(2)), few]
+    with pytest.raises(SettingError) as caught:
+        trainer.fit(tiny(GAN), *data)
+    assert (caught.value.setting, caught.value.value) == ("metrics.density_coverage_k", 5)
+    assert trainer.global_step == 0
 
 
 def test_a_part_that_is_not_finite_is_an_error_too(evaluate):
@@ -595,7 +730,7 @@ def test_a_split_that_is_too_small_gives_no_floor(evaluate):
 def test_too_few_images_for_k_raise_at_once(options):
     with pytest.raises(SettingError) as caught:
         GenerativeMetrics(**options)
-    assert caught.value.setting == "metrics.density_coverage_k"
+    assert caught.value.setting in ("metrics.precision_recall_k", "metrics.density_coverage_k")
     GenerativeMetrics(metrics=["fid"], **options)
 
 
@@ -672,6 +807,39 @@ def test_the_best_checkpoint_is_one_that_was_scored(make_trainer, tmp_path, moni
     assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] in scored
 
 
+class Constant(Metric):
+    """Always 1."""
+
+    def update(self, features, real):
+        pass
+
+    def compute(self):
+        return torch.tensor(1.0)
+
+
+@pytest.mark.parametrize("options", [{}, {"val_check_interval": 0.5, "max_epochs": 5}])
+def test_early_stopping_counts_only_validations_that_have_a_score(make_trainer, options):
+    callback = GenerativeMetrics([], num_samples=50, extractor=Extractor(), every_n_epochs=3, own={"one": Constant()})
+    stopping = EarlyStopping("val/one", patience=2)
+    trainer = make_trainer(callbacks=[stopping, callback], **{"max_epochs": 20, **options})
+    trainer.fit(tiny(GAN), Images(num_train=200))
+    assert stopping.wait_count == 2  # the first score is the best one
+    assert trainer.current_epoch == (9 if not options else 5)
+
+
+def test_lightnings_checkpoint_and_neighbors_keep_their_rhythm_too(make_trainer, tmp_path):
+    callbacks = [
+        NearestNeighbors(every_n_epochs=2, num_samples=8, extractor=Extractor()),
+        EarlyStopping("val/memorization", patience=1, min_delta=9.0),
+        ModelCheckpoint(tmp_path, "{step}", "val/memorization_pixels", save_top_k=-1, every_n_epochs=1),
+    ]
+    trainer = make_trainer(max_epochs=9, callbacks=callbacks, enable_checkpointing=True)
+    trainer.fit(tiny(GAN), Images(num_train=100))
+    assert trainer.current_epoch == 4
+    steps = [trainer.global_step // 2, trainer.global_step]
+    assert {path.name for path in tmp_path.glob("*.ckpt")} == {f"step={step}.ckpt" for step in steps}
+
+
 # --- many processes ---------------------------------------------------------------------------------------
 
 
@@ -688,7 +856,8 @@ SCRIPT = """
 import json, sys
 import pytorch_lightning as pl
 import torch
-from lightning_gans import VAE, ConditionalGAN, GenerativeMetrics
+from lightning_gans import VAE, ConditionalGAN, GenerativeMetrics, Pix2Pix
+from lightning_gans.datamodules.tasks import Denoise
 from lightning_gans.metrics import evaluate as extraction
 from tests.callbacks.test_scores import Extractor, Images
 from tests.toys import loader, make_batches, tiny
@@ -721,6 +890,16 @@ for name, cls, batch_size, num in (("gan", ConditionalGAN, 64, 1001), ("again", 
     found[name]["of a loader"] = trainer.callback_metrics["val/fid"].item()
     if trainer.is_global_zero:
         torch.save(features, f"{folder}/{devices}-{name}.pt")
+torch.manual_seed(0)
+data = Images(num_train=900, batch_size=64 // devices)
+data.val_size, data.task = 600, Denoise()
+callback = GenerativeMetrics(extractor=Extractor(), cache_dir=f"{folder}/{devices}-pairs")
+trainer = pl.Trainer(
+    accelerator="cpu", devices=devices, strategy=strategy, logger=False, enable_checkpointing=False,
+    enable_progress_bar=False, enable_model_summary=False, callbacks=[callback], default_root_dir=folder,
+)
+trainer.validate(Pix2Pix((1, 8, 8), width=2, num_layers=1), data, verbose=False)
+found["pairs"] = {key: value.item() for key, value in trainer.callback_metrics.items()}
 with open(f"{folder}/{devices}-{trainer.global_rank}.json", "w") as file:
     json.dump(found, file)
 """
@@ -740,14 +919,18 @@ def test_two_processes_measure_what_one_does(tmp_path):
         assert run.returncode == 0, errors.decode()[-3000:]
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1-0", "2-0", "2-1"))
     assert first == second
-    for name in ("gan", "again", "few", "vae"):
-        assert torch.load(tmp_path / f"1-{name}.pt").equal(torch.load(tmp_path / f"2-{name}.pt"))
+    for name in one:
+        if name != "pairs":
+            assert torch.load(tmp_path / f"1-{name}.pt").equal(torch.load(tmp_path / f"2-{name}.pt"))
         for key, value in one[name].items():
             exact = key.split("/")[-1] in ("precision", "recall", "density", "coverage")
             likelihood = key.split("/")[-1] in ("elbo", "reconstruction", "kl", "iw_bound")
             rel = 0 if exact else 1e-5 if likelihood else 1e-9
             assert first[name][key] == pytest.approx(value, rel=rel, abs=0), (name, key)
     assert one["gan"]["val/fid"] == one["again"]["val/fid"]
+    assert {"val/psnr", "val/fid"} < one["pairs"].keys() and all(
+        first["pairs"][f"val/{n}"] == one["pairs"][f"val/{n}"] for n in ("psnr", "ssim", "l1")
+    )
     assert "val/iw_bound" in one["vae"] and "val/fid_class/2" in one["gan"]
 
 

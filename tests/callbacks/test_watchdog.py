@@ -92,6 +92,43 @@ def told(monkeypatch):
     return told
 
 
+class Patches(nn.Module):
+    """A discriminator with a logit for each pixel, or one that fails outside of training."""
+
+    def __init__(self, fails):
+        super().__init__()
+        self.layer, self.fails = nn.Conv2d(1, 1, 1), fails
+
+    def forward(self, images):
+        if self.fails and not self.training:
+            raise torch.OutOfMemoryError("no memory left")
+        return self.layer(images).repeat(1, 1, 40, 40)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_watchdog_never_ends_a_run(fit, told, fails):
+    watchdog = watching(every_n_steps=1)
+    trainer = fit(drawing("many", discriminator=Patches(fails)), watchdog)  # 3e9 pairs of logits
+    assert trainer.global_step == 12
+    assert {"spread", "duplicates"} <= watchdog.values.keys()
+    assert ("d_accuracy" in watchdog.values) != fails
+    cannot = [message for message in told if "cannot measure" in message]
+    assert len(cannot) == fails and all("d_accuracy" in message and "no memory" in message for message in cannot)
+
+
+def test_samples_or_batches_of_an_unknown_kind_do_not_end_a_run(fit, told):
+    class Strange(GAN):
+        def sample(self, num):
+            return {"images": torch.zeros(num, *SHAPE)}
+
+    assert fit(tiny(Strange), watching(every_n_steps=1)).global_step == 12
+    assert [message for message in told if "cannot measure samples" in message] == told
+    watchdog = watching()
+    watchdog._reset()
+    watchdog._try("the real images", lambda: watchdog._keep(tiny(GAN), {"images": torch.zeros(4)}, 0))
+    assert len(told) == 2
+
+
 # --- what is measured -------------------------------------------------------------------------------------
 
 
@@ -279,6 +316,9 @@ def test_a_validation_that_measures_no_score_does_not_count_the_last_one_again(f
     class Scorer(GenerativeMetrics):
         def on_train_start(self, *_):
             self.last_scored_step = 4
+
+        def measures(self, key):
+            return key == "val/fid"
 
     watchdog = watching()
     fit(drawing("many"), watchdog, Scores(10, 11, 12), Scorer(metrics=[]))

@@ -1,11 +1,14 @@
 """The command line: commands, short errors, resume, warm start, and custom classes."""
 
 import csv
+import io
+import logging
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +17,10 @@ import yaml
 from PIL import Image
 
 import lightning_gans
-from lightning_gans.cli import parsing
-from lightning_gans.cli.arguments import COMMANDS
+from lightning_gans.cli import training
+from lightning_gans.cli.arguments import COMMANDS, LIGHTNING
 from lightning_gans.cli.commands import recipes
+from lightning_gans.cli.known_errors import known_error
 from lightning_gans.cli.main import main
 from lightning_gans.cli.training import TrainingCLI
 from lightning_gans.models import load
@@ -31,6 +35,7 @@ BRIEF = [
 ]
 RUN = Path("runs") / "quickstart" / "version_0"
 LAST = RUN / "checkpoints" / "last.ckpt"
+HEAVY = {"torch", "torchmetrics", "pytorch_lightning", "lightning", "matplotlib", "numpy", "sklearn"}
 NETWORK = """
 import torch
 class Flat(torch.nn.Module):
@@ -76,7 +81,7 @@ def fails(capsys):
         assert stopped.value.code == code, printed
         assert len(message.splitlines()) <= 3 and "Traceback" not in printed and "usage:" not in printed, printed
         error = stopped.value.__context__
-        known = error if isinstance(error, lightning_gans.LightningGansError) else parsing.known_error(error)
+        known = error if isinstance(error, lightning_gans.LightningGansError) else known_error(error)
         assert message.splitlines()[0] == str(known).splitlines()[0]
         return known
 
@@ -88,7 +93,13 @@ UNKNOWN = [
     (["--trainer.max_epoch", "3"], "trainer.max_epoch", "max_epochs"),
     (["--samples.num_sample", "3"], "samples.num_sample", "num_samples"),
     (["--trainr.max_epochs", "3"], "trainr.max_epochs", "trainer"),
+    (["--model", "tests.cli.test_main.Custom", "--model.custom_settin", "3"], "custom_settin", "custom_setting"),
 ]
+
+
+class Custom(lightning_gans.ConditionalGAN):
+    def __init__(self, custom_setting: int = 0, **options):
+        super().__init__(**options)
 
 
 @pytest.mark.parametrize(("args", "setting", "meant"), UNKNOWN)
@@ -111,8 +122,11 @@ INVALID = [  # the option, its value, the setting in the error, and parts of the
     ("checkpoint.mode", "mid", "checkpoint.mode", ["min, max", "Did you mean 'min'?"]),
     ("metrics.enabled", "maybe", "metrics.enabled", ["bool"]),
     ("model", "DGAN", "model", ["Did you mean 'DCGAN'?"]),
+    ("model", "", "model", ["''"]),
     ("data", "MNIST", "data", ["MNISTDataModule"]),
     ("model", "torch.nn.Linear", "model", ["subclass of GenerativeModule"]),
+    ("model.regularizers", "R1", "regularizers", ["expected a list."]),
+    ("model.regularizers", "[R4]", "regularizers", ["'R4': expected the import path of a class."]),
     ("model.image_shape", "[1,32,32]", "model.image_shape", ["[1, 32, 32]", "[1, 28, 28]"]),
     ("checkpoint.every_n_epochs", "0", "checkpoint.every_n_epochs", ["0"]),
     ("seed_everything", "-3", "seed_everything", ["-3", "0 to 4294967295"]),
@@ -133,6 +147,12 @@ OF_OTHERS = [  # what a model, data or Lightning itself rejects
     (["--model.image_shape", "[1,27,27]"], ["image_shape", "27, 27"]),
     (["--data.batch_size", "0"], ["batch_size is 0"]),
     (["--data.batch_size", "5000"], ["batch_size", "5000"]),
+    (
+        ["--model.augment", "{class_path: lightning_gans.ADA, init_args: {target: 5}}"],
+        ["ConditionalGAN: target is 5.0: it must be between -1 and 1."],
+    ),
+    (["--model.regularizers", "[{class_path: torch.nn.ReLU}]"], ["regularizers: ", "torch.nn.ReLU", "Regularizer."]),
+    (["--model.regularizers", "[1]"], ["regularizers: Not a valid subclass of Regularizer. Got value: 1."]),
     (["--trainer.accelerator", "tpu"], ["torch_xla"]),
     (["--trainer.accelerator", "cpuu"], ["accelerator='cpuu'", "cpu", "cuda"]),
     (["--trainer.strategy", "dpp"], ["strategy='dpp'", "auto, ddp"]),
@@ -203,19 +223,20 @@ def test_an_unknown_recipe_gets_the_list(args, fails):
     assert (error.value, error.allowed) == ("dcgan_mnst", recipes.names())
 
 
-def test_a_closed_output_is_not_an_error(monkeypatch):
+@pytest.mark.parametrize("words", [["--version"], ["recipes"], ["recipes", "gan_mnist"]])
+def test_a_closed_output_is_not_an_error(words, monkeypatch):
     reader, writer = os.pipe()
     os.close(reader)
     with open(writer, "w") as output:  # which flushes once more when it is closed
         monkeypatch.setattr(sys, "stdout", output)
         with pytest.raises(SystemExit) as stop:
-            main(["--version"])
+            main(words)
     assert stop.value.code == 141
 
 
 @pytest.mark.slow
 def test_a_process_whose_output_is_closed_prints_nothing():
-    program = [sys.executable, "-m", "lightning_gans", "--version"]
+    program = [sys.executable, "-m", "lightning_gans", "recipes"]
     with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b"" and process.wait() == 141
@@ -279,7 +300,8 @@ def test_invalid_labels_and_outputs_are_errors(trained, workplace, fails):
     assert "0 to 9" in str(fails([*conditional, "--labels", "3,10", "--output", "a.png"], 2))
     for wrong in ("3,x", "3,99999999999999999999"):
         assert fails([*conditional, "--labels", wrong, "--output", "a.png"], 2).value == wrong
-    assert fails([*sample, "--device", "meta", "--output", "a.png"], 2).setting == "--device"
+    for device in ("meta", "cpu:7", "privateuseone"):
+        assert fails([*sample, "--device", device, "--output", "a.png"], 2).setting == "--device"
     assert fails([*sample, "--output", "a.jpg"], 2).value == "a.jpg"
     assert fails(["sample", trained["gan"], "--num_samples", "0", "--output", "a.png"], 2).setting == "num_samples"
     assert "--output" in str(fails([*sample, "--output", "a.png", "--ouput", "b.png"], 2))
@@ -301,6 +323,7 @@ def test_a_file_that_is_not_a_checkpoint_is_an_error(content, workplace, fails):
     assert not (workplace / "a.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_random_weights_are_not_evaluated(command, trained, workplace, fails):
     for more in ([], ["--init_from", trained["gan"]]):
@@ -318,6 +341,7 @@ def test_traceback_shows_where_an_error_comes_from():
         main(["sample", "x.ckpt", "--output", "a.jpg", "--traceback"])
 
 
+@pytest.mark.slow
 def test_errors_of_other_code_keep_their_traceback(monkeypatch):
     def broken(self, *args):
         raise RuntimeError("a bug")
@@ -327,6 +351,7 @@ def test_errors_of_other_code_keep_their_traceback(monkeypatch):
         main(QUICK)
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_in_its_first_update_can_be_resumed(monkeypatch, brief, capsys):
     step = lightning_gans.VAE.training_step
 
@@ -337,11 +362,14 @@ def test_a_run_that_failed_in_its_first_update_can_be_resumed(monkeypatch, brief
     with pytest.raises(RuntimeError, match="a bug"):
         main(BRIEF)
     monkeypatch.setattr(lightning_gans.VAE, "training_step", step)
+    Path(RUN, "samples").mkdir(exist_ok=True)
+    Path(RUN, "samples", "step=0000000.png").touch()  # the grid at the start
     main(["resume", str(RUN)])
     assert "has no checkpoint yet: starting from the beginning" in capsys.readouterr().out
     assert same_state(LAST, brief[1] / "checkpoints" / "last.ckpt")
 
 
+@pytest.mark.slow
 def test_what_lightning_rejects_in_custom_code_keeps_its_traceback(monkeypatch):
     def logs(self, *args):
         self.log("loss", "high")
@@ -459,6 +487,7 @@ def test_fit_resumes_from_a_checkpoint(trained, capsys):
     assert f"lightning-gans resume {RUN} --trainer.max_epochs 4" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_never_stopped(brief, stopped, steps):
     main(["resume", str(stopped), "--trainer.max_epochs", "2"])
     assert steps == [4, 5, 6, 7]
@@ -468,6 +497,7 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(brief, stopped, steps):
     assert (RUN / "config.yaml").read_text() == (brief[2] / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_from_within_its_folder(brief, stopped, steps, monkeypatch):
     monkeypatch.chdir(stopped)
     before = sorted(path for path in Path().rglob("*"))
@@ -478,6 +508,7 @@ def test_a_run_is_resumed_from_within_its_folder(brief, stopped, steps, monkeypa
     assert Path("metrics.csv").read_bytes() == (brief[2] / "metrics.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_run_with_a_custom_network_is_resumed(workplace, capsys):
     (workplace / "own_networks.py").write_text(NETWORK)
     network = ["--model.generator.class_path", "own_networks.Flat", "--model.generator.init_args.gain", "2.0"]
@@ -506,6 +537,7 @@ def test_a_run_with_penalties_is_resumed_and_tested(workplace):
     assert model.arguments["penalties"] == {"r1": 1.0} and model.weights_step == 8
 
 
+@pytest.mark.slow
 def test_a_checkpoint_outside_a_runs_folder_starts_a_new_run(brief, workplace):
     shutil.copy(brief[1] / "checkpoints" / "last.ckpt", "some.ckpt")
     main([*BRIEF, "--trainer.max_epochs", "2", "--ckpt_path", "some.ckpt"])
@@ -592,6 +624,7 @@ def test_pickled_code_is_named_and_not_run(stopped, workplace, fails):
     assert not (workplace / "ran").exists()
 
 
+@pytest.mark.slow
 def test_the_class_that_lightning_would_import_is_not_imported(stopped, workplace):
     (workplace / "not_ours.py").write_text("open('imported', 'w')\n")
     harmful = {"_class_path": "not_ours.Model", "_instantiator": "not_ours.make", "width": 1}
@@ -601,6 +634,7 @@ def test_the_class_that_lightning_would_import_is_not_imported(stopped, workplac
     assert not (workplace / "imported").exists()
 
 
+@pytest.mark.slow
 def test_checkpoints_in_another_folder_are_found(workplace, capsys, fails):
     main([*BRIEF, "--checkpoint.dirpath", "kept"])
     said = capsys.readouterr().out
@@ -613,6 +647,7 @@ def test_checkpoints_in_another_folder_are_found(workplace, capsys, fails):
     assert fails(["resume", str(RUN)], 1).setting == "kept/last.ckpt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "last"),
     [(["--checkpoint.dirpath", "kept"], "kept/last.ckpt"), (["--trainer.logger", "false"], "checkpoints/last.ckpt")],
@@ -624,6 +659,7 @@ def test_a_new_run_does_not_overwrite_the_checkpoint_of_another(words, last, wor
     assert Path(last).read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_count_of_rows_keeps_those_up_to_its_step(stopped):
     header = (RUN / "metrics.csv").read_text().splitlines()[0].split(",")
     with open(RUN / "metrics.csv", "a", newline="") as file:
@@ -649,6 +685,21 @@ def test_resume_takes_one_run_and_any_of_its_checkpoints(stopped, steps, fails):
     assert steps == [4, 5, 6, 7]
 
 
+@pytest.mark.slow
+def test_a_run_is_not_resumed_with_another_model(stopped, trained, fails):
+    before = LAST.read_bytes()
+    error = fails(["resume", str(RUN), "--ckpt_path", trained["gan"]], 2)
+    assert (error.setting, error.value, error.allowed) == ("model", "VAE", "DCGAN")
+    assert LAST.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_has_reached_its_limit_says_that_nothing_was_trained(stopped, capsys):
+    main(["resume", str(RUN), "--trainer.max_steps", "1000"])
+    assert "Nothing was trained: the run had already reached trainer.max_epochs." in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_conflicting_setting_of_the_model_is_an_error_with_both_values(stopped, fails):
     before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
     error = fails(["resume", str(RUN), "--model.latent_dim", "17"], 2)
@@ -658,6 +709,7 @@ def test_a_conflicting_setting_of_the_model_is_an_error_with_both_values(stopped
     assert {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [[], ["--checkpoint.dirpath", "kept"]])
 def test_a_requeued_slurm_job_resumes(words, brief, steps, monkeypatch):
     values = {"JOB_ID": 7, "JOB_NAME": "x", "NTASKS": 1, "NTASKS_PER_NODE": 1, "PROCID": 0, "LOCALID": 0, "NODEID": 0}
@@ -724,6 +776,19 @@ def test_init_from_starts_from_the_weights_alone(trained, workplace):
         torch.testing.assert_close(old, new, atol=1e-6, rtol=0)
 
 
+def test_init_from_takes_the_weights_that_fit_and_names_the_others(trained, workplace, capsys):
+    model = load(trained["gan"])
+    words = ["--model.latent_dim", str(model.latent_dim + 1), "--model.freeze_layers", "1"]
+    main([*QUICK, "--init_from", trained["gan"], *WITHOUT_PICTURES, *words])
+    output = capsys.readouterr().out
+    assert "weights are taken from the checkpoint" in output
+    (kept,) = (line for line in output.splitlines() if "in the checkpoint, " in line)
+    assert kept.strip().startswith("generator.")
+    last = workplace / "runs" / "quickstart" / "version_0" / "checkpoints" / "last.ckpt"
+    first, again = (next(iter(of.discriminator.parameters())) for of in (model, load(last)))
+    assert again.equal(first)
+
+
 @pytest.mark.slow
 def test_a_custom_network_by_class_path(workplace, capsys):
     (workplace / "own_networks.py").write_text(NETWORK)
@@ -734,6 +799,7 @@ def test_a_custom_network_by_class_path(workplace, capsys):
     # In a process that has not imported the module: refused without it, done with it.
     words = ["sample", str(last), "--num_samples", "2", "--output", "s.png"]
     script = f"""
+from lightning_gans.cli.known_errors import known_error
 from lightning_gans.cli.main import main
 try:
     main({words})
@@ -746,6 +812,7 @@ except SystemExit as refused:
     assert (workplace / "s.png").is_file()
 
 
+@pytest.mark.slow
 def test_vae_predicts_reconstructions_and_conditional_models_sample_the_labels(brief, trained, workplace):
     for checkpoint in (brief[1] / "checkpoints" / "last.ckpt", trained["conditional"]):
         main(["predict", "-c", "quickstart", "-c", "fast", "--ckpt_path", str(checkpoint)])
@@ -775,6 +842,7 @@ def test_disabled_callbacks_leave_nothing(workplace, capsys):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_metrics_are_on_the_axis_of_generator_updates(workplace):
     main([*QUICK, "--model.d_steps", "2", "--trainer.limit_train_batches", "8"])
     with open(workplace / "runs" / "quickstart" / "version_0" / "metrics.csv") as file:
@@ -794,6 +862,7 @@ def test_help_lists_the_commands_and_version_says_which(capsys):
     assert out.endswith(f"lightning_gans {lightning_gans.__version__}\n")
 
 
+@pytest.mark.slow
 def test_configured_callbacks_replace_those_of_the_package(workplace):
     (workplace / "own.yaml").write_text("""
 trainer:
@@ -814,17 +883,43 @@ stop:
     assert {path.name for path in (RUN / "checkpoints").iterdir()} == {"mine.ckpt", "last.ckpt"}
 
 
-@pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["recipes"], *([name, "--help"] for name in ("sample", "report", "resume"))]
-)
-def test_light_commands_import_neither_torch_nor_lightning(words):
+def test_messages_go_where_standard_error_goes_at_the_moment(monkeypatch):
+    """While Rich shows a bar, that is above the bar."""
+    logger = logging.getLogger("pytorch_lightning")
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler()])
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    training.quiet()
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    logger.info("Time limit reached.")
+    assert sys.stderr.getvalue() == "Time limit reached.\n"
+
+
+def imported_by(*commands):
+    """Return which heavy libraries a process has imported that runs commands, all of which succeed."""
     script = f"""
-import sys
+import contextlib, io, sys
 from lightning_gans.cli.main import main
-try:
-    main({words})
-except SystemExit as stop:
-    assert stop.code == 0
-assert not {{"torch", "pytorch_lightning", "lightning", "numpy"}} & set(sys.modules)
+for words in {commands}:
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+        main(words)
+print(*{HEAVY} & set(sys.modules))
 """
-    subprocess.run([sys.executable, "-c", script], check=True, stdout=subprocess.DEVNULL)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return set(done.stdout.split())
+
+
+def test_light_commands_import_nothing_heavy():
+    helps = [[name, "--help"] for name in COMMANDS if name not in LIGHTNING]
+    assert imported_by([], ["--version"], ["recipes", "--json"], ["recipes", "quickstart"], *helps) == set()
+
+
+def test_reports_and_comparisons_import_neither_torch_nor_lightning(workplace):
+    run = workplace / "runs" / "x" / "version_0"
+    (run / "metrics").mkdir(parents=True)
+    (run / "metrics.csv").write_text("step,train/loss\n1,2.0\n")
+    (run / "config.yaml").write_text("model: {}\n")
+    scores = run / "metrics" / "step=0000001.json"
+    scores.write_text('{"format": 1, "scores": {"fid": 1.0}, "protocol": {}}')
+    assert imported_by(["compare", str(scores), str(scores)]) == set()
+    assert imported_by(["report", str(run)]) == set()

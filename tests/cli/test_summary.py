@@ -21,6 +21,7 @@ def fits(run):
     return json.loads((run / "run.json").read_text())["fits"]
 
 
+@pytest.mark.slow
 def test_a_run_says_how_it_was_made_and_goes_on_saying_so(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "runs" / "quickstart" / "version_0"
@@ -41,6 +42,7 @@ def test_a_run_says_how_it_was_made_and_goes_on_saying_so(tmp_path, monkeypatch,
     assert len(fits(run.with_name("version_1"))) == 1
 
 
+@pytest.mark.slow
 def test_a_fit_that_an_error_ends_is_recorded_once_it_has_begun(tmp_path, monkeypatch):
     def fail(progress, trainer, *_):
         if trainer.sanity_checking:
@@ -60,32 +62,65 @@ def test_a_fit_that_an_error_ends_is_recorded_once_it_has_begun(tmp_path, monkey
     assert len(list(tmp_path.rglob("run.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_test_says_which_checkpoint_of_which_training_it_scored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["fit", *TINY, "--seed_everything", "5"])
     checkpoint = "runs/quickstart/version_0/checkpoints/last.ckpt"
-    main(["test", *TINY, "--metrics.enabled", "true", "--ckpt_path", checkpoint])
+    main(["test", *TINY, "--metrics.enabled", "true", "--samples.enabled", "true", "--ckpt_path", checkpoint])
     run = tmp_path / "runs" / "quickstart" / "version_1"
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert (config["ckpt_path"], config["seed_everything"]) == (checkpoint, 42)
     (path,) = (run / "metrics").iterdir()
     assert json.loads(path.read_text())["run_seed"] == 5
+    assert [picture.stem for picture in (run / "samples").iterdir()] == [path.stem] != ["step=0000000"]
 
 
 def test_what_to_do_next_can_be_pasted_into_a_shell(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my recipe.yaml").write_text((recipes.folder() / "quickstart.yaml").read_text())
     main(["fit", "-c", "my recipe.yaml", *TINY[2:]])
-    sample, resume = (shlex.split(line) for line in capsys.readouterr().out.splitlines()[-2:])
+    head, *commands, remark = capsys.readouterr().out.splitlines()[-5:]
+    sample, resume, report = map(shlex.split, commands)
     run = "runs/my recipe/version_0"
-    assert sample[:4] == ["Sample:", "lightning-gans", "sample", f"{run}/checkpoints/last.ckpt"]
-    assert resume[:4] == ["Resume:", "lightning-gans", "resume", run]
+    assert head == "Next:"
+    assert sample[:3] == ["lightning-gans", "sample", f"{run}/checkpoints/last.ckpt"]
+    assert resume[:3] == ["lightning-gans", "resume", run]
+    assert report == ["lightning-gans", "report", run]
+    assert remark == "(If resumed, lr_schedule cosine spans the longer run.)"
+
+
+@pytest.mark.slow
+def test_the_score_of_real_images_is_beside_that_of_samples(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *TINY, "--metrics.enabled", "true", "--metrics.num_samples", "100", "--trainer.max_epochs", "1"])
+    (path,) = (tmp_path / "runs" / "quickstart" / "version_0" / "metrics").iterdir()
+    record = json.loads(path.read_text())
+    num_real, out = record["protocol"]["num_real"], capsys.readouterr().out
+    assert f"fid of 100 samples against {num_real:,} real images: {record['scores']['fid']:.4g}\n" in out
+    real = record["floor"]["scores"]["fid"]
+    assert f"fid of 100 other real images against {num_real:,} real images: {real:.4g}\n" in out
+
+
+def test_a_run_that_ends_before_its_scores_says_so_in_the_folder_that_was_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    main(["fit", *TINY, "--trainer.max_steps", "1", "--trainer.default_root_dir", "mine", "--metrics.enabled", "true"])
+    out = capsys.readouterr().out
+    assert "no scores" in out and "resume mine/runs/quickstart/version_0" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_run_without_a_folder_leaves_no_record(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main(["fit", *TINY, "--trainer.logger", "false", "--checkpoint.enabled", "false"])
     assert not list(tmp_path.rglob("run.json"))
+
+
+def test_parameters_are_those_that_are_trained():
+    networks = {"ema": torch.nn.Linear(3, 16).requires_grad_(False), "generator": torch.nn.Linear(3, 16)}
+    model = torch.nn.ModuleDict({**networks, "discriminator": torch.nn.Linear(1999, 1)})
+    said = "ModuleDict: 2,064 parameters (generator 64, discriminator 2,000)"
+    assert summary.describe_parameters(model) == said
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,17 +1,22 @@
 import json
+import logging
 import math
 import os
+import signal
 import struct
 import sys
+import threading
+import time
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import BmpImagePlugin, ExifTags, Image, ImageFile, PngImagePlugin
 
 from lightning_gans.datamodules import ImageFolderDataModule
 from lightning_gans.datamodules.decoded import DecodedPictures
@@ -28,6 +33,11 @@ def paint(path, colour=(255, 0, 0), size=(20, 12), mode="RGB"):
 
 def make(folder, **options):
     return ImageFolderDataModule(folder, **{"image_size": 8, "val_size": 1, "batch_size": 2, **options})
+
+
+def cache_in(folder):
+    (path,) = folder.glob("lightning_gans-pictures-train-3x8x8-*.images")
+    return path
 
 
 @pytest.fixture
@@ -78,10 +88,59 @@ def test_split_folders(tmp_path):
     assert [len(data.images(split)[1]) for split in ("train", "val", "test")] == [8, 4, 6]
 
 
-def test_a_class_of_trains_is_no_split(tmp_path):
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": "train", "test": "test"},
+        {"train": "Training", "val": "VALID", "test": "Testing"},
+        {"train": "train_set", "val": "val2017", "test": "test-images"},
+    ],
+)
+def test_only_folders_with_images_decide_what_is_a_split(tmp_path, names):
+    for split, name in names.items():
+        for i in range({"train": 4, "val": 2, "test": 3}[split]):
+            paint(tmp_path / name / "cat" / f"{i}.png")
+            paint(tmp_path / name / "dog" / f"{i}.png")
+    (tmp_path / "notes").mkdir()
+    paint(tmp_path / "__MACOSX" / "train" / "cat" / "._0.png")
+    paint(tmp_path / "@eaDir" / "0.png" / "thumbnail.jpg")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "train.xml").touch()
+    data = make(tmp_path, val_size=2)
+    assert data.class_names == ["cat", "dog"]
+    sizes = [len(data.images(split)[1]) for split in ("train", "val", "test")]
+    assert sizes == ([8, 4, 6] if "val" in names else [6, 2, 6])
+
+
+@pytest.mark.parametrize(
+    ("folders", "classes", "named"),
+    [
+        (["train", "plane"], ["plane", "train"], "train"),
+        (["val", "test"], ["test", "val"], "test, val"),
+        (["pets/train/cat", "pets/test/cat"], ["pets"], "test, train"),
+        (["cat/train", "cat/test", "dog/train"], ["cat", "dog"], "test, train"),
+    ],
+)
+def test_folders_with_names_of_splits_that_count_as_classes_are_warned_about(tmp_path, folders, classes, named):
+    for folder in folders:
+        paint(tmp_path / folder / "0.png")
+    with pytest.warns(UserWarning, match=f"the folders {named} count as classes"):
+        make(tmp_path, val_size=0).load_images("train")
+    assert make(tmp_path).class_names == classes
+
+
+def test_images_beside_the_splits_are_warned_about(tmp_path):
     paint(tmp_path / "train" / "0.png")
-    paint(tmp_path / "plane" / "0.png")
-    assert list(make(tmp_path).class_names) == ["plane", "train"]
+    paint(tmp_path / "preview.png")
+    with pytest.warns(UserWarning, match=r"Ignored images next to the split folders: preview\.png"):
+        make(tmp_path).load_images("train")
+
+
+def test_the_listing_is_logged(classes, caplog):
+    with caplog.at_level("INFO"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make(classes).load_images("train")
+    assert f"{classes}: 6 train images, 1 of them for validation. Classes: cat 3, dog 3." in caplog.messages
 
 
 def test_shorter_side_is_resized_and_the_middle_cut_out(tmp_path):
@@ -150,10 +209,21 @@ def test_decoded_pictures_of_an_older_version_are_not_taken(flat, monkeypatch):
     with monkeypatch.context() as older:
         older.setattr("lightning_gans.datamodules.image_folder._CACHE_VERSION", 2)  # left pictures sideways
         make(flat).prepare_data()
-    (cache,) = flat.glob("*.images")
-    before = cache.stat().st_ino
     make(flat).load_images("train")
-    assert cache.stat().st_ino != before
+    assert len(list(flat.glob("*.images"))) == 2
+
+
+def test_files_of_other_settings_are_named(flat, caplog):
+    def notes(**options):
+        caplog.clear()
+        make(flat, **options).prepare_data()
+        return [text for text in caplog.messages if "*.images" in text]
+
+    with caplog.at_level(logging.INFO):
+        assert not notes()
+        (note,) = notes(fit="pad")
+        assert note.startswith(f"{flat} has 0 MiB")
+        assert not notes(fit="pad")  # nothing was written
 
 
 def write_16_bit_png(path, colour_type, pixel, size=9):
@@ -195,7 +265,7 @@ def test_colours_of_16_bits_are_odd(tmp_path, kind):
         path.write_bytes(b"P6 9 9 65535\n" + struct.pack(">3H", *pixel) * 81)
     else:
         path.write_bytes(b"P3 9 9 65535\n" + b"0 40000 65535 " * 81)
-    with pytest.raises(ValueError, match="convert=true"):
+    with pytest.raises(DataError, match="convert=true"):
         read_picture(path, (3, 8, 8), convert=False)
     found = read_picture(path, (3, 8, 8), convert=True)[:, 4, 4]
     assert np.abs(found - ([156] * 3 if kind == "la.png" else np.array([0, 156, 255]))).max() <= 1
@@ -220,7 +290,7 @@ def test_several_frames_are_odd(tmp_path, name):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ((255, 0, 0), (0, 255, 0), (0, 0, 255))]
     exact = {"lossless": True} if name == "a.webp" else {}
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **exact)
-    with pytest.raises(ValueError, match="convert=true"):
+    with pytest.raises(DataError, match="convert=true"):
         read_picture(tmp_path / name, (3, 8, 8), convert=False)
     assert read_picture(tmp_path / name, (3, 8, 8), convert=True)[:, 4, 4].tolist() == [255, 0, 0]
     frames[0].save(tmp_path / name, save_all=True, **exact)
@@ -322,40 +392,64 @@ def test_ways_to_fit(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what Linux has mapped")
 def test_decoded_pictures_are_mapped(flat):
     images, _ = make(flat).load_images("train")
-    assert str(flat / "lightning_gans-pictures-train-3x8x8.images") in Path("/proc/self/maps").read_text()
+    assert str(cache_in(flat)) in Path("/proc/self/maps").read_text()
     images.zero_()
     again, _ = make(flat).load_images("train")  # checked: changes are not written to the file
     assert again.any()
 
 
-def test_the_checksum_of_pictures_that_do_not_fit_is_not_looked_at(flat, monkeypatch):
-    make(flat).load_images("train")
-    path = flat / "lightning_gans-pictures-train-3x8x8.images"
-    path.write_bytes(bytes(path.stat().st_size))
-    with monkeypatch.context() as small:
-        small.setattr("lightning_gans.datamodules.image_folder._memory", lambda: 1.0)
-        assert not make(flat).load_images("train")[0].any()
-    with pytest.warns(UserWarning, match="is damaged"):
-        assert make(flat).load_images("train")[0].any()
+@pytest.mark.parametrize("device_resident", [True, False])
+def test_pictures_that_do_not_fit_are_verified_when_they_are_read(flat, monkeypatch, device_resident):
+    expected = make(flat, val_size=0.2).images("train")[0].clone()
+    monkeypatch.setattr("lightning_gans.datamodules.image_folder.memory", lambda: 1.0)
+    data = make(flat, val_size=0.2, device_resident=device_resident)
+    assert data.images("train")[0].equal(expected)
+    content = bytearray(cache_in(flat).read_bytes())
+    content[3 * 3 * 64] ^= 1  # of the fourth of six
+    cache_in(flat).write_bytes(content)
+    images = make(flat, val_size=0.2).split_images("train").source
+    assert len(images.images_at(torch.tensor([0, 5, 5]))) == 3
+    rows = torch.tensor([2, 3])
+    for read in (
+        lambda: images.images_at(rows),
+        lambda: images.images_at(slice(2, None)),
+        lambda: images.gather(rows, None, torch.device("cpu"), torch.float32),
+        lambda: images._copy_on(torch.device("meta")) if device_resident else images.images_at(slice(None)),
+    ):
+        with pytest.raises(DataError) as error:
+            images.device_resident = device_resident
+            read()
+        assert error.value.setting == str(cache_in(flat))
 
 
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="needs a file system with files that have holes")
 def test_a_file_larger_than_the_memory_is_mapped(tmp_path):
-    cache = DecodedPictures(tmp_path / "a.images")
+    cache = DecodedPictures(tmp_path / "a.images", 1)
     shape = (3, 1024, 1024)
     num = int(3 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / math.prod(shape))
+    text = json.dumps({"key": "k", "shape": shape, "types": ["uint8"], "left_out": [], "checksums": [0] * num}).encode()
     with open(cache.path, "wb") as file:
         file.truncate(num * math.prod(shape))
-    cache.about.write_text(json.dumps({"key": "k", "shape": shape, "num": num, "left_out": [], "checksum": 0}))
-    images, kept = cache.load("k", check=False)
-    assert images.shape == (num, *shape) and len(kept) == num and images[-1, 0, 0, 0] == 0
+        file.seek(0, os.SEEK_END)
+        file.write(text + struct.pack("<QI", len(text), zlib.crc32(text)))
+    images, _, kept, checksums = cache.load("k")
+    assert images.shape == (num, *shape) and len(kept) == len(checksums) == num and images[-1, 0, 0, 0] == 0
+
+
+def test_files_of_other_runs_that_disappear_are_no_error(flat):
+    (flat / "lightning_gans-other.images").symlink_to(flat / "deleted")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = make(flat)
+        data.prepare_data()
+    assert data._cache("train").path.is_file()
 
 
 def test_a_disk_without_room(flat, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
     with pytest.warns(UserWarning, match="cannot be written"):
         assert len(make(flat).load_images("train")[0]) == 6
-    monkeypatch.setattr("lightning_gans.datamodules.image_folder._memory", lambda: 1.0)
+    monkeypatch.setattr("lightning_gans.datamodules.image_folder.memory", lambda: 1.0)
     with pytest.raises(DataError) as error:
         make(flat).load_images("train")
     assert error.value.setting.endswith(".images")
@@ -372,8 +466,7 @@ def test_pictures_are_decoded_once(flat, monkeypatch):
     data = make(flat)
     data.prepare_data()
     expected = data.load_images("train")
-    kept = ["lightning_gans-pictures-train-3x8x8.images", "lightning_gans-pictures-train-3x8x8.json"]
-    assert sorted(path.name for path in flat.glob("lightning*")) == kept
+    assert list(flat.glob("lightning*")) == [cache_in(flat)]
     monkeypatch.setattr("lightning_gans.datamodules.image_folder.read_picture", None)
     again = make(flat)
     again.prepare_data()
@@ -388,13 +481,13 @@ def test_a_changed_picture_is_decoded_anew(flat):
     assert make(flat).load_images("train")[0][0, 0, 0, 0] == 77
     paint(flat / "6.png", (78, 0, 0))
     assert len(make(flat).load_images("train")[0]) == 7
-    assert len(list(flat.glob("lightning*"))) == 2
+    assert len(list(flat.glob("lightning*"))) == 1
 
 
-@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "about", "other"])
+@pytest.mark.parametrize("damage", ["cut", "bit", "empty", "about", "footer"])
 def test_a_damaged_cache_is_made_anew_with_a_warning(flat, damage):
     expected = make(flat).load_images("train")[0].clone()  # not the file, which is damaged in its place
-    (cache,), (about,) = flat.glob("*.images"), flat.glob("*.json")
+    cache = cache_in(flat)
     before = cache.read_bytes()
     content = bytearray(before)
     if damage == "cut":
@@ -403,10 +496,8 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(flat, damage):
         content[100] ^= 1
     elif damage == "empty":
         content.clear()
-    elif damage == "about":
-        about.write_text("{")
     else:
-        about.write_text(json.dumps(json.loads(about.read_text()) | {"left_out": ["x"]}))
+        content[-20 if damage == "about" else -10] ^= 1
     cache.write_bytes(content)
     with pytest.warns(UserWarning, match="is damaged"):
         assert make(flat).load_images("train")[0].equal(expected)
@@ -421,10 +512,10 @@ def test_a_decoding_that_is_killed_leaves_nothing_that_is_taken_for_whole(flat, 
     paint(flat / "6.png", (78, 0, 0))
     saved = DecodedPictures.save
 
-    def killed(self, *args):  # between the two files
+    def killed(self, *args):  # before the description is written
         with monkeypatch.context() as patch:
             patch.setattr("json.dumps", lambda about: 1 / 0)
-            saved(self, *args)
+            return saved(self, *args)
 
     monkeypatch.setattr(DecodedPictures, "save", killed)
     with pytest.raises(ZeroDivisionError):
@@ -433,6 +524,61 @@ def test_a_decoding_that_is_killed_leaves_nothing_that_is_taken_for_whole(flat, 
     assert len(make(flat).load_images("train")[0]) == 7
     (flat / "6.png").unlink()
     assert make(flat).load_images("train")[0].equal(expected)
+
+
+@pytest.mark.parametrize("other", [{"fit": "pad"}, {"convert": True}, {"on_error": "skip"}, {"channels": 1}])
+def test_other_settings_have_another_file(flat, other):
+    for size in ((20, 12), (12, 20)):
+        paint(flat / "6.png", (0, 90, 0), size)
+        expected = [
+            make(flat, cache_dir=flat.parent / "fresh" / str(i), **options).load_images("train")[0].clone()
+            for i, options in enumerate(({}, other))
+        ]
+        for options, wanted in zip(({}, other, {}), (*expected, expected[0]), strict=True):
+            assert make(flat, **options).load_images("train")[0].equal(wanted)
+    assert len(list(flat.glob("*.images"))) == 2
+
+
+def test_two_folders_of_one_name_do_not_share_a_file(flat, tmp_path):
+    paint(tmp_path / "other" / "pictures" / "0.png", (9, 9, 9))
+    for _ in range(2):
+        assert len(make(flat, cache_dir=tmp_path / "cache").load_images("train")[0]) == 6
+        assert len(make(tmp_path / "other" / "pictures", cache_dir=tmp_path / "cache").load_images("train")[0]) == 1
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_file_that_another_process_replaces_at_once_is_still_read(flat, monkeypatch):
+    make(flat).prepare_data()
+    paint(flat / "6.png", (78, 0, 0))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (replace(source, target), os.unlink(target)))
+    assert make(flat).load_images("train")[0][:, 0, 0, 0].tolist() == [0, 40, 80, 120, 160, 200, 78]
+
+
+def test_a_long_name_of_the_folder(tmp_path):
+    folder = tmp_path / ("ä" * 125)
+    paint(folder / "0.png")
+    make(folder).prepare_data()
+    assert len(list(folder.glob("*.images"))) == 1
+
+
+def test_ctrl_c_stops_the_workers_after_one_picture_each(flat, monkeypatch):
+    read, begun = read_picture, []
+
+    def slow(path, *args, **options):
+        begun.append(path)
+        if len(begun) == 2:
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        time.sleep(0.005)
+        return read(path, *args, **options)
+
+    for i in range(200):
+        os.link(flat / "0.png", flat / f"more{i}.png")
+    monkeypatch.setattr("lightning_gans.datamodules.image_folder.read_picture", slow)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    with pytest.raises(KeyboardInterrupt):
+        make(flat).prepare_data()
+    assert len(begun) < 30  # of chunks of 64
 
 
 def test_a_folder_that_cannot_be_written_to_is_read(flat, monkeypatch):
@@ -450,7 +596,42 @@ def test_cache_dir(flat, tmp_path):
     before = everything_in(flat)
     make(flat, cache_dir=tmp_path / "cache").prepare_data()
     assert everything_in(flat) == before
-    assert len(list((tmp_path / "cache").iterdir())) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+def test_other_formats_and_what_is_not_a_file_are_unreadable(flat, tmp_path):
+    (flat / "1.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n")
+    Image.new("RGB", (8, 8)).save(flat / "2.png", format="ICO")
+    (flat / "3.png").unlink()
+    os.mkfifo(flat / "3.png")
+    for name in ("1.png", "2.png", "3.png"):
+        with pytest.raises(DataError) as error:
+            read_picture(flat / name, (3, 8, 8))
+        assert error.value.setting == str(flat / name)
+    with pytest.warns(UserWarning, match=r"Skipped 3 unreadable images: 1\.png, 2\.png, 3\.png"):
+        make(flat, on_error="skip").load_images("train")
+
+
+def test_one_large_picture_is_decoded_at_a_time(tmp_path, monkeypatch):
+    active, most = [], []
+    load = ImageFile.ImageFile.load
+
+    def slow(self):
+        active.append(self)
+        most.append(len(active))
+        time.sleep(0.01)
+        active.pop()
+        return load(self)
+
+    for i in range(4):
+        paint(tmp_path / f"{i}.bmp", mode="L", colour=9)
+    monkeypatch.setattr(BmpImagePlugin.BmpImageFile, "load", slow)
+    for limit, expected in ((10, {1}), (10_000, {1, 2, 3, 4})):
+        most.clear()
+        monkeypatch.setattr("lightning_gans.io.pictures._LARGE_PIXELS", limit)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda path: read_picture(path, (1, 8, 8)), sorted(tmp_path.iterdir())))
+        assert set(most) <= expected and (limit == 10 or len(set(most)) > 1)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture"], ids=["empty", "text"])
@@ -546,7 +727,7 @@ def test_invalid_folders(tmp_path, classes):
     ("setting", "value"),
     [
         *(("image_size", value) for value in (0, [8, 8, 8], "16", 1.5, [8, 8.5], None)),
-        ("channels", 4),
+        ("channels", 0),
         ("on_error", "skp"),
         ("val_size", "x"),
         ("fit", "crob"),

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_gans.datamodules import FashionMNISTDataModule, MNISTDataModule
+from lightning_gans.datamodules import DigitsDataModule, FashionMNISTDataModule, MNISTDataModule
 from lightning_gans.errors import SettingError
 
 from ..fake_sets import write_mnist
@@ -31,9 +31,11 @@ def test_image_size(folder):
         assert data.image_shape == tuple(images.shape[1:]) == (1, size, size)
         assert images.dtype == torch.uint8
         assert (images.float().mean() - original.float().mean()).abs() < 1
-    with pytest.raises(SettingError) as error:
-        make(folder, image_size=0)
-    assert error.value.setting == "image_size"
+    for size in (0, 28.5):
+        for kind in (MNISTDataModule, DigitsDataModule):
+            with pytest.raises(SettingError) as error:
+                kind(image_size=size)
+            assert (error.value.setting, error.value.value) == ("image_size", size)
 
 
 def test_names_of_classes():

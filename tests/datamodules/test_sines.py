@@ -1,4 +1,6 @@
 import math
+import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -158,6 +160,7 @@ def test_sequences_of_the_users_own(tmp_path, labels, from_file):
         ("labels", {"sequences": SEQUENCES, "labels": LABELS / 2}),
         ("labels", {"sequences": SEQUENCES, "labels": LABELS.astype(str)}),
         ("labels", {"sequences": SEQUENCES, "labels": LABELS * 1j}),
+        ("labels", {"sequences": SEQUENCES, "labels": LABELS + 10**12}),
         ("labels", {"sequences": SEQUENCES, "labels": LABELS.astype(np.uint64) - 1}),
         (None, {"images": SEQUENCES}),
     ],
@@ -191,9 +194,18 @@ def test_values_that_are_not_arrays_of_numbers(given, name):
     assert error.value.value == name
 
 
-@pytest.mark.parametrize("name", ["text.npz", "missing.npz"])
+@pytest.mark.parametrize("name", ["text.npz", "missing.npz", "deflated.npz", "huge.npz", "array.npz", "fifo.npz"])
 def test_an_unreadable_file(tmp_path, name):
     (tmp_path / "text.npz").write_text("no archive")
+    os.mkfifo(tmp_path / "fifo.npz")
+    np.savez_compressed(tmp_path / "deflated.npz", sequences=SEQUENCES)
+    content = bytearray((tmp_path / "deflated.npz").read_bytes())
+    content[60:70] = bytes(10)
+    (tmp_path / "deflated.npz").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("sequences.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (2**50, 2, 4)})
+    with open(tmp_path / "array.npz", "wb") as file:
+        np.save(file, SEQUENCES)
     with pytest.raises(DataError) as error:
         SequenceDataModule(tmp_path / name)
     assert error.value.setting == str(tmp_path / name)

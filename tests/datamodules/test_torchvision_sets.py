@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import os
 import pickle
 import socket
 import tarfile
@@ -13,7 +14,13 @@ import pytest
 import torch
 from torchvision import datasets
 
-from lightning_gans.datamodules import CIFAR10DataModule, CIFAR100DataModule, FashionMNISTDataModule, MNISTDataModule
+from lightning_gans.datamodules import (
+    CIFAR10DataModule,
+    CIFAR100DataModule,
+    FashionMNISTDataModule,
+    MNISTDataModule,
+    mnist,
+)
 from lightning_gans.errors import DataError
 
 from ..fake_sets import write_cifar, write_mnist
@@ -107,6 +114,9 @@ def test_missing_files_that_cannot_be_downloaded(kind, folder, tmp_path, offline
     assert (error.value.setting, error.value.value) == (str(folder), [lost.name])
     assert ("Name or service not known" in lines_of(error)) == download
     assert str(folder) in lines_of(error)
+    with pytest.raises(DataError):
+        kind(tmp_path / "new", download=download).prepare_data()
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_network_that_drops_everything_is_given_up(tmp_path, monkeypatch):
@@ -129,6 +139,63 @@ def test_a_damaged_file_is_named(kind, folder, tmp_path, damage):
         kind(tmp_path).setup("test")
     assert error.value.setting == str(path)
     assert str(path) in lines_of(error)
+
+
+def test_the_checksum_of_the_content_decides_not_that_of_the_archive(kind, folder, tmp_path, offline, monkeypatch):
+    files = everything_in(folder)
+    for path, content in packed(folder, monkeypatch, SETS[kind]).items():
+        path.write_bytes(gzip.compress(gzip.decompress(content), 1, mtime=1))
+        assert path.read_bytes() != content
+    kind(tmp_path, download=False).prepare_data()
+    assert everything_in(folder).items() >= files.items()
+
+
+@pytest.mark.parametrize("is_fifo", [True, False])
+def test_a_damaged_archive_is_not_unpacked(kind, folder, tmp_path, offline, monkeypatch, is_fifo):
+    for path, content in packed(folder, monkeypatch, SETS[kind]).items():
+        if is_fifo:
+            os.mkfifo(path)
+        else:
+            path.write_bytes(content[:-30])
+    with pytest.raises(DataError):
+        kind(tmp_path).prepare_data()
+    assert not list(folder.parent.rglob("*-ubyte"))
+
+
+@pytest.mark.parametrize("kind", [MNISTDataModule, FashionMNISTDataModule], indirect=True)
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+def test_a_file_of_the_original_size_must_have_the_original_content(kind, folder, tmp_path, monkeypatch, name):
+    path, stage = folder / name, "fit" if name.startswith("train") else "test"
+    content = path.read_bytes()
+    monkeypatch.setitem(mnist._SIZES, name, len(content))
+    checksums = [hashlib.md5(content).hexdigest() if known == name else "" for known in mnist._SIZES]
+    monkeypatch.setattr(kind, "_md5", checksums)
+    kind(tmp_path, val_size=6).setup(stage)
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(DataError) as error:
+        kind(tmp_path, val_size=6).setup(stage)
+    assert error.value.setting == str(path)
+    lines_of(error)
+
+
+HEADERS = {
+    "negative": b"\0\0\x08\x03" + b"\xff" * 12,
+    "huge": b"\0\0\x08\x03" + b"\x7f\xff\xff\xff" * 3,
+    "empty": b"\0\0\x08\x03" + b"\0" * 12,
+    "other dimensions": b"\0\0\x08\x01\0\0\0\x60",
+    "other type": b"\0\0\x0d\x03\0\0\0\x60\0\0\0\x1c\0\0\0\x07",
+    "short": b"\0\0\x08",
+}
+
+
+@pytest.mark.parametrize("kind", [MNISTDataModule], indirect=True)
+@pytest.mark.parametrize("header", HEADERS.values(), ids=HEADERS)
+def test_headers_that_no_set_has(kind, folder, tmp_path, header):
+    path = folder / "train-images-idx3-ubyte"
+    path.write_bytes(header + path.read_bytes()[16:])
+    with pytest.raises(DataError) as error:
+        kind(tmp_path, val_size=6).setup("fit")
+    assert error.value.setting == str(path)
 
 
 def test_a_damaged_batch_is_not_unpickled(tmp_path, monkeypatch):

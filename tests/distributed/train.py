@@ -22,7 +22,7 @@ from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.io.csv_logger import RunLogger
 from tests.distributed import cases
 from tests.test_resume import SaveEverywhere, Score
-from tests.toys import Toys, tiny, weights
+from tests.toys import Toys, tiny, toys_for, weights
 
 STEPS, SEED = 50, 11
 RESUMED_FROM = ("batch_end-0-3", "batch_end-0-5", "validation_end-1-10", "epoch_end-1-10")
@@ -49,7 +49,9 @@ def fit(model, batch_size, *, processes=1, checkpoint=None, data=None, **options
             **options,
         }
     )
-    trainer.fit(model, data or Toys(num_images=200, batch_size=batch_size), ckpt_path=checkpoint)
+    trainer.fit(
+        model, data or Toys(num_images=200, batch_size=batch_size, shape=model.image_shape), ckpt_path=checkpoint
+    )
     return trainer
 
 
@@ -75,7 +77,7 @@ def equal(name, processes, *, shrink=1, **options):
     else:
         model, size = cases.EQUAL[name](), 14 // divided // shrink
     # Which rows are mirrored depends on how many are loaded at once.
-    data = Toys(num_images=200, batch_size=size, flip=name not in cases.ACCUMULATED)
+    data = toys_for(model, num_images=200, batch_size=size, flip=name not in cases.ACCUMULATED)
     options |= {"precision": "64-true", "max_steps": STEPS, "data": data}
     return end_of(fit(model, size, processes=processes, **options))
 

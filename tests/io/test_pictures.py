@@ -65,11 +65,16 @@ def test_a_title_and_labels_make_room_for_themselves():
     assert grid(images[:1], columns=1, title="a title that is longer than the picture").width > 68
 
 
-def test_images_of_other_channels_are_refused():
-    for shape in ((1, 2, 8, 8), (1, 8, 8)):
-        with pytest.raises(SettingError) as error:
-            grid(torch.zeros(shape), columns=1)
-        assert (error.value.setting, error.value.value) == ("images", list(shape))
+def test_what_is_not_images_is_refused():
+    with pytest.raises(SettingError) as error:
+        grid(torch.zeros(1, 8, 8), columns=1)
+    assert (error.value.setting, error.value.value) == ("images", [1, 8, 8])
+
+
+def test_other_channels_are_shown_by_the_first_ones():
+    images = torch.rand(4, 5, 64, 64) * 2 - 1
+    for channels, shown in ((5, images[:, :3]), (2, images[:, :1])):
+        assert grid(images[:, :channels]).tobytes() == grid(shown).tobytes()
 
 
 def test_a_sheet_of_nothing_is_empty():

@@ -8,7 +8,14 @@ import torch
 import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
-from lightning_gans.metrics import DensityCoverage, FrechetDistance, InceptionScore, KernelDistance, PrecisionRecall
+from lightning_gans.metrics import (
+    DensityCoverage,
+    FrechetDistance,
+    InceptionScore,
+    KernelDistance,
+    PrecisionRecall,
+    Translations,
+)
 
 WIDTH = 8
 NUM_ROWS = 65
@@ -27,6 +34,7 @@ def make_metrics():
         "inception_score": InceptionScore(WIDTH, splits=3),
         "precision_recall": PrecisionRecall(WIDTH),
         "density_coverage": DensityCoverage(WIDTH),
+        "translations": Translations(["psnr"]),
     }
 
 
@@ -38,14 +46,17 @@ def make_rows():
 def update(metrics, batches):
     for kind, rows in batches:
         for name, metric in metrics.items():
-            if name != "inception_score":
+            if name not in ("inception_score", "translations"):
                 metric.update(rows, real=kind == "real")
             elif kind == "fake":
-                metric.update(rows)
+                images = rows.tanh().view(-1, 1, 2, WIDTH // 2)
+                metric.update(*((rows,) if name == "inception_score" else (images, -images)))
 
 
 def compute(metrics):
-    return {name: torch.as_tensor(metric.compute()).tolist() for name, metric in metrics.items()}
+    found = {name: metric.compute() for name, metric in metrics.items()}
+    found["translations"] = found["translations"]["psnr"]
+    return {name: torch.as_tensor(value).tolist() for name, value in found.items()}
 
 
 def rows_of(metrics):

@@ -73,7 +73,7 @@ SETS = make_sets()
 @pytest.mark.parametrize(("real", "fake"), SETS.values(), ids=SETS)
 def test_every_count_is_that_of_plain_differences(monkeypatch, real, fake, chunk_bytes):
     monkeypatch.setattr(manifold, "_CHUNK_BYTES", chunk_bytes)
-    for k in (1, 3, 5, 40):
+    for k in (1, 5, 40):
         assert compute(PrecisionRecall, real, fake, k) == precision_and_recall(real, fake, k)
         assert compute(DensityCoverage, real, fake, k) == density_and_coverage(real, fake, k)
 
@@ -151,5 +151,5 @@ def test_no_neighbour_at_all(cls):
 
 def test_points_that_differ_by_rounding_alone():
     centre = torch.rand(1, 2048)
-    real, fake = (centre * (1 + 1e-7 * torch.randn(count, 2048)) for count in (200, 150))
+    real, fake = (centre * (1 + 1e-7 * torch.randn(count, 2048)) for count in (80, 60))
     assert compute(PrecisionRecall, real, fake, 3) == precision_and_recall(real, fake, 3)

@@ -10,7 +10,7 @@ from torch import nn
 from lightning_gans import GAN, GenerativeMetrics, SettingError, StackedMNISTDataModule
 from lightning_gans.metrics import ModeCoverage, StackedMNISTExtractor
 from lightning_gans.metrics.cache import Cache
-from lightning_gans.metrics.scores import METRICS, ON_REQUEST, FeatureSet, Reference, Settings, score
+from lightning_gans.metrics.scores import METRICS, FeatureSet, Reference, Settings, score
 
 from ..toys import Toys, tiny
 
@@ -100,12 +100,12 @@ def test_what_is_asked_for_by_name_is_measured(reference, names):
     fake = FeatureSet(torch.randn(40, 6), torch.randn(40, 12))
     found, _ = score(fake, reference, names)
     assert list(found) == names
-    both = dict(zip(ON_REQUEST, coverage(fake.logits), strict=True))
+    both = dict(zip(("modes", "mode_kl"), coverage(fake.logits), strict=True))
     assert {name: both[name] for name in names if name in both}.items() <= found.items()
 
 
 def test_without_logits_there_are_no_classes_to_count(reference):
-    found, _ = score(FeatureSet(torch.randn(40, 6)), reference, ["fid", *ON_REQUEST])
+    found, _ = score(FeatureSet(torch.randn(40, 6)), reference, ["fid", "modes", "mode_kl"])
     assert set(found) == {"fid"}
 
 
@@ -130,7 +130,7 @@ def test_a_callback_logs_them_where_they_are_named_and_nowhere_else(make_trainer
     wanted = coverage(samples.flatten(1)[:, :32])
     assert found == pytest.approx(dict(zip(["val/modes", "val/mode_kl"], wanted, strict=True)), rel=1e-6)
     assert not {"val/modes", "val/mode_kl"} & set(validated(None))
-    assert not set(METRICS) & set(ON_REQUEST)
+    assert not {"modes", "mode_kl"} & set(METRICS)
 
 
 # --- Stacked MNIST ----------------------------------------------------------------------------------------

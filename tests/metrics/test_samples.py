@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import pytorch_lightning as pl
@@ -5,6 +7,7 @@ import torch
 from torch import nn
 
 from lightning_gans import (
+    GAN,
     CollapseWatchdog,
     GenerativeMetrics,
     NearestNeighbors,
@@ -12,8 +15,18 @@ from lightning_gans import (
     SampleGrid,
     SettingError,
 )
-from lightning_gans.metrics.samples import BLOCK, check_sampler, draw, image_shape, num_classes
-from tests.toys import SHAPE, Toys, tiny
+from lightning_gans.callbacks.base import images_and_labels
+from lightning_gans.io.pictures import to_bytes
+from lightning_gans.metrics.samples import (
+    BLOCK,
+    FunctionSampler,
+    draw,
+    image_shape,
+    is_averaged,
+    num_classes,
+    sampler_of,
+)
+from tests.toys import SHAPE, Toys, loader, make_batches, tiny
 
 
 class Foreign(pl.LightningModule):
@@ -84,9 +97,31 @@ def test_samples_of_another_shape(made):
     assert caught.value.setting == "Foreign.sample"
 
 
+@pytest.mark.parametrize("of", [lambda module: module, lambda module: FunctionSampler(module, type(module).sample)])
+def test_images_outside_of_the_range_name_the_attribute_of_the_module(of):
+    class Bright(Foreign):
+        def sample(self, num):
+            return torch.full((num, *SHAPE), 255.0)
+
+    with pytest.raises(SettingError) as caught:
+        draw(of(Bright()), 3, seed=0)
+    assert caught.value.setting == "Bright.value_range" and "Bright.value_range" in str(caught.value)
+    assert caught.value.value == (255, 255)
+
+
+def test_whether_weights_are_averaged_is_known_only_to_a_module_that_has_the_option():
+    class Averaging(Foreign):
+        def sample(self, num, ema=True):
+            return super().sample(num)
+
+    assert is_averaged(Foreign(), True) is None
+    assert is_averaged(Averaging(), True) is True and is_averaged(Averaging(), False) is False
+    assert is_averaged(tiny(GAN, ema_half_life=0), True) is False
+
+
 def test_a_module_without_samples():
     with pytest.raises(SettingError) as caught:
-        check_sampler(pl.LightningModule(), "SampleGrid")
+        sampler_of(pl.LightningModule(), None, "SampleGrid")
     assert caught.value.setting == "LightningModule.sample"
 
 
@@ -128,3 +163,42 @@ def test_the_packages_models_are_asked_for_their_own_samples():
 
     model = tiny(GAN)
     assert draw(model, 7, seed=5, start=3, ema=False).equal(model.sample(7, seed=5, start=3, ema=False))
+
+
+class OfRange(nn.Module):
+    def __init__(self, images, value_range=None):
+        super().__init__()
+        self.images = images
+        if value_range is not None:
+            self.value_range = value_range
+
+    def sample(self, num):
+        return self.images[:num]
+
+
+@pytest.mark.parametrize("value_range", [(0, 1), (0, 255), "bytes"])
+def test_images_of_any_stated_range_and_bytes_are_normalized(value_range):
+    levels = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
+    images = levels if value_range == "bytes" else levels / 255 * value_range[1]
+    module = OfRange(images, None if value_range == "bytes" else value_range)
+    assert to_bytes(draw(module, 4, seed=0)).equal(levels)
+    assert to_bytes(images_and_labels(module, [images, None])[0]).equal(levels)
+
+
+def test_images_of_another_range_raise():
+    module = OfRange(torch.full((4, 1, 8, 8), 255.0))
+    for use in (lambda: draw(module, 4, seed=0), lambda: images_and_labels(module, module.images)):
+        with pytest.raises(SettingError) as caught:
+            use()
+        assert caught.value.setting == "OfRange.value_range"
+        assert caught.value.value == (255, 255)
+
+
+def test_real_images_between_0_and_1_are_pointed_out(make_trainer):
+    dim = [((images + 1) / 2, labels) for images, labels in make_batches(2)]
+    for batches, warned in ((dim, True), (make_batches(2), False)):
+        callback = GenerativeMetrics(["fid"], num_samples=50, extractor=nn.Flatten())
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            make_trainer(callbacks=[callback]).validate(tiny(GAN), loader(batches), verbose=False)
+        assert any("below 0" in str(warning.message) for warning in caught) == warned

@@ -8,8 +8,10 @@ from lightning_gans import SettingError
 from lightning_gans.metrics import (
     DensityCoverage,
     FrechetDistance,
+    GaussianKernelDistance,
     InceptionScore,
     KernelDistance,
+    MongeDistance,
     PrecisionRecall,
     kernel,
     manifold,
@@ -67,10 +69,10 @@ def of_two_sets(metric, real, fake):
 
 
 def one_by_one(real, fake, settings):
-    logits = InceptionScore(NUM_CLASSES, settings.inception_score_splits)
+    logits = InceptionScore(NUM_CLASSES, settings.inception_score_splits, keep_order=True)
     logits.update(fake.logits)
     sets = real.features, fake.features
-    kid = of_two_sets(KernelDistance(WIDTH, settings.kid_subsets, settings.kid_subset_size), *sets)
+    kid = of_two_sets(KernelDistance(WIDTH, settings.kid_subsets, settings.kid_subset_size, keep_order=True), *sets)
     precision_recall = of_two_sets(PrecisionRecall(WIDTH, settings.precision_recall_k), *sets)
     density_coverage = of_two_sets(DensityCoverage(WIDTH, settings.density_coverage_k), *sets)
     wanted = {
@@ -125,6 +127,14 @@ def test_without_logits_or_labels_their_metrics_are_left_out(real, fake, cache, 
     assert found == {name: value for name, value in wanted.items() if name.split("/")[0] not in left_out}
 
 
+def test_vectors_as_labels_have_no_accuracy(real, fake, cache):
+    wanted, _ = score(fake, Reference(real, SETTINGS, cache, KEY), ["fid_class"])
+    for images in (real, fake):
+        images.labels = torch.nn.functional.one_hot(images.labels, NUM_CLASSES).float()
+    found, _ = score(fake, Reference(real, SETTINGS, cache, KEY), ["fid_class", "label_accuracy"])
+    assert found == wanted
+
+
 def test_without_labels_of_the_reals_the_distances_of_classes_alone_are_left_out(real, fake, cache):
     real.labels = None
     found, _ = score(fake, Reference(real, SETTINGS, cache, KEY), METRICS)
@@ -151,6 +161,17 @@ def test_a_class_that_one_set_alone_has_is_left_out(real, fake, cache):
     with pytest.warns(UserWarning, match="for 4, 5, 6, 7:"):
         found, _ = score(fake, Reference(real, SETTINGS, cache, KEY), ["fid_class"])
     assert len(found) == NUM_CLASSES
+
+
+def test_attributes_have_a_distance_between_the_images_that_have_them(real, fake, cache):
+    wanted = {}
+    for images, seed in ((real, 1), (fake, 2)):
+        images.labels = torch.rand(len(images), 2, generator=torch.Generator().manual_seed(seed))
+    for place in range(2):
+        rows = (images.features[images.labels[:, place] > 0.5] for images in (real, fake))
+        wanted[f"fid_class/{place}"] = float(of_two_sets(FrechetDistance(WIDTH), *rows))
+    found, _ = score(fake, Reference(real, SETTINGS, cache, KEY), ["fid_class"])
+    assert found == pytest.approx(wanted, rel=1e-9)
 
 
 def test_sets_smaller_than_the_settings(real, fake, cache):
@@ -180,7 +201,7 @@ def test_settings_as_they_apply(num_real, num_fake, wanted):
     [
         ("fid", "num_fake"),
         ("kid", "subset_size"),
-        ("precision", "k"),
+        ("precision", "precision_recall_k"),
     ],
 )
 def test_too_few_images(real, cache, name, setting):
@@ -310,3 +331,14 @@ def test_damaged_files_are_made_again(real, fake, cache):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert score(fake, Reference(real, SETTINGS, cache, KEY), METRICS)[0] == wanted
+
+
+@pytest.mark.parametrize(("name", "metric"), [("mind", MongeDistance), ("cmmd", GaussianKernelDistance)])
+def test_metrics_on_request_are_those_of_their_classes(name, metric):
+    real, fake = torch.randn(30, 5), torch.randn(40, 5)
+    alone = metric(5, keep_order=True)
+    alone.update(real, real=True)
+    alone.update(fake, real=False)
+    reference = Reference(FeatureSet(real), Settings(), None, {})
+    assert score(FeatureSet(fake), reference, [name])[0] == {name: alone.compute().item()}
+    assert name not in METRICS

@@ -8,7 +8,7 @@ import torch
 
 import lightning_gans
 from lightning_gans import SettingError
-from lightning_gans.metrics import DensityCoverage, InceptionScore, KernelDistance, PrecisionRecall
+from lightning_gans.metrics import DensityCoverage, InceptionScore, KernelDistance, MongeDistance, PrecisionRecall
 from tests.metrics import ranks
 
 
@@ -52,7 +52,8 @@ def test_each_process_keeps_its_own_rows_alone(computed, world):
         sizes = {kind: sum(batches[rank]) for kind, batches in ranks.WORLDS[world].items()}
         for name, kept in results["kept"].items():
             wanted = {f"{kind}_features": size for kind, size in sizes.items()}
-            assert kept == ({"logits": sizes["fake"]} if name == "inception_score" else wanted)
+            of_fakes = {"inception_score": "logits", "translations": "pairs"}
+            assert kept == ({of_fakes[name]: sizes["fake"]} if name in of_fakes else wanted)
 
 
 TWO_SETS = [KernelDistance, PrecisionRecall, DensityCoverage]
@@ -93,3 +94,30 @@ def test_rows_come_in_the_order_of_their_updates():
         metric.update(piece, real=False)
     assert metric.rows("fake_features").equal(rows)
     assert len(metric.rows("real_features")) == 0
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: KernelDistance(4, num_subsets=3, subset_size=9, **options),
+        lambda **options: MongeDistance(4, num_directions=5, **options),
+        lambda **options: InceptionScore(4, splits=3, **options),
+        lambda **options: PrecisionRecall(4, **options),
+    ],
+)
+def test_a_value_does_not_depend_on_the_order_of_the_rows(make):
+    real, fake = torch.randn(30, 4), torch.randn(40, 4)
+    fake[7] = fake[3]
+
+    def value(order, **options):
+        metric = make(**options)
+        if not isinstance(metric, InceptionScore):
+            metric.update(real, real=True)
+        for part in fake[order].split(13):
+            metric.update(part, **({} if isinstance(metric, InceptionScore) else {"real": False}))
+        return torch.as_tensor(metric.compute()).tolist()
+
+    as_given, other = torch.arange(40), torch.randperm(40)
+    assert value(as_given) == value(other)
+    if not isinstance(make(), PrecisionRecall):  # nothing is drawn
+        assert value(as_given, keep_order=True) != value(other, keep_order=True)

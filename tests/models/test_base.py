@@ -149,7 +149,7 @@ def test_samples_that_cannot_be_are_invalid(cls, arguments, setting, value):
 def test_noise_is_a_function_of_the_seed_the_step_the_stream_and_the_update():
     def noise(run_seed=1, global_step=2, stream=Stream.NOISE, number=0):
         step = lone_step(run_seed=run_seed, global_step=global_step)
-        step.number = number
+        step.update_index = number
         return step.noise(5, stream=stream)
 
     first = noise()
@@ -164,7 +164,7 @@ def test_processes_and_accumulated_batches_draw_the_rows_of_one_large_batch(worl
     for position in range(accumulate):
         for rank in range(world_size):
             step = lone_step(world_size=world_size, rank=rank, accumulate=accumulate)
-            step.position = position
+            step.micro_batch_index = position
             parts.append((step.noise(rows), step.uniform(rows, 3, Stream.AUGMENT)))
     noise, uniform = zip(*parts, strict=True)
     assert torch.cat(noise).equal(lone_step().noise(12))
@@ -345,7 +345,7 @@ def test_images_of_another_shape_are_invalid(make_trainer, cls):
         ((8, 8, 1), r"look like \(N, height, width, channels\): .*images\.permute\(0, 3, 1, 2\)"),
         ((32, 32, 3), r"look like \(N, height, width, channels\)"),
         ((64,), r"give \(N, channels, height, width\), or \(N, channels, steps\)"),
-        ((2, 8), r"set --model\.image_shape '\[2, 8\]', or other data"),
+        ((2, 8), r"set --model\.image_shape '\[2, 8\]', or use other data"),
     ],
 )
 def test_the_remedy_fits_the_shape(make_trainer, shape, told):
@@ -364,6 +364,99 @@ def test_images_beyond_their_range_are_invalid(make_trainer, cls, change):
         with pytest.raises(DataError) as error:
             make_trainer().fit(model, loader(batches))
         assert (error.value.setting, error.value.allowed) == ("batch", "[-1, 1]")
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        (lambda images: (images + 1) * 127.5, "images / 127.5 - 1"),
+        (lambda images: (images / 2 + 0.2) / 0.25, "a mean of 0.5 and a standard deviation of 0.5"),
+    ],
+)
+def test_the_message_says_how_to_scale_images(change, remedy):
+    with pytest.raises(DataError, match=remedy):
+        tiny(GAN).unpack(change(make_batches(1)[0][0]))
+
+
+@pytest.mark.parametrize("cls", [GAN, VAE])
+def test_images_from_0_to_1_come_with_one_warning_a_stage(make_trainer, cls):
+    batches = [((images + 1) / 2, labels) for images, labels in make_batches(3)]
+    with pytest.warns(UserWarning, match=r"images \* 2 - 1") as caught:
+        make_trainer().fit(tiny(cls), loader(batches))
+    assert len([w for w in caught if "images * 2 - 1" in str(w.message)]) == 1
+
+
+def test_images_from_minus_1_to_1_come_without_a_warning(make_trainer, recwarn):
+    make_trainer().fit(tiny(GAN), loader(make_batches(2)))
+    make_trainer().fit(tiny(GAN), loader([torch.zeros(8, *SHAPE)]))  # one gray says nothing
+    assert not [w for w in recwarn if "nothing below 0" in str(w.message)]
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_a_model_is_called_like_any_module(cls, tmp_path):
+    model = tiny(cls).eval()
+    labels = torch.arange(2) if model.num_classes else None
+    inputs = torch.rand(2, *SHAPE) * 2 - 1 if cls is VAE else torch.randn(2, LATENT_DIM)
+    inputs = (inputs,) if labels is None else (inputs, labels)
+    expected = model.reconstruct(*inputs) if cls is VAE else model.decode(*inputs)
+    torch.testing.assert_close(model(*inputs), expected)
+    model.example_input_array = inputs
+    torch.testing.assert_close(model.to_torchscript(method="trace")(*inputs), expected)
+    torch.testing.assert_close(torch.export.export(model, inputs).module()(*inputs), expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cls", MODELS)
+def test_a_model_is_exported_to_onnx_by_lightning(cls, tmp_path):
+    pytest.importorskip("onnxscript")
+    model = tiny(cls)
+    inputs = torch.zeros(2, *SHAPE) if cls is VAE else torch.randn(2, LATENT_DIM)
+    inputs = (inputs, torch.arange(2)) if model.num_classes else (inputs,)
+    model.to_onnx(tmp_path / "model.onnx", inputs)
+    assert (tmp_path / "model.onnx").stat().st_size > 0
+
+
+def test_the_example_input_is_summarized(make_trainer):
+    model = tiny(GAN)
+    model.example_input_array = torch.zeros(2, LATENT_DIM)
+    make_trainer(enable_model_summary=True).fit(model, loader(make_batches(1)))
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_a_second_loader_has_its_own_values(make_trainer, cls):
+    model, trainer = tiny(cls), make_trainer()
+    loaders = [loader(make_batches(2, seed=seed)) for seed in (1, 2)]
+    alone = [make_trainer().validate(model, one, verbose=False)[0] for one in loaders]
+    trainer.fit(model, loader(make_batches(1)), loaders)
+    both = make_trainer().test(model, loaders, verbose=False)
+    trained = [make_trainer().test(model, one, verbose=False)[0] for one in loaders]
+    if cls is VAE:
+        assert alone[0]["val/elbo"] != alone[1]["val/elbo"]
+        for index, values in enumerate(trained):
+            assert both[index] == pytest.approx({f"{k}/dataloader_idx_{index}": v for k, v in values.items()})
+    if model.num_classes or cls is VAE:
+        pictures = make_trainer().predict(model, loaders)
+        assert [len(pictures), pictures[1][0].shape] == [2, (8, *SHAPE)]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "value", "ours"),
+    [("gradient_clip_val", 1.0, "gradient_clip_val"), ("accumulate_grad_batches", 2, "accumulate_batches")],
+)
+def test_settings_of_the_trainer_that_are_the_models_name_it(make_trainer, theirs, value, ours):
+    with pytest.raises(SettingError, match=f"the model's {ours}") as error:
+        make_trainer(**{theirs: value}).fit(tiny(GAN), loader(make_batches(1)))
+    assert (error.value.setting, error.value.value) == (f"trainer.{theirs}", value)
+    make_trainer(**{theirs: value}).validate(tiny(GAN), loader(make_batches(1)), verbose=False)
+
+
+def test_a_fit_does_not_warn_of_averages_but_of_layers_that_stay_in_evaluation(make_trainer, recwarn):
+    model = tiny(GAN).eval()
+    make_trainer().fit(model, loader(make_batches(1)))
+    assert not [w for w in recwarn if "in eval mode" in str(w.message)]
+    model.discriminator.hidden[0].eval()
+    with pytest.warns(UserWarning, match="in eval mode"):
+        make_trainer().fit(model, loader(make_batches(1)))
 
 
 def test_sequences_beyond_their_range_are_invalid(make_trainer):
@@ -389,7 +482,6 @@ def test_the_range_is_checked_once_a_stage_and_may_round(make_trainer):
         (lambda images, labels: [(images, labels)] * 2, "list"),
         (lambda images, labels: (), "tuple"),
         (lambda images, labels: (images, {"label": labels}), "tuple"),
-        (lambda images, labels: (images, torch.eye(NUM_CLASSES)[labels]), [8, 3]),
         (lambda images, labels: (images, labels[:5]), [5]),
     ],
 )
@@ -476,3 +568,11 @@ def test_every_process_takes_the_first_ones_seed(make_trainer):
     trainer.strategy.broadcast = lambda value, src=0: 99
     trainer.fit(model, loader(make_batches(1)))
     assert model.run_seed == 99
+
+
+@pytest.mark.parametrize("cls", [GAN, VAE])
+def test_pairs_of_images_are_an_error(make_trainer, cls):
+    images = make_batches(1)[0][0]
+    with pytest.raises(DataError) as error:
+        make_trainer().fit(tiny(cls), loader([(-images, images)]))
+    assert (error.value.setting, error.value.allowed) == ("batch", "images, or images and labels")

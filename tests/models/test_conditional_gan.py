@@ -106,13 +106,19 @@ def test_wrong_labels_take_turns_and_do_not_depend_on_the_number_of_processes():
         assert set(one[labels == label].tolist()) == set(range(4)) - {label}
 
 
-@pytest.mark.parametrize(
-    "options", [{"mismatch_weight": -0.1}, {"mismatch_weight": 1.0}, {"mismatch_weight": 0.5, "num_classes": 1}]
-)
-def test_a_mismatch_weight_is_a_fraction_and_needs_two_classes(options):
+@pytest.mark.parametrize("weight", [-0.1, 1.0])
+def test_a_mismatch_weight_is_a_fraction(weight):
     with pytest.raises(SettingError) as error:
-        ConditionalGAN(**options)
-    assert (error.value.setting, error.value.value) == ("mismatch_weight", options["mismatch_weight"])
+        ConditionalGAN(mismatch_weight=weight)
+    assert (error.value.setting, error.value.value) == ("mismatch_weight", weight)
+
+
+def test_a_mismatch_weight_needs_two_classes_or_attributes():
+    (mismatch,) = mismatched_labels(0.5, "nonsaturating", num_classes=1)
+    for labels in (torch.zeros(4, dtype=torch.long), torch.zeros(4, 1)):
+        with pytest.raises(SettingError) as error:
+            mismatch.wrong(labels, lone_step())
+        assert error.value.setting == "mismatch_weight"
 
 
 def test_mismatch_weight_has_an_effect_only_with_labels():

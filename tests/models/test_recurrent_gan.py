@@ -71,7 +71,7 @@ def test_data_of_another_length_is_invalid(make_trainer):
     ("callback", "setting"), [(SampleGrid(), "samples.enabled"), (GenerativeMetrics(), "metrics.enabled")]
 )
 def test_callbacks_for_images_refuse_sequences_in_one_sentence(make_trainer, callback, setting):
-    with pytest.raises(SettingError, match=rf"image_shape \[2, 6\] is that of sequences: set {setting}: false") as told:
+    with pytest.raises(SettingError, match=rf"image_shape is \[2, 6\]: set {setting}: false") as told:
         make_trainer(callbacks=[callback]).fit(small(), loader(make_batches(1, shape=SEQUENCE)))
     assert "\n" not in str(told.value)
 
@@ -82,7 +82,7 @@ def test_reconstructions_refuse_sequences_of_a_model_that_has_them(make_trainer)
             return images
 
     make_trainer(callbacks=[Reconstructions()]).fit(small(), loader(make_batches(1, shape=SEQUENCE)))
-    with pytest.raises(SettingError, match=r"Reconstructions shows images.*set reconstructions.enabled: false"):
+    with pytest.raises(SettingError, match=r"Reconstructions needs images.*set reconstructions.enabled: false"):
         make_trainer(callbacks=[Reconstructions()]).fit(
             Reconstructing(SEQUENCE, 4, hidden_dim=5), loader(make_batches(1, shape=SEQUENCE))
         )
@@ -94,7 +94,7 @@ def test_on_the_command_line(tmp_path, monkeypatch, capsys):
     words += ["--model.num_classes", "2", "--data.num_classes", "2", "--checkpoint.monitor", "val/fid"]
     with pytest.raises(SystemExit):
         main(["fit", *words])
-    assert "sequences: set metrics.enabled: false" in capsys.readouterr().err
+    assert "image_shape is [1, 12]: set metrics.enabled: false" in capsys.readouterr().err
     main(["fit", *words, *OFF])
     (last,) = tmp_path.rglob("last.ckpt")
     assert "3 updates" in capsys.readouterr().out

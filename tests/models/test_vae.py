@@ -123,10 +123,10 @@ def noise_of(num, seed=3):
 
 def test_one_importance_sample_is_the_elbo_bit_for_bit():
     model, (images, _) = tiny(VAE, importance_samples=1), make_batches(1)[0]
-    loss, *terms = model.loss_terms(images, noise_of(8), None)
+    loss, terms = model.loss_terms(images, noise_of(8), None)
     reconstruction, kl = model.bound_terms(images, noise_of(8), ema=False)
     assert loss.equal((kl - reconstruction).mean())
-    assert terms[0].equal(reconstruction.mean()) and terms[1].equal(kl.mean())
+    assert terms["reconstruction"].equal(reconstruction.mean()) and terms["kl"].equal(kl.mean())
 
 
 @pytest.mark.parametrize("num_samples", [2, 50])
@@ -144,7 +144,7 @@ def test_with_the_exact_posterior_every_importance_weight_is_the_evidence(num_sa
     )
     images = torch.tensor([-0.8, 0.1, 0.6]).view(3, 1, 1, 1)
     evidence = Normal(0.0, math.sqrt(weight**2 + sigma**2)).log_prob(images.flatten()) + LEVEL
-    loss, _, _ = model.loss_terms(images, torch.randn(3 * num_samples, 1), None)
+    loss, _ = model.loss_terms(images, torch.randn(3 * num_samples, 1), None)
     torch.testing.assert_close(loss, -evidence.mean(), rtol=1e-5, atol=1e-5)
 
 
@@ -157,7 +157,7 @@ def test_the_loss_and_gradient_of_several_importance_samples_by_hand(likelihood,
     images = torch.where(images > 0, 1.0, -1.0).double() if likelihood == "bernoulli" else images.double()
     given = (labels,) if num_classes else ()
     noise = noise_of(12).double()
-    loss, _, _ = model.loss_terms(images, noise, labels if num_classes else None)
+    loss, _ = model.loss_terms(images, noise, labels if num_classes else None)
     networks = [*model.encoder.parameters(), *model.decoder.parameters()]
     gradients = torch.autograd.grad(loss, networks)
 
@@ -200,6 +200,69 @@ def test_importance_samples_belong_to_the_place_in_the_global_batch(make_trainer
     halves = [half for batch in large for half in zip(*(part.split(4) for part in batch), strict=True)]
     for a, b in zip(trained(large).parameters(), trained(halves, accumulate_batches=2).parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-10)
+
+
+# --- other weights of the terms ---------------------------------------------------------------------------
+
+
+def moments_by_hand(model, images):
+    """Return the posterior, with its graph, and the KL of each latent, ``(N, latent_dim)``."""
+    mean, log_variance = model.encoder(images)
+    posterior = Normal(mean, (log_variance / 2).exp())
+    return posterior, kl_divergence(posterior, Normal(torch.zeros_like(mean), 1.0))
+
+
+def test_the_weight_of_the_kl_rises_with_the_images_seen(make_trainer):
+    weights_seen = []
+
+    class Noting(VAE):
+        def kl_weight(self):
+            weights_seen.append(super().kl_weight())
+            return weights_seen[-1]
+
+    fit(make_trainer(), tiny(Noting, beta=0.5, kl_warmup_images=24), make_batches(5))
+    assert weights_seen == pytest.approx([0, 0.5 / 3, 1 / 3, 0.5, 0.5])
+
+
+def test_the_weight_of_the_kl_enters_the_loss():
+    model, (images, _) = tiny(VAE, beta=0.5, kl_warmup_images=40), make_batches(1)[0]
+    reconstruction, kl = model.bound_terms(images, noise_of(8), ema=False)
+    for seen, weight in ((0, 0), (10, 0.125), (80, 0.5)):
+        model.images_seen = seen
+        loss, terms = model.loss_terms(images, noise_of(8), None)
+        torch.testing.assert_close(loss, (weight * kl - reconstruction).mean())
+        torch.testing.assert_close(terms["kl"], kl.mean())
+
+
+def test_latents_below_their_free_bits_have_no_gradient_of_the_kl():
+    model, (images, _) = tiny(VAE), make_batches(1)[0]
+    _, kls = moments_by_hand(model, images)
+    means = kls.mean(0)
+    model.free_bits = means.median().item() + 1e-6  # two of four latents are below
+    free = means < model.free_bits
+    assert free.sum() == 2
+    loss, terms = model.loss_terms(images, noise_of(8), None)
+    reconstruction, kl = model.bound_terms(images, noise_of(8), ema=False)
+    wanted = means[~free].sum() + 2 * model.free_bits - reconstruction.mean()
+    torch.testing.assert_close(loss, wanted)
+    torch.testing.assert_close(terms["kl"], kl.mean())
+    found, right = (torch.autograd.grad(value, [*model.encoder.parameters()]) for value in (loss, wanted))
+    for one, other in zip(found, right, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_the_total_correlation_is_that_of_an_epochs_images(make_trainer):
+    trainer, model, batches = make_trainer(log_every_n_steps=1), tiny(VAE, tc_weight=3.0), make_batches(1)
+    model.run_seed = 3
+    images = batches[0][0]
+    posterior, _ = moments_by_hand(model, images)
+    z = posterior.mean + posterior.stddev * noise_of(8)
+    densities = posterior.log_prob(z[:, None]).exp().detach()  # all images of the epoch are in its only batch
+    wanted = densities.prod(2).mean(1).log().mean() - densities.mean(1).log().sum(1).mean()
+    loss, terms = model.loss_terms(images, noise_of(8), None)
+    torch.testing.assert_close(loss, terms["kl"] - terms["reconstruction"] + 3 * terms["total_correlation"])
+    fit(trainer, model, batches)
+    assert trainer.callback_metrics["train/total_correlation"].item() == pytest.approx(wanted.item(), rel=1e-4)
 
 
 # --- the update -------------------------------------------------------------------------------------------
@@ -400,6 +463,9 @@ def test_predict_reconstructs(make_trainer):
         ("likelihood", "poisson"),
         ("sigma", 0.0),
         ("beta", -1.0),
+        ("kl_warmup_images", -1),
+        ("free_bits", -1.0),
+        ("tc_weight", -1.0),
         ("encoder_lr", 0.0),
         ("decoder_lr", -1.0),
         ("encoder_steps", 0),
@@ -426,10 +492,14 @@ def test_settings_of_either_architecture_are_checked(architecture, setting, valu
     assert (error.value.setting, error.value.value) == (setting, value)
 
 
-def test_importance_weights_have_no_beta():
+@pytest.mark.parametrize(
+    ("setting", "value", "allowed"),
+    [("beta", 0.5, 1), ("kl_warmup_images", 100, 0), ("free_bits", 0.1, 0), ("tc_weight", 1.0, 0)],
+)
+def test_importance_weights_have_no_other_weights(setting, value, allowed):
     with pytest.raises(SettingError) as error:
-        tiny(VAE, importance_samples=2, beta=0.5)
-    assert (error.value.setting, error.value.allowed) == ("beta", 1)
+        tiny(VAE, importance_samples=2, **{setting: value})
+    assert (error.value.setting, error.value.value, error.value.allowed) == (setting, value, allowed)
 
 
 def test_conditional_models_need_labels(make_trainer):
@@ -439,9 +509,9 @@ def test_conditional_models_need_labels(make_trainer):
     assert error.value.setting == "num_classes"
 
 
-def test_an_image_of_the_conv_architecture_has_to_be_a_power_of_two():
+def test_an_image_of_the_conv_architecture_has_to_be_halved():
     with pytest.raises(SettingError, match="image_shape"):
-        tiny(VAE, architecture="conv", image_shape=(1, 10, 10))
+        tiny(VAE, architecture="conv", image_shape=(1, 18, 18))
     assert tiny(VAE, architecture="conv", width=2).sample(2, seed=0).shape == (2, *SHAPE)
 
 

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from lightning_gans import SettingError
+from lightning_gans.networks import ResNetDiscriminator
 from lightning_gans.networks.conditioning import ConditionalBatchNorm1d, ConditionalBatchNorm2d, with_labels
 
 
@@ -68,6 +69,46 @@ def test_conditional_batchnorm_starts_as_batchnorm():
     with pytest.raises(SettingError) as error:
         ConditionalBatchNorm2d(4, 0)
     assert (error.value.setting, error.value.value) == ("num_classes", 0)
+
+
+def test_a_vector_mixes_the_scales_and_shifts_of_the_classes_with_those_of_plain_batchnorm():
+    layer, images = ConditionalBatchNorm2d(4, 3).eval(), torch.randn(5, 4, 2, 2)
+    nn.init.normal_(layer.scale.weight)
+    nn.init.normal_(layer.shift.weight)
+    torch.testing.assert_close(layer(images, torch.zeros(5, 3)), layer.norm(images))
+    vectors = torch.rand(5, 3)
+    differences = [layer(images, torch.full((5,), label)) - layer.norm(images) for label in range(3)]
+    mixed = sum(vectors[:, label, None, None, None] * each for label, each in enumerate(differences))
+    torch.testing.assert_close(layer(images, vectors), layer.norm(images) + mixed)
+
+
+def test_vectors_are_appended_as_they_are():
+    vectors = torch.tensor([[0.5, -2.0], [0.0, 1.0]])
+    images = with_labels(torch.zeros(2, 1, 3, 3), vectors, 2)
+    assert images[:, 1:].equal(vectors[:, :, None, None].expand(2, 2, 3, 3))
+
+
+@pytest.mark.parametrize("spectral_norm", [True, False])
+def test_the_projection_is_linear_in_vectors(spectral_norm):
+    network = ResNetDiscriminator((1, 8, 8), 4, num_classes=2, spectral_norm=spectral_norm).eval()
+    images = torch.randn(6, 1, 8, 8)
+    none, first, second = (
+        network(images, torch.tensor([each]).expand(6, 2)) for each in ([0.0, 0], [1.0, 0], [0.0, 1])
+    )
+    torch.testing.assert_close(first, network(images, torch.zeros(6, dtype=torch.long)))
+    found = network(images, torch.tensor([[0.3, -1.2]]).expand(6, 2))
+    torch.testing.assert_close(found, none + 0.3 * (first - none) - 1.2 * (second - none))
+
+
+def test_a_vector_takes_one_power_iteration():
+    torch.manual_seed(0)
+    networks = [ResNetDiscriminator((1, 8, 8), 4, num_classes=2) for _ in range(2)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    images = torch.randn(3, 1, 8, 8)
+    networks[0](images, torch.zeros(3, dtype=torch.long))
+    networks[1](images, torch.ones(3, 2))
+    for name, value in networks[0].state_dict().items():
+        assert value.equal(networks[1].state_dict()[name]), name
 
 
 def test_conditional_batchnorm_trains_the_labels_that_came_and_no_other():

@@ -2,10 +2,17 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_gans import DCGAN, ConditionalGAN, SettingError
-from lightning_gans.networks import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from lightning_gans import DCGAN, R3GAN, VAE, VAEGAN, ConditionalGAN, ResNetGAN, SettingError
+from lightning_gans.networks import (
+    DCGANDiscriminator,
+    DCGANGenerator,
+    InfoGANDiscriminator,
+    MLPDiscriminator,
+    MLPGenerator,
+)
 from lightning_gans.networks.conditioning import ConditionalBatchNorm
 from lightning_gans.networks.dcgan import initialize, levels
+from tests.toys import loader, make_batches, same, weights
 
 
 def randomized(network):
@@ -73,18 +80,43 @@ def test_labels_have_to_fit(kind):
 
 
 @pytest.mark.parametrize(
-    ("size", "wanted"), [(8, (4, 1)), (14, (7, 1)), (28, (7, 2)), (32, (4, 3)), (64, (4, 4)), (224, (7, 5))]
+    ("size", "wanted"),
+    [
+        *[((8, 8), ((4, 4), 1)), ((14, 14), ((7, 7), 1)), ((28, 28), ((7, 7), 2)), ((32, 32), ((4, 4), 3))],
+        *[((64, 64), ((4, 4), 4)), ((224, 224), ((7, 7), 5)), ((96, 96), ((6, 6), 4))],
+        *[((96, 160), ((6, 10), 4)), ((28, 32), ((7, 8), 2)), ((80, 16), ((20, 4), 2))],
+    ],
 )
 def test_levels(size, wanted):
-    assert levels((1, size, size)) == wanted
+    assert levels((1, *size)) == wanted
 
 
-@pytest.mark.parametrize("shape", [(1, 28, 32), (1, 4, 4), (1, 7, 7), (1, 30, 30), (3, 1, 1), (3, 96, 96)])
+@pytest.mark.parametrize("shape", [(1, 28, 30), (1, 4, 4), (1, 7, 7), (1, 30, 30), (3, 1, 1), (3, 36, 36)])
 def test_other_sizes_are_refused(shape):
     for make in PAIRS["dcgan"]:
         with pytest.raises(SettingError) as error:
             make(shape, 0)
         assert (error.value.setting, error.value.value) == ("image_shape", shape)
+
+
+OBLONG = (5, 24, 40)
+CONVOLUTIONAL = {
+    DCGAN: {"width": 4, "augment": ["color", "translation", "cutout"]},
+    ResNetGAN: {"generator_width": 4, "discriminator_width": 4},
+    R3GAN: {"widths": [8, 8, 8], "blocks": 1, "group_width": 8},
+    VAE: {"architecture": "conv", "width": 4, "likelihood": "gaussian"},
+    VAEGAN: {"width": 4},
+}
+
+
+@pytest.mark.parametrize("cls", CONVOLUTIONAL)
+def test_images_of_any_channels_need_not_be_square(cls, make_trainer):
+    torch.manual_seed(0)
+    model = cls(image_shape=OBLONG, latent_dim=4, **CONVOLUTIONAL[cls])
+    before = {name: weights(network) for name, network in model.networks(model.trained_networks).items()}
+    make_trainer(max_steps=1).fit(model, loader(make_batches(2, shape=OBLONG)))
+    assert model.sample(2, seed=0).shape == (2, *OBLONG)
+    assert not any(same(before[name], list(network.parameters())) for name, network in model.networks(before).items())
 
 
 def test_weights_are_drawn_as_in_the_paper():
@@ -196,3 +228,16 @@ def test_labels_in_batchnorm_are_neither_beside_the_noise_nor_drawn_apart():
     with pytest.raises(SettingError) as error:
         DCGANGenerator((1, 28, 28), 5, 2, 3, conditioning="sum")
     assert (error.value.setting, error.value.allowed) == ("conditioning", ["input", "batch_norm"])
+
+
+def test_the_discriminator_of_infogan_has_two_heads_on_one_body():
+    network = InfoGANDiscriminator((1, 28, 28), 64, num_classes=10, continuous_dim=2)  # the paper's for MNIST
+    body = 16 * 64 + 64 + 16 * 64 * 128 + 2 * 128 + 128 * 7 * 7 * 1024 + 2 * 1024
+    heads = 1024 + 1 + 1024 * 128 + 2 * 128 + 128 * (10 + 2 * 2) + 10 + 2 * 2
+    assert sum(parameter.numel() for parameter in network.parameters()) == body + heads
+    images = torch.randn(3, 1, 28, 28)
+    logits, parameters = network(images)
+    assert logits.shape == (3, 1) and parameters.shape == (3, 14)
+    shared = network.layers[0].weight
+    for output in (logits, parameters):
+        assert torch.autograd.grad(output.sum(), shared, retain_graph=True)[0].abs().max() > 0

@@ -1,6 +1,7 @@
 """Options for speed: what is compiled, where weights lie in memory, and that nothing is left after a fit."""
 
 import copy
+import os
 import pickle
 import warnings
 
@@ -13,6 +14,8 @@ from torch import nn
 from lightning_gans import DCGAN, GAN, VAE, VAEGAN, SettingError
 from lightning_gans.training.acceleration import Acceleration
 from tests.toys import MODELS, SHAPE, Toys, loader, make_batches, same, tiny
+
+pytestmark = pytest.mark.slow
 
 compile_with = torch.compile
 DEFAULT = {"compile_mode": "default"}
@@ -66,6 +69,7 @@ def test_compiled_networks_learn_what_the_others_do(make_trainer, quick_compiler
     assert all("forward" not in vars(network) for network in networks)  # after the fit
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cls", [GAN, VAE])
 @pytest.mark.parametrize("options", [{"accumulate_batches": 2}, {"d_steps": 2}], ids=str)
 def test_compiled_networks_in_longer_steps(make_trainer, quick_compiler, cls, options):
@@ -342,3 +346,23 @@ def test_cuda_graphs_learn_what_the_others_do(make_trainer, cls, precision):
         compiled = trained(Acceleration("reduce-overhead"))
     for a, b in zip(compiled.parameters(), trained().parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+@pytest.mark.parametrize("before", [None, "0"])
+def test_optimizers_do_not_search_for_a_driver(make_trainer, monkeypatch, before):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    searches, seen = [], []
+    monkeypatch.setattr(torch.cuda, "_raw_device_count_nvml", lambda: searches.append(1) or -1)
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *_):
+            seen.append((os.environ["CUDA_VISIBLE_DEVICES"], len(searches)))
+
+    make_trainer(callbacks=[Acceleration(), Watch()]).fit(tiny(GAN), loader(make_batches(3)))
+    assert [value for value, _ in seen] == [before or ""] * 3
+    if before is None:
+        assert len({count for _, count in seen}) == 1  # none within a step
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == before

@@ -1,20 +1,26 @@
 """What a checkpoint says of its model, and the model that is made from it alone."""
 
+import collections
+import inspect
 import pickle
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.callbacks import BatchSizeFinder
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 import lightning_gans.models
-from lightning_gans import DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
+from lightning_gans import ADA, DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
+from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.training import checkpoint_format as checkpoints
-from lightning_gans.training.regularizers import R1
-from tests.toys import LATENT_DIM, MODELS, SHAPE, loader, make_batches, same, tiny
+from lightning_gans.training.regularizers import R1, LeCam
+from tests.toys import LATENT_DIM, MODELS, SHAPE, Toys, loader, make_batches, same, tiny
 
 
 @pytest.fixture
@@ -164,6 +170,13 @@ def test_a_setting_that_a_subclass_fixes_is_not_passed_again(save):
     assert again.sample(3, seed=0).equal(model.sample(3, seed=0))
 
 
+def test_a_default_that_json_has_made_a_list_is_not_passed_either():
+    default = inspect.signature(GAN).parameters["betas"].default
+    assert isinstance(default, tuple)
+    assert checkpoints.arguments_to_pass(Narrow, {"betas": [*default]}) == {}
+    assert checkpoints.arguments_to_pass(Narrow, {"betas": [0.1, 0.2]}) == {"betas": [0.1, 0.2]}
+
+
 def tiny_narrow():
     return Narrow(image_shape=SHAPE, generator_dims=[6], discriminator_dims=[6])
 
@@ -226,11 +239,37 @@ def test_weights_that_are_not_finite_are_not_saved_over_those_that_are(make_trai
     assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_an_optimizer_whose_state_is_not_finite_is_not_saved(make_trainer, tmp_path):
+    """A huge penalty overflows Adam's second moment; the weights, divided by it, do not move."""
+    model = tiny(GAN)
+    trainer = make_trainer()
+    trainer.fit(model, loader(make_batches(1)))
+    weight = model.discriminator.get_parameter("output.weight")
+    trainer.optimizers[1].state[weight]["exp_avg_sq"].view(-1)[0] = float("inf")
+    with pytest.raises(DivergedError, match=r"exp_avg_sq of discriminator\.output\.weight"):
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_diverges_without_a_log_or_a_checkpoint_ends_with_an_error(make_trainer):
+    with pytest.raises(DivergedError):
+        make_trainer(log_every_n_steps=50).fit(tiny(GAN, penalties={"r1": 1e30}), loader(make_batches(2)))
+
+
 def test_weights_whose_sum_overflows_are_finite():
     model = tiny(GAN)
     with torch.no_grad():
         model.ema["generator"].get_parameter("hidden.0.weight").fill_(3e38)
     checkpoints.check_finite(model)
+
+
+def test_buffers_may_be_infinite_but_not_nan():
+    model = tiny(VAE, prior="mixture", prior_components=2)
+    model.mixture.log_weights[0] = -torch.inf
+    checkpoints.check_finite(model)
+    model.mixture.log_weights[0] = torch.nan
+    with pytest.raises(DivergedError, match=r"mixture\.log_weights"):
+        checkpoints.check_finite(model)
 
 
 def test_a_checkpoint_names_its_class(save):
@@ -392,6 +431,200 @@ def test_resuming_a_foreign_checkpoint_is_refused(edit, make_trainer):
     invalid(lambda: trainer.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=path), "not written by a model")
 
 
+@pytest.mark.parametrize("version", ["../../elsewhere", "a/b", "a\\b", "..", "/tmp", "", "a\0b"])
+def test_a_checkpoint_does_not_choose_the_folder_of_a_logger(edit, version):
+    states = [{"class": "TensorBoardLogger", "version": version}]
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"].update(loggers=states))
+    with pytest.raises(DataError) as error:
+        checkpoints.read(path)
+    assert error.value.setting == "loggers"
+
+
+@pytest.mark.parametrize("version", [None, 3, "version_0", "3f9a-1b.c", "run:1"])
+def test_a_loggers_own_version_is_kept(edit, version):
+    states = [{"class": "TensorBoardLogger", "version": version}]
+    path = edit(lambda checkpoint: checkpoint["lightning_gans"].update(loggers=states))
+    assert checkpoints.read(path)["lightning_gans"]["loggers"] == states
+
+
+def at(*keys, value):
+    """Return a change that replaces an entry of a checkpoint."""
+
+    def change(checkpoint):
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value
+
+    return change
+
+
+ABOUT, FIT = "lightning_gans", ("loops", "fit_loop")
+DAMAGE = [
+    at("state_dict", value=[1, 2]),
+    at("state_dict", "generator.output.weight", value="text"),
+    at("state_dict", 3, value=torch.zeros(1)),
+    at(7, value=8),
+    at("global_step", value="many"),
+    at("callbacks", value=[1]),
+    at(ABOUT, value=[1]),
+    at(ABOUT, "class", value=None),
+    at(ABOUT, "class", value=""),
+    at(ABOUT, "arguments", value=[1]),
+    at(ABOUT, "arguments", 5, value=5),
+    at(ABOUT, "arguments", "image_shape", value="abc"),
+    at(ABOUT, "arguments", "generator_dims", value=[10**12, 10**12]),
+    at(ABOUT, "arguments", "generator", value={"class_path": "torch.nn.Linear", "init_args": [1]}),
+    at(ABOUT, "arguments", "generator", value={"class_path": "torch.nn.Linear", "init_args": {"in_features": "x"}}),
+    at(ABOUT, "arguments", "generator", value={"class_path": 3}),
+    at(ABOUT, "missing", value=[[]]),
+    at(ABOUT, "run_seed", value=None),
+    at(ABOUT, "loggers", value={"class": "CSVLogger"}),
+    at(ABOUT, "loggers", value=[{"class": ["CSVLogger"]}]),
+    at(ABOUT, "scales", value=[{}, {"low": -1e308, "high": 1e308}]),
+    at(ABOUT, "scales", value=[{}, {"low": 0, "high": 10**400}]),
+    at("state_dict", "generator.output.bias", value=torch.full((64,), torch.nan)),
+]
+OF_THE_RUN = [
+    at("loops", value=3),
+    at(*FIT, value=3),
+    at(*FIT, value={}),
+    at(*FIT, "epoch_progress", value=[]),
+    at(*FIT, "epoch_loop.batch_progress", "current", value={"ready": "text"}),
+    at("optimizer_states", value="text"),
+    at("optimizer_states", value=[]),
+    at("optimizer_states", 0, value={}),
+    at("optimizer_states", 0, "param_groups", value=[]),
+    at("optimizer_states", 0, "state", value=[1]),
+    at("optimizer_states", 0, "state", 0, value={}),
+    at("optimizer_states", 0, "state", 0, "exp_avg", value=torch.zeros(3)),
+    at("optimizer_states", 0, "state", 0, "exp_avg_sq", value="text"),
+    at("optimizer_states", 0, "param_groups", 0, "lr", value="text"),
+    at("optimizer_states", 0, "param_groups", 0, "betas", value=3),
+    at("lr_schedulers", value=["text"]),
+]
+
+
+@pytest.mark.parametrize("change", DAMAGE)
+def test_a_damaged_checkpoint_is_one_error(edit, change):
+    path = edit(change)
+    with pytest.raises((DataError, SettingError)) as error:
+        lightning_gans.models.load(path)
+    assert len(str(error.value).splitlines()) <= 3
+    with pytest.raises((DataError, SettingError)):
+        tiny(GAN).load_weights(path)
+        lightning_gans.models.load(path)  # the weights alone may be right
+
+
+@pytest.mark.parametrize("change", [*DAMAGE[:5], *OF_THE_RUN])
+def test_a_damaged_checkpoint_is_not_resumed(edit, make_trainer, change):
+    trainer = make_trainer(max_epochs=2, plugins=[AtomicCheckpointIO()])
+    with pytest.raises(DataError) as error:
+        trainer.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=edit(change))
+    assert len(str(error.value).splitlines()) <= 3
+
+
+COUNTS = torch.zeros(3)
+STATES = [
+    *(("augment", {"p": p, "counts": COUNTS}) for p in ("x", torch.nan, 7.0, None, torch.ones(2))),
+    *(("augment", state) for state in ({}, [1], {"p": 0.5}, {"p": 0.5, "counts": torch.zeros(4)})),
+    *(("0.lecam", state) for state in ("x", torch.zeros(5))),
+]
+
+
+@pytest.mark.parametrize(("part", "state"), STATES)
+def test_a_damaged_state_of_a_part_is_an_error(part, state):
+    model = SimpleNamespace(augment=ADA(["cutout"]), regularizers=[LeCam(0.1)])
+    with pytest.raises(DataError):
+        checkpoints.restore_states(model, {"states": {part: {"discriminator": state}}})
+
+
+def test_a_state_of_a_part_is_restored():
+    model = SimpleNamespace(augment=ADA(["cutout"]), regularizers=[LeCam(0.1)])
+    states = {
+        "augment": {"discriminator": {"p": 0.5, "counts": COUNTS}},
+        "0.lecam": {"discriminator": torch.ones(2, 3)},
+    }
+    checkpoints.restore_states(model, {"states": states})
+    assert model.augment.probability() == 0.5 and model.regularizers[0].state["discriminator"].equal(torch.ones(2, 3))
+
+
+class Watched(GAN):
+    """Notes the files of Lightning's tuner in each step."""
+
+    folder, seen = Path(), []
+
+    def training_step(self, batch, batch_idx):
+        self.seen.extend(self.folder.rglob(".*.ckpt"))
+        super().training_step(batch, batch_idx)
+
+
+def test_the_batch_size_finder_leaves_no_file_even_if_it_is_killed(make_trainer, tmp_path, monkeypatch):
+    monkeypatch.setattr(Watched, "folder", tmp_path)
+
+    def trained(batch_size, *callbacks):
+        torch.manual_seed(0)
+        model, data = tiny(Watched), Toys(batch_size=batch_size)
+        model.run_seed = 5
+        trainer = make_trainer(max_epochs=-1, max_steps=4, plugins=[AtomicCheckpointIO()], callbacks=list(callbacks))
+        trainer.fit(model, data)
+        return data.batch_size, model
+
+    found, model = trained(2, BatchSizeFinder(init_val=2, max_trials=2, steps_per_trial=2))
+    assert found == 4 and not Watched.seen
+    assert same(model, trained(4)[1])  # it starts from the weights of before the trials
+
+
+class Shapes(collections.UserList):
+    """A sequence that is not a list, like the ListConfig of Hydra."""
+
+
+class Mixed(GAN):
+    """Takes anything."""
+
+    def __init__(self, extra=None, anything=None, **options):
+        super().__init__(**options)
+        self.extra = extra
+
+
+def test_any_sequence_and_mapping_is_stored_in_plain_types(save):
+    sizes = Shapes([Shapes([1]), collections.UserDict({"a": range(3), 2: np.float32(0.5)}), np.str_("text")])
+    model = Mixed(sizes, image_shape=Shapes(SHAPE), latent_dim=LATENT_DIM, penalties=collections.UserDict(r1=1.0))
+    again = Mixed.load_from_checkpoint(save(model))
+    assert again.arguments["extra"] == [[1], {"a": [0, 1, 2], "2": 0.5}, "text"]
+    assert again.arguments["image_shape"] == list(SHAPE) and again.arguments["penalties"] == {"r1": 1.0}
+    assert again.sample(2, seed=0).equal(model.eval().sample(2, seed=0))
+
+
+@pytest.mark.parametrize("value", [torch.ones(2), {1, 2}, [nn.Linear(1, 1)], len, np.ones(2), object(), b"a"])
+def test_what_cannot_be_stored_has_to_be_given_again(save, value):
+    path = save(Mixed(value, image_shape=SHAPE, latent_dim=LATENT_DIM, regularizers=[R1(1.0)]))
+    invalid(lambda: Mixed.load_from_checkpoint(path), path, "extra")
+    assert Mixed.load_from_checkpoint(path, extra=value).extra is value
+
+
+# --- the interface of Lightning -------------------------------------------------------------------------------
+
+
+def test_weights_that_do_not_fit_may_be_left_out(edit):
+    def change(checkpoint):
+        weights = checkpoint["state_dict"]
+        weights["unknown"] = weights.pop("discriminator.output.weight")
+
+    path = edit(change)
+    with pytest.raises(DataError):
+        GAN.load_from_checkpoint(path)
+    model = GAN.load_from_checkpoint(path, strict=False, weights_only=False)
+    assert model.generator.output.weight.equal(torch.load(path)["state_dict"]["generator.output.weight"])
+
+
+def test_arguments_may_come_from_the_hparams_of_a_logger(make_trainer, save, tmp_path):
+    make_trainer(logger=CSVLogger(tmp_path, version=0)).fit(tiny(GAN, d_steps=2), loader(make_batches(2)))
+    hparams = tmp_path / "lightning_logs" / "version_0" / "hparams.yaml"
+    assert GAN.load_from_checkpoint(save(tiny(GAN)), None, hparams).d_steps == 2
+    hparams.write_text("[1, 2]")
+    invalid(lambda: GAN.load_from_checkpoint(save(tiny(GAN)), hparams_file=hparams), hparams)
+
+
 # --- weights alone ----------------------------------------------------------------------------------------
 
 
@@ -441,3 +674,41 @@ def test_weights_that_do_not_fit_are_refused(save, options, words):
 def test_weights_of_another_model_are_refused(save):
     path = save(tiny(VAE))
     invalid(lambda: tiny(GAN).load_weights(path), path, "does not fit the model")
+
+
+def test_weights_that_fit_are_taken_and_the_others_are_named(save):
+    trained, model = tiny(GAN), tiny(GAN, latent_dim=5, discriminator_dims=[6, 4])
+    path = save(trained)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    transfer = model.load_weights(path, strict=False)
+    theirs, after = trained.state_dict(), model.state_dict()
+    assert transfer.kept == {
+        "generator.hidden.0.weight": "[6, 4] in the checkpoint, [6, 5] in the model",
+        "discriminator.output.weight": "[1, 6] in the checkpoint, [1, 4] in the model",
+        "discriminator.hidden.2.weight": "not in the checkpoint",
+        "discriminator.hidden.2.bias": "not in the checkpoint",
+    }
+    assert sorted([*transfer.taken, *transfer.kept]) == sorted(name for name in after if not name.startswith("ema."))
+    for name in transfer.taken:
+        assert after[name].equal(theirs[name]), name
+        assert name not in before or not name.endswith("weight") or not before[name].equal(theirs[name])
+    for name in transfer.kept:
+        assert after[name].equal(before[name]), name
+    # The averages are those of the checkpoint where they fit, and start from the model's weights elsewhere.
+    assert after["ema.generator.output.weight"].equal(theirs["ema.generator.output.weight"])
+    assert after["ema.generator.hidden.0.weight"].equal(after["generator.hidden.0.weight"])
+    text = str(transfer).splitlines()
+    assert text[0].startswith(f"{len(transfer.taken)} of {len(transfer.taken) + 4} weights") and len(text) == 5
+
+
+def test_a_report_of_many_weights_is_short(save):
+    transfer = tiny(GAN).load_weights(save(tiny(GAN, generator_dims=[6] * 9)), strict=False)
+    lines = str(transfer).splitlines()
+    assert len(lines) == 14 and lines[-1].strip() == f"and {len(transfer.kept) + len(transfer.unused) - 12} more"
+    assert len(transfer.unused) > 12
+    assert str(tiny(GAN).load_weights(save(tiny(GAN)), strict=False)).count("\n") == 0
+
+
+def test_weights_none_of_which_fit_are_an_error(save):
+    path = save(tiny(VAE))
+    invalid(lambda: tiny(DCGAN).load_weights(path, strict=False), path, "no weight fits")

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.demos.boring_classes import BoringModel
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.logger import DummyLogger
 
+import lightning_gans
 from lightning_gans import GAN, VAE, DataError
 from lightning_gans._lightning import validation_is_pending
+from lightning_gans.io.csv_logger import RunLogger
 from lightning_gans.training.exact_resume import ExactResume, logger_states, restore_loggers
 from tests.toys import Toys, loader, make_batches, same, tiny
 
@@ -140,3 +143,40 @@ def test_each_logger_gets_the_state_of_its_kind(tmp_path):
 def test_models_bring_the_callback_once():
     model = tiny(GAN)
     assert [type(c) for c in model.configure_callbacks()].count(ExactResume) == 1
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_any_other_module_resumes_at_its_place_and_keeps_its_rows(make_trainer, tmp_path, automatic):
+    class Foreign(BoringModel):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = automatic
+            self.seen = []
+
+        def training_step(self, batch, batch_idx):
+            self.seen.append(batch_idx)
+            self.log("loss", float(self.global_step))
+            loss = self.step(batch)
+            if not automatic:
+                self.optimizers().zero_grad()
+                self.manual_backward(loss)
+                self.optimizers().step()
+            return loss
+
+    def train(folder, checkpoint=None, **options):
+        torch.manual_seed(0)
+        module, logger = Foreign(), RunLogger(tmp_path, folder, version=0)
+        options = {"log_every_n_steps": 1, "logger": logger, "callbacks": [ExactResume()], **options}
+        trainer = make_trainer(limit_train_batches=6, limit_val_batches=1, **options)
+        trainer.fit(module, ckpt_path=checkpoint)
+        return trainer, module, (tmp_path / folder / "version_0" / "metrics.csv").read_text()
+
+    _, whole, rows = train("whole", max_epochs=2)
+    trainer, _, _ = train("part", max_epochs=2, max_steps=6)
+    trainer.save_checkpoint(tmp_path / "part.ckpt", weights_only=False)
+    _, again, again_rows = train("part", tmp_path / "part.ckpt", max_epochs=2)
+    assert again.seen == [*range(6)]
+    assert same(whole, again)
+    assert len(again_rows.splitlines()) == len(rows.splitlines())
+    with pytest.raises(DataError, match="not written by a model"):
+        lightning_gans.models.load(tmp_path / "part.ckpt")

@@ -13,18 +13,23 @@ from lightning_gans import (
     GAN,
     R3GAN,
     VAE,
+    VAEGAN,
     ConditionalGAN,
+    CycleGAN,
+    DataError,
+    Pix2Pix,
     RecurrentGAN,
     ResNetGAN,
     SettingError,
     augment,
+    load,
     losses,
     penalties,
     randomness,
 )
 from lightning_gans.networks import DCGANDiscriminator, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lightning_gans.randomness import Stream
-from lightning_gans.training.regularizers import PENALTIES, Regularizer
+from lightning_gans.training.regularizers import BCR, CR, PENALTIES, R1, ZCR, LeCam, Regularizer, ZCRDiversity
 from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny, weights
 from tests.training.stepping import first_losses, first_noise, gradients, like
 
@@ -108,7 +113,7 @@ def test_a_lazy_penalty_comes_with_every_nth_update_and_n_times_its_weight(make_
 
     class Lazy(Regularizer):
         def __call__(self, turn):
-            applied.append((turn.step.global_step, turn.step.number, self.weight_in(turn.step)))
+            applied.append((turn.step.global_step, turn.step.update_index, self.weight_in(turn.step)))
             return turn.real.new_zeros(())
 
     model = tiny(GAN, regularizers=[Lazy(0.5, every=3)], d_steps=2)
@@ -323,6 +328,140 @@ def test_wrong_labels_are_invalid_where_the_logit_does_not_see_them(make_trainer
         assert (error.value.setting, error.value.value) == ("mismatch_weight", 0.5)
 
 
+# --- LeCam ------------------------------------------------------------------------------------------------
+
+
+def test_lecam_pulls_logits_to_the_averages_of_the_earlier_updates(make_trainer):
+    seen = []
+
+    class Noting(LeCam):
+        def __call__(self, turn):
+            term = super().__call__(turn)
+            seen.append((turn.logits(turn.real).detach(), turn.logits(turn.fake).detach(), term.item()))
+            return term
+
+    model = tiny(GAN, regularizers=[Noting(0.5, decay=0.8)], d_steps=2, discriminator_lr=0.1)
+    fit(make_trainer(), model, make_batches(6))
+    assert len(seen) == 6
+    for update, (real, fake, term) in enumerate(seen):
+        # The weights of the earlier updates are 1, 0.8, 0.64 ..., from the last one to the first.
+        weights = [0.8**age for age in range(update)]
+        of_real, of_fake = (
+            sum(w * seen[update - 1 - age][kind].mean() for age, w in enumerate(weights)) / sum(weights, start=1e-30)
+            for kind in (0, 1)
+        )
+        wanted = (real - of_fake).square().mean() + (fake - of_real).square().mean()
+        assert term == pytest.approx(wanted.item(), rel=1e-5)
+    assert seen[-1][2] != pytest.approx((seen[-1][0].square().mean() + seen[-1][1].square().mean()).item(), rel=0.01)
+
+
+def test_lecam_has_averages_for_each_discriminator(make_trainer):
+    term = LeCam(0.5)
+    model = CycleGAN((1, 16, 16), width=4, num_blocks=1, num_layers=1, pool_size=2, regularizers=[term])
+    images = [(images, -images) for images, _ in make_batches(2, 2, (1, 16, 16))]
+    fit(make_trainer(), model, images)
+    assert set(term.state) == {"target_discriminator", "source_discriminator"}
+    assert not term.state["target_discriminator"].equal(term.state["source_discriminator"])
+
+
+def test_a_state_is_in_checkpoints_and_does_not_outlive_another_run(make_trainer, tmp_path):
+    term, path = LeCam(0.5), tmp_path / "last.ckpt"
+    trainer = make_trainer()
+    trainer.fit(tiny(GAN, regularizers=[term]), loader(make_batches(2)))
+    trainer.save_checkpoint(path)
+    again = LeCam(0.5)
+    trainer = make_trainer()
+    trainer.fit(tiny(GAN, regularizers=[again]), loader(make_batches(2)), ckpt_path=path)
+    assert again.state["discriminator"].equal(term.state["discriminator"])
+    assert load(path).sample(2, seed=0).shape == (2, *SHAPE)  # without the regularizer
+    content = torch.load(path, weights_only=True)
+    for damaged in ([], {"2.lecam": 1}):
+        content["lightning_gans"]["states"] = damaged
+        torch.save(content, path)
+        with pytest.raises(DataError):
+            make_trainer().fit(tiny(GAN, regularizers=[LeCam(0.5)]), loader(make_batches(2)), ckpt_path=path)
+
+
+# --- consistency ------------------------------------------------------------------------------------------
+
+
+def flipped_and_shifted(images, uniforms):
+    """Change images one by one: mirror below 1/2, then shift by -1, 0 or 1 of 8 pixels, with zeros from outside."""
+    changed = []
+    for image, (mirror, down, right) in zip(images, uniforms.tolist(), strict=True):
+        image = image.flip(2) if mirror < 0.5 else image
+        down, right = int(3 * down) - 1, int(3 * right) - 1
+        changed.append(F.pad(image, (right, -right, down, -down)))
+    return torch.stack(changed)
+
+
+@pytest.mark.parametrize("cls", [CR, BCR])
+def test_consistency_is_the_change_of_the_logits(make_trainer, cls):
+    (real, labels), plain = make_batches(1)[0], tiny(ConditionalGAN)
+    model = like(tiny(ConditionalGAN, regularizers=[cls(10.0)]), plain)
+    (found, of_g), (without, plain_of_g) = (first_losses(make_trainer(), m, (real, labels)) for m in (model, plain))
+    fake = model.generator(first_noise(model), labels).detach()
+    term = 0
+    for key, images in enumerate((real, fake) if cls is BCR else (real,)):
+        changed = flipped_and_shifted(images, randomness.rand((8, 3), model.run_seed, Stream.CONSISTENCY, 0, 0, key))
+        assert not changed.equal(images)
+        difference = model.discriminator(images, labels) - model.discriminator(changed, labels)
+        term = term + 10 * difference.square().mean()
+    torch.testing.assert_close(found, without + term)
+    networks = (model.discriminator, plain.discriminator, model.discriminator)
+    of_each = map(gradients, (found, without, term), networks)
+    for total, one, other in zip(*of_each, strict=True):
+        torch.testing.assert_close(total, one + other)
+    assert of_g.equal(plain_of_g)
+
+
+def test_a_source_is_changed_as_its_image_is(make_trainer):
+    shown = []
+    options = {"width": 4, "num_layers": 1, "norm": "none", "regularizers": [BCR(1.0)]}
+    model = Pix2Pix((1, 16, 16), **options)
+    model.discriminator.register_forward_pre_hook(lambda module, args: shown.append(args))
+    images = make_batches(1, 8, (1, 16, 16))[0][0]
+    first_losses(make_trainer(), model, (images, images.clone()))
+    target, source = shown[2]  # real and fake, then the changed real
+    assert target.equal(source) and not target.equal(images)
+    fake, source_of_fake = shown[3]
+    assert fake.shape == source_of_fake.shape and not source_of_fake.equal(source)
+
+
+def test_zcr_perturbs_the_latents(make_trainer):
+    real, plain = make_batches(1)[0][0], tiny(DCGAN)
+    model = like(tiny(DCGAN, regularizers=[ZCR(5.0, sigma=0.2), ZCRDiversity(0.5, sigma=0.2)]), plain)
+    (found, of_g), (without, plain_of_g) = (first_losses(make_trainer(), m, real) for m in (model, plain))
+    noise = randomness.randn((8, LATENT_DIM), model.run_seed, Stream.CONSISTENCY, 0, 0)
+    fake, near = (model.generator(z) for z in (first_noise(model), first_noise(model) + 0.2 * noise))
+    difference = model.discriminator(fake.detach()) - model.discriminator(near.detach())
+    torch.testing.assert_close(found, without + 5 * difference.square().mean())
+    torch.testing.assert_close(of_g, plain_of_g - 0.5 * (fake - near).square().mean())
+    wanted = gradients(-0.5 * (fake - near).square().mean(), model.generator)
+    for total, one, other in zip(
+        gradients(of_g, model.generator), gradients(plain_of_g, plain.generator), wanted, strict=True
+    ):
+        torch.testing.assert_close(total, one + other)
+    assert all(gradient.isfinite().all() for gradient in wanted) and any(gradient.any() for gradient in wanted)
+
+
+@pytest.mark.parametrize(
+    ("make", "term"),
+    [
+        (lambda **options: RecurrentGAN((1, 8), hidden_dim=4, **options), CR(1.0)),
+        (lambda **options: VAEGAN(SHAPE, LATENT_DIM, width=4, **options), ZCR(1.0)),
+        (lambda **options: Pix2Pix((1, 16, 16), width=4, num_layers=1, **options), ZCRDiversity(1.0)),
+    ],
+    ids=["sequences", "an encoder", "no noise"],
+)
+def test_consistency_where_it_has_no_meaning_is_invalid(make_trainer, make, term):
+    model = make(regularizers=[term])
+    images = 2 * torch.rand(4, *model.image_shape) - 1
+    with pytest.raises(SettingError) as error:
+        make_trainer().fit(model, loader([(images, images) if model.batch_kind == "pairs" else images]))
+    assert (error.value.setting, error.value.value) == ("regularizers", term)
+
+
 # --- custom ones --------------------------------------------------------------------------------------------
 
 
@@ -372,7 +511,7 @@ def test_a_lazy_term_counts_the_updates_of_its_player(make_trainer, player, upda
         players = (player,)
 
         def __call__(self, turn):
-            found.append(turn.step.global_step * (2 if player == "discriminator" else 1) + turn.step.number)
+            found.append(turn.step.global_step * (2 if player == "discriminator" else 1) + turn.step.update_index)
             return turn.fake.sum() * 0
 
     fit(make_trainer(), tiny(GAN, regularizers=[Lazy(1.0, every=2)], d_steps=2), make_batches(8))
@@ -523,3 +662,62 @@ def test_a_generator_loss_of_weight_0_is_not_computed(make_trainer):
             raise AssertionError("this has the weight 0")
 
     fit(make_trainer(), tiny(Unused, adversarial_weight=0.0, feature_matching=1.0, dropout=0.5), make_batches(2))
+
+
+@pytest.mark.parametrize("make", [lambda **o: tiny(GAN, **o), lambda **o: VAEGAN(SHAPE, LATENT_DIM, width=4, **o)])
+@pytest.mark.parametrize("value", [R1(1.0), R1, [R1], {"r1": 1.0}, None, [R1(1.0), "r2"]])
+def test_regularizers_are_a_list_of_instances(make, value):
+    with pytest.raises(SettingError) as error:
+        make(regularizers=value)
+    assert error.value.setting == "regularizers"
+
+
+class Off(Regularizer):
+    """Returns what is not a scalar."""
+
+    def __call__(self, turn):
+        return {"rows": turn.logits(turn.real), "number": 1.0}[self.kind]
+
+
+@pytest.mark.parametrize("kind", ["rows", "number"])
+def test_a_term_is_a_scalar(make_trainer, kind):
+    term = Off(1.0)
+    term.kind = kind
+    with pytest.raises(SettingError, match=r"Off\(1\.0.*a scalar"):
+        make_trainer().fit(tiny(GAN, regularizers=[term]), loader(make_batches(1)))
+
+
+def test_a_loss_is_a_scalar(make_trainer):
+    class Rows(GAN):
+        def generator_loss(self, real, fake, labels):
+            return self.logits(fake, labels)
+
+    with pytest.raises(SettingError) as error:
+        make_trainer().fit(tiny(Rows), loader(make_batches(1)))
+    assert (error.value.setting, error.value.value) == ("loss", [8])
+
+
+class Both(Regularizer):
+    """Has a term in both losses: 1 in the discriminator's, 2 in the generator's."""
+
+    players = ("discriminator", "generator")
+
+    def __call__(self, turn):
+        return turn.fake.mean() * 0 + {"discriminator": 1, "generator": 2}[turn.player]
+
+
+class OfGenerator(R1):
+    players = ("generator",)
+    name = "r1"
+
+    def __call__(self, turn):
+        return turn.fake.mean() * 0 + 3
+
+
+def test_terms_of_both_players_have_a_key_each(make_trainer):
+    trainer = make_trainer(log_every_n_steps=1)
+    terms = [Both(1.0), OfGenerator(1.0)]
+    trainer.fit(tiny(GAN, penalties={"r1": 1.0, "r2": 1.0}, regularizers=terms), loader(make_batches(1)))
+    logged = trainer.callback_metrics
+    assert (logged["train/d_both"], logged["train/g_both"], logged["train/g_r1"]) == (1, 2, 3)
+    assert {"train/d_r1", "train/r2"} <= logged.keys() and not {"train/r1", "train/both"} & logged.keys()

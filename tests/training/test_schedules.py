@@ -8,6 +8,7 @@ from pytorch_lightning import Callback
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_gans import DCGAN, GAN, VAE, SettingError
+from lightning_gans.callbacks import Checkpoint
 from lightning_gans.training.schedules import CURVES
 from tests.toys import loader, make_batches, tiny
 
@@ -76,21 +77,110 @@ def test_a_constant_schedule_changes_nothing(make_trainer):
     assert all(row == settings.rows[0] for row in settings.rows)
 
 
-@pytest.mark.parametrize("cls", [GAN, VAE])
-def test_custom_optimizers_and_schedulers_step_once_a_step(make_trainer, cls):
-    """A custom ``configure_optimizers`` keeps its schedulers; Lightning does not step them in manual optimization."""
+def scheduled(cls, make_scheduler, **keys):
+    """Return a model whose ``configure_optimizers`` gives each optimizer a scheduler with keys of Lightning's."""
 
     class Custom(cls):
         def configure_optimizers(self):
             optimizers = super().configure_optimizers()
-            return optimizers, [torch.optim.lr_scheduler.ExponentialLR(o, 0.5) for o in optimizers]
+            return optimizers, [{"scheduler": make_scheduler(o), **keys} for o in optimizers]
 
-    trainer = make_trainer()
-    trainer.fit(tiny(Custom), loader(make_batches(3)))
-    assert [c.scheduler.last_epoch for c in trainer.lr_scheduler_configs] == [3, 3]
+    return tiny(Custom)
+
+
+def halving(optimizer):
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+
+@pytest.mark.parametrize("cls", [GAN, VAE])
+@pytest.mark.parametrize(
+    ("keys", "halvings"),
+    [
+        ({}, 4),  # once an epoch, Lightning's default
+        ({"frequency": 3}, 1),
+        ({"interval": "step"}, 12),
+        ({"interval": "step", "frequency": 5}, 2),
+    ],
+)
+def test_custom_schedulers_step_as_their_keys_say(make_trainer, cls, keys, halvings):
+    trainer = make_trainer(max_epochs=4)
+    trainer.fit(scheduled(cls, halving, **keys), loader(make_batches(3)))
+    assert [config.scheduler.last_epoch for config in trainer.lr_scheduler_configs] == [halvings, halvings]
     for optimizer in trainer.optimizers:
         group = optimizer.param_groups[0]
-        assert group["lr"] == pytest.approx(group["initial_lr"] / 8)
+        assert group["lr"] == pytest.approx(group["initial_lr"] / 2**halvings)
+
+
+def test_a_scheduler_outside_of_a_dict_steps_once_an_epoch(make_trainer):
+    class Custom(GAN):
+        def configure_optimizers(self):
+            optimizers = super().configure_optimizers()
+            return [{"optimizer": o, "lr_scheduler": halving(o)} for o in optimizers]
+
+    trainer = make_trainer(max_epochs=2)
+    trainer.fit(tiny(Custom), loader(make_batches(3)))
+    assert [config.scheduler.last_epoch for config in trainer.lr_scheduler_configs] == [2, 2]
+
+
+def plateau(optimizer):
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+
+
+class Score(Callback):
+    """Logs a score at the end of each validation: 3, 2, 2, 1, of which the third is no better than the second."""
+
+    def on_validation_epoch_end(self, trainer, model):
+        model.log("val/score", (3.0, 2.0, 2.0, 1.0)[trainer.current_epoch])
+
+
+@pytest.mark.parametrize(("every", "halvings"), [(1, 1), (2, 0)])
+def test_a_plateau_scheduler_follows_its_monitor(make_trainer, every, halvings):
+    model = scheduled(GAN, plateau, monitor="val/score", frequency=every)
+    trainer = make_trainer(max_epochs=4, callbacks=[Score()])
+    trainer.fit(model, loader(make_batches(3)), loader(make_batches(1)))
+    for optimizer in trainer.optimizers:
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(2e-4 / 2**halvings)
+
+
+def test_a_resumed_run_has_the_schedulers_of_one_that_was_not_stopped(make_trainer, tmp_path):
+    def train(epochs, checkpoint=None):
+        torch.manual_seed(0)
+        callbacks = [Score(), Checkpoint(dirpath=str(tmp_path))]
+        trainer = make_trainer(max_epochs=epochs, callbacks=callbacks, enable_checkpointing=True)
+        model = scheduled(GAN, plateau, monitor="val/score")
+        trainer.fit(model, loader(make_batches(3)), loader(make_batches(1)), ckpt_path=checkpoint)
+        return [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs], trainer.optimizers
+
+    whole, optimizers = train(4)
+    train(2)
+    resumed, again = train(4, tmp_path / "last.ckpt")
+    assert resumed == whole
+    assert [o.param_groups[0]["lr"] for o in optimizers] == [o.param_groups[0]["lr"] for o in again] == [1e-4, 1e-4]
+
+
+def test_a_plateau_scheduler_may_step_with_every_update(make_trainer):
+    model = scheduled(GAN, plateau, monitor="train/g_loss", interval="step")
+    trainer = make_trainer(log_every_n_steps=1)
+    trainer.fit(model, loader(make_batches(3)))
+    assert [config.scheduler.last_epoch for config in trainer.lr_scheduler_configs] == [3, 3]
+
+
+def test_a_metric_that_does_not_exist_raises_or_warns(make_trainer):
+    with pytest.raises(SettingError) as error:
+        make_trainer().fit(scheduled(GAN, plateau, monitor="val/scor"), loader(make_batches(1)))
+    assert (error.value.setting, error.value.value) == ("monitor", "val/scor")
+    with pytest.warns(UserWarning, match="val/scor"):
+        make_trainer().fit(scheduled(GAN, plateau, monitor="val/scor", strict=False), loader(make_batches(1)))
+
+
+def test_a_fit_leaves_configure_optimizers_as_it_was(make_trainer):
+    model = tiny(GAN)
+    make_trainer().fit(model, loader(make_batches(1)))
+    assert "configure_optimizers" not in vars(model)
+    own = model.configure_optimizers
+    model.configure_optimizers = own
+    make_trainer().fit(model, loader(make_batches(1)))
+    assert vars(model)["configure_optimizers"] is own
 
 
 def test_the_package_makes_no_scheduler(make_trainer):

@@ -5,7 +5,9 @@ import weakref
 import pytest
 import torch
 from pytorch_lightning import Callback
+from pytorch_lightning.loggers.logger import DummyLogger
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_gans import GAN, VAE, ConditionalGAN, GenerativeModule, SettingError, randomness
 from lightning_gans.randomness import Stream
@@ -239,6 +241,56 @@ def test_the_log_has_the_last_of_several_updates(make_trainer):
     trainer = make_trainer(log_every_n_steps=1)
     trainer.fit(tiny(Noted, d_steps=3), loader(make_batches(3)))
     assert trainer.callback_metrics["train/d_loss"] == losses[-1] != losses[0]
+
+
+class Rows(DummyLogger):
+    """Keeps the rows that it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, metrics))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_what_a_custom_loss_logs_is_in_the_row_of_the_losses(make_trainer, every):
+    class Logging(GAN):
+        def generator_loss(self, real, fake, labels):
+            self.log("own", torch.tensor(float(self.global_step)))
+            self.log_dict({"train/nan": float("nan"), "half": 0.5}, prog_bar=True)
+            self.log("epoch", 1.0, on_step=False, on_epoch=True)
+            self.log("unseen", 1.0, logger=False)
+            return super().generator_loss(real, fake, labels)
+
+    logger = Rows()
+    trainer = make_trainer(logger=logger, log_every_n_steps=every)
+    trainer.fit(tiny(Logging), loader(make_batches(6)))
+    rows = [(step, row) for step, row in logger.rows if "own" in row]
+    assert [(step, row["own"]) for step, row in rows] == [(s, s - 1) for s in range(every, 7, every)]
+    assert all({"train/g_loss", "train/d_loss", "train/nan", "half"} <= row.keys() for _, row in rows)
+    assert [row["epoch"] for _, row in logger.rows if "epoch" in row] == [1.0]
+    assert not any("unseen" in row for _, row in logger.rows)
+    assert trainer.callback_metrics["own"] == 5
+
+
+@pytest.mark.parametrize("d_steps", [1, 4])
+def test_a_data_loader_and_a_data_module_mean_the_same_by_batch_size(make_trainer, d_steps):
+    """Each update of the discriminator sees ``batch_size`` images, from either."""
+    sizes = []
+
+    class Sizes(GAN):
+        def discriminator_loss(self, real, fake, labels):
+            sizes.append(len(real))
+            return super().discriminator_loss(real, fake, labels)
+
+    data = Toys(num_images=40, batch_size=8)
+    for source in (data, DataLoader(TensorDataset(torch.randn(32, *SHAPE).clamp(-1, 1)), batch_size=8)):
+        trainer = make_trainer()
+        trainer.fit(tiny(Sizes, d_steps=d_steps), source)
+        assert trainer.global_step == 4 // d_steps
+    assert sizes == [8] * 8
 
 
 # --- a step of a custom model -------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ class Pair(pl.LightningModule):
         for optimizers in [(first, second)] if self.joint else [(first,), (second,)]:
             for part, inputs in enumerate(batch.chunk(self.parts)):
                 loss = (self.a(inputs) * self.b(inputs)).mean()
-                update(self, loss, *optimizers, part=part, parts=self.parts, counted=second in optimizers)
+                update(
+                    self, loss, *optimizers, micro_batch=part, micro_batches=self.parts, counted=second in optimizers
+                )
             self.gradients.append([None if p.grad is None else p.grad.item() for p in self.parameters()])
 
     def configure_optimizers(self):

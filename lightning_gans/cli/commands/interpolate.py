@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +11,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_gans.cli.outputs import (
-    check_picture,
+    check_labels,
     check_pictures,
-    check_sheet,
+    check_suffix,
     load_model,
     parse_integers,
     read_pictures,
 )
-from lightning_gans.errors import SettingError, check_positive, invalid
-from lightning_gans.io.pictures import grid, save_png
+from lightning_gans.errors import SettingError, check_positive, invalid, printable
+from lightning_gans.io.pictures import check_sheet, grid, save_png
+from lightning_gans.latents.walks import interpolated
 from lightning_gans.models import GenerativeModule
-from lightning_gans.training.sampling import SAMPLE_BLOCK, slerp
+from lightning_gans.training.sampling import decoded
 
 
 def run(
@@ -38,7 +38,7 @@ def run(
     imports: Sequence[str] = (),
 ) -> None:
     """Write a row of pictures between stops, or a row per class."""
-    path = check_picture(output)
+    path = check_suffix(output)
     if steps < 2:
         raise invalid("--steps", steps, "2 or more")
     if truncation is not None:
@@ -48,9 +48,7 @@ def run(
     seed_list, label_list = parse_integers("seeds", seeds), parse_integers("labels", labels)
     model = load_model(checkpoint, device, imports)
     check_pictures(model)
-    if set(label_list) - set(range(model.num_classes)):
-        last = model.num_classes - 1
-        raise invalid("--labels", labels, f"from 0 to {last}" if last >= 0 else "omitted: the model is unconditional")
+    check_labels(model, labels, label_list)
     if not pictures and not seed_list:
         num_seeds = 1 if len(label_list) > 1 else 2  # with several labels only the label changes
         seed_list = torch.randint(2**31, (num_seeds,)).tolist()
@@ -59,7 +57,7 @@ def run(
     if stops < 2 or {given, len(label_list) or 1} - {1, stops}:
         raise SettingError(
             f"got {given} {'pictures' if pictures else 'seeds'} and {len(label_list)} labels: "
-            "give at least two of one kind, and one or equally many of the other.",
+            "give at least two of one kind, and one or the same number of the other.",
             setting="--pictures" if pictures else "--seeds",
             value=given,
         )
@@ -71,28 +69,14 @@ def run(
             images = read_pictures([Path(picture) for picture in pictures], model)
             points = _encoded(model, images, label_list, ema)
         else:
-            points = torch.cat([model.latents(1, seed=seed, truncation=truncation) for seed in seed_list])
-        way = _way(points.expand(stops, -1) if given == 1 else points, steps, straight=bool(pictures))
-        strips = [_decoded(model, way, _label_way(model, row, stops, steps), ema) for row in rows]
+            points = torch.cat([model.latents(1, seed=seed, truncation=truncation, ema=ema) for seed in seed_list])
+        points = points.expand(stops, -1) if given == 1 else points
+    way = interpolated(points, steps - 1, straight=bool(pictures))
+    strips = [decoded(model, way, _label_way(model, row, stops, steps), ema) for row in rows]
     names = [str(row[0]) for row in rows] if len(rows) > 1 else None
     save_png(grid(torch.cat(strips), columns=len(way), row_labels=names), path)
     between = "" if pictures else f", seeds {','.join(map(str, seed_list))}"
-    print(f"{len(way)} pictures{' for each class' if names else ''}{between}: {path}")
-
-
-def _shares(steps: int, last: bool) -> Tensor:
-    """Return the positions between two stops in [0, 1]; 1 only for the last two."""
-    shares = torch.linspace(0, 1, steps)
-    return shares if last else shares[:-1]
-
-
-def _way(points: Tensor, steps: int, straight: bool) -> Tensor:
-    """Interpolate latents: spherically between seeds, linearly between encoded pictures."""
-    parts = []
-    for place, (start, end) in enumerate(itertools.pairwise(points)):
-        shares = _shares(steps, place == len(points) - 2).to(points)
-        parts.append(torch.lerp(start, end, shares[:, None]) if straight else slerp(start, end, shares))
-    return torch.cat(parts)
+    print(printable(f"{len(way)} pictures{' for each class' if names else ''}{between}: {path}"))
 
 
 def _label_way(model: GenerativeModule, labels: Sequence[int], stops: int, steps: int) -> Tensor | None:
@@ -101,7 +85,7 @@ def _label_way(model: GenerativeModule, labels: Sequence[int], stops: int, steps
         return None
     if len(set(labels)) == 1:
         return torch.full(((stops - 1) * (steps - 1) + 1,), labels[0])
-    return _way(F.one_hot(torch.tensor(labels), model.num_classes).float(), steps, straight=True)
+    return interpolated(F.one_hot(torch.tensor(labels), model.num_classes).float(), steps - 1, straight=True)
 
 
 def _encoded(model: Any, images: Tensor, labels: Sequence[int], ema: bool) -> Tensor:
@@ -110,19 +94,9 @@ def _encoded(model: Any, images: Tensor, labels: Sequence[int], ema: bool) -> Te
         raise SettingError(f"--pictures: a {type(model).__name__} has no encoder; use --seeds.", setting="--pictures")
     if model.num_classes > 0 and not labels:
         raise SettingError(
-            "--pictures: the model is conditional; add one label for all, or one each.", setting="--labels"
+            "--pictures: the model is conditional; add one label for all, or one label each.", setting="--labels"
         )
     images = images.expand(max(len(images), len(labels)), -1, -1, -1)
     chosen = torch.tensor(labels).expand(len(images)).to(model.device) if labels else None
     mean: Tensor = model.encode(images.to(model.device).to(model.dtype), chosen, ema=ema)[0]
     return mean.float().cpu()
-
-
-def _decoded(model: GenerativeModule, latents: Tensor, labels: Tensor | None, ema: bool) -> Tensor:
-    """Decode latents in blocks."""
-    parts = []
-    for start in range(0, len(latents), SAMPLE_BLOCK):
-        some = latents[start : start + SAMPLE_BLOCK].to(model.device).to(model.dtype)
-        chosen = None if labels is None else labels[start : start + SAMPLE_BLOCK].to(model.device)
-        parts.append(model.decode(some, chosen, ema=ema).float().cpu())
-    return torch.cat(parts)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import re
+from json import dumps
 from pathlib import Path
+from typing import Any
 
-from lightning_gans.errors import SettingError, nearest
+from lightning_gans.cli.arguments import PROGRAM
+from lightning_gans.errors import DataError, SettingError, invalid, nearest
+
+_LINE = "{:24}  {:31}{:>7}  {}"
+"""A row of the table, in 80 columns."""
 
 _PACKAGE = Path(__file__).resolve().parents[2]
 
 
 def folder() -> Path:
-    """Return the folder of the recipes: inside the installed package, or beside it in a source checkout."""
+    """Return the folder of the recipes: inside the installed package, or next to it in a source checkout."""
     inside = _PACKAGE / "recipes"
     return inside if inside.is_dir() else _PACKAGE.parent / "recipes"
 
@@ -22,11 +29,7 @@ def names() -> list[str]:
 
 
 def find(name: str) -> Path:
-    """Return the file of a recipe, given as a path or as a bare name.
-
-    Raises:
-        SettingError: There is no such file and no such recipe.
-    """
+    """Return the file of a recipe, given as a path or as a bare name; raise :class:`SettingError` for others."""
     path = Path(name)
     if path.is_file():
         return path
@@ -53,23 +56,45 @@ def header(path: Path) -> dict[str, str]:
     return fields
 
 
-def run(name: str | None = None) -> None:
-    """Print one recipe, or a table of all."""
-    if name is not None:
-        print(find(name).read_text(encoding="utf-8"), end="")
-        return
-    from rich.console import Console
-    from rich.table import Table
+def describe(name: str) -> dict[str, Any]:
+    """Return a row of the table; an overlay has no data, minutes, memory and score."""
+    path = folder() / f"{name}.yaml"
+    fields = header(path)
+    what = fields["title"].removeprefix("Overlay: ").rstrip(".")
+    row: dict[str, Any] = {"name": name, "what": what, "data": None, "minutes": None, "memory_gb": None, "score": None}
+    if "measured" in fields:
+        data, *_ = re.findall(r"^  class_path: (\w+)DataModule$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        # "measured:  1.2 min; 0.9 GB; the score, and how it was measured"
+        minutes, memory, score = (part.strip() for part in fields["measured"].split(";", 2))
+        row |= {"data": data, "score": score.partition(", ")[0]}
+        row |= {"minutes": float(minutes.removesuffix(" min")), "memory_gb": float(memory.removesuffix(" GB"))}
+    return row
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("recipe", "what it trains", "minutes", "memory", "score"):
-        table.add_column(column, no_wrap=column == "recipe")
-    for recipe in names():
-        fields = header(folder() / f"{recipe}.yaml")
-        # "measured:  1.2 min; 0.9 GB; the score and its protocol"
-        measured = [part.strip() for part in fields.get("measured", "").split(";", 2)]
-        minutes, memory, score = [*measured, "", "", ""][:3]
-        title = fields.get("title", "")
-        table.add_row(recipe, title, minutes.removesuffix(" min"), memory, score)
-    Console().print(table)
-    print("\nTrain one:  lightning-gans fit -c quickstart      Read one:  lightning-gans recipes quickstart")
+
+def run(name: str | None = None, search: str | None = None, json: bool = False) -> None:
+    """Print one recipe, or a table of all recipes by data set, the quickest first."""
+    if name is not None:
+        if search is not None or json:
+            raise SettingError("NAME prints a whole recipe: remove --search and --json.", setting="NAME", value=name)
+        try:
+            print(find(name).read_text(encoding="utf-8"), end="")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{name} is not a recipe: {error}.", setting=name) from None
+        return
+    rows = sorted(map(describe, names()), key=lambda row: row["minutes"] or math.inf)
+    if search is not None:
+        rows = [row for row in rows if search.lower() in f"{row['name']} {row['data']} {row['what']}".lower()]
+        if not rows:
+            raise invalid("--search", search, "part of a recipe's name, data or title")
+    if json:
+        print(dumps(rows, indent=2))
+        return
+    print(_LINE.format("recipe", "what it trains", "minutes", "score"))
+    for data in dict.fromkeys(row["data"] for row in rows):
+        print(f"\n{data or 'Overlays, added to a recipe'}")
+        for row in rows:
+            if row["data"] == data:
+                minutes = "" if data is None else f"{row['minutes']:g}"
+                print(_LINE.format(row["name"], row["what"], minutes, row["score"] or "").rstrip())
+    print("\nMinutes on two CPU cores. Scores differ in kind: a recipe's file explains it.")
+    print(f"\nTrain one:  {PROGRAM} fit -c quickstart\nRead one:   {PROGRAM} recipes quickstart")

@@ -11,7 +11,7 @@ import torch
 from lightning_gans.cli.outputs import (
     check_output,
     check_pictures,
-    check_sheet,
+    labels_of_pictures,
     load_model,
     open_output,
     parse_integers,
@@ -19,8 +19,8 @@ from lightning_gans.cli.outputs import (
     progress,
     read_pictures,
 )
-from lightning_gans.errors import SettingError, invalid
-from lightning_gans.io.pictures import grid, save_png
+from lightning_gans.errors import SettingError, printable
+from lightning_gans.io.pictures import check_sheet, grid, save_png
 
 _BLOCK = 250
 _COLUMNS = 10
@@ -45,13 +45,11 @@ def run(
         raise SettingError(
             f"a {type(model).__name__} has no encoder: use the checkpoint of a VAE.", setting="checkpoint"
         )
-    if bool(given) != (model.num_classes > 0) or set(given) - set(range(model.num_classes)):
-        last = model.num_classes - 1
-        raise invalid("--labels", labels, f"from 0 to {last}" if last >= 0 else "omitted: the model is unconditional")
+    of_pictures = labels_of_pictures(model, labels, given, len(files))
+    chosen = None if of_pictures is None else torch.tensor(of_pictures)
     columns = min(_COLUMNS, len(files))
     if path.suffix == ".png":
         check_sheet("number of PICTURES", len(files), 2 * len(files), columns, model.image_shape)
-    chosen = torch.tensor([given[place % len(given)] for place in range(len(files))]) if given else None
 
     def reconstructed(start: int) -> tuple[torch.Tensor, torch.Tensor]:
         images = read_pictures(files[start : start + _BLOCK], model)
@@ -67,7 +65,7 @@ def run(
             pairs[-2:] = [torch.cat([part, blank]) for part in pairs[-2:]]
         save_png(grid(torch.cat(pairs), columns=columns), path)
     else:
-        with open_output(path, len(files), tuple(model.image_shape), chosen) as write:
+        with open_output(path, len(files), tuple(model.image_shape), chosen, scale=model.image_scale) as write:
             for start in starts:
                 write(reconstructed(start)[1])
-    print(f"{len(files)} pictures: {path}")
+    print(printable(f"{len(files)} pictures: {path}"))

@@ -4,88 +4,72 @@ from __future__ import annotations
 
 import base64
 import csv
-import html
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lightning_gans.cli.report_page import render
+from lightning_gans.cli.report_page.chart import Chart, Points, make_chart
 from lightning_gans.cli.run_folder import RunFolder, read_json, step_of
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, printable
 from lightning_gans.io.files import check_writable, replacing
 
 _MOST_PICTURES = 12
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1100px; margin: 2em auto;
-       padding: 0 1em; }
-h1 { font-size: 1.6em; } h2 { font-size: 1.2em; border-bottom: 1px solid #ddd; margin-top: 2em; }
-table { border-collapse: collapse; } td, th { padding: 0.15em 0.8em 0.15em 0; text-align: left; vertical-align: top; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #f6f6f6; padding: 0.8em; overflow-x: auto; font-size: 13px; }
-.charts, .pictures { display: flex; flex-wrap: wrap; gap: 1em; }
-figure { margin: 0; } figcaption { color: #666; font-size: 13px; } .pictures img { max-width: 520px; height: auto; }
-"""
 
 
 def run(run: str, output: str | None = None) -> None:
     """Write the page."""
     folder = RunFolder(run)
     folder.check_folder()
-    if not folder.metrics.is_file():
+    if not folder.holds(folder.metrics):
         message = f"{run} has no {folder.metrics.name}: it is not the folder of a run, or nothing was logged yet."
         raise DataError(message, setting=run)
     path = check_writable(output or folder.report)
     page = make_page(folder)
     with replacing(path) as file:
-        file.write(page.encode())
-    print(path)
+        file.write(page.encode(errors="replace"))
+    print(printable(f"{path}"))
 
 
 def make_page(run: RunFolder) -> str:
     """Return the page of a run."""
-    series = read_series(run.metrics)
     evaluations = [found for found in map(read_json, run.all_scores()) if _mapping(found, "scores")]
     latest = evaluations[-1] if evaluations else {}
-    name = "/".join(run.path.absolute().parts[-2:])
-    config = f"<pre>{html.escape(_read_text(run.config))}</pre>" if run.config.is_file() else ""
-    parts = [
-        f"<h1>{html.escape(name)}</h1>",
-        _table(_about(run, latest)),
-        _section("Losses", _charts(series, "train/", {})),
-        _section("Scores", _score_table(latest) + _charts(series, "val/", _floor(latest))),
-        *(
-            _section(title, _pictures(run.pictures(kind)))
-            for kind, title in (
-                ("samples", "Samples"),
-                ("reconstructions", "Reconstructions"),
-                ("neighbours", "Nearest training images"),
-            )
-        ),
-        _section("Watchdog", _charts(series, "watchdog/", {})),
-        _section("Protocol of the scores", _table(_flat(_mapping(latest, "protocol")))),
-        _section("Configuration", config),
-    ]
-    head = f'<meta charset="utf-8"><title>{html.escape(name)}</title><link rel="icon" href="data:,">'
-    head += f"<style>{_STYLE}</style>"
-    body = "".join(parts)
-    return f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+    fits = read_json(run.record).get("fits") if run.holds(run.record) else None
+    fits = [fit for fit in fits if isinstance(fit, dict)] if isinstance(fits, list) else []
+    return render(
+        title="/".join(run.path.absolute().parts[-2:]),
+        about=_about(latest, fits),
+        pictures={kind: _pictures(run.pictures(kind)) for kind in ("samples", "reconstructions", "neighbours")},
+        explorations=[
+            {"name": path.name, "kind": path.suffix[1:], "content": _content(path)} for path in run.explorations()
+        ],
+        drawn=_charts(read_series(run.metrics), latest),
+        scored=f"{latest.get('stage')}, step {_grouped(latest.get('step'))}",
+        tables=_tables(latest),
+        fits=[{name.replace("_", " "): _grouped(value) for name, value in fit.items()} for fit in fits],
+        versions=_mapping(latest, "versions"),
+        protocol=_mapping(latest, "protocol"),
+        config=_read_text(run.config) if run.holds(run.config) else "",
+    )
 
 
-def read_series(path: Path) -> dict[str, list[tuple[int, float]]]:
-    """Return the columns of a run's metrics as pairs of step and finite value."""
+def read_series(path: Path) -> dict[str, Points]:
+    """Return the columns of a run's metrics as pairs of step and value, NaN for those that are not finite."""
     series: dict[str, list[tuple[int, float]]] = {}
-    for row in csv.DictReader(io.StringIO(_read_text(path), newline="")):
-        for name, text in row.items():
-            if name in (None, "epoch", "step") or not text:
-                continue
-            try:
-                step, value = int(row["step"]), float(text)
-            except (KeyError, TypeError, ValueError):
-                raise DataError(f"{path} is damaged: {name} is {text!r}.", setting=str(path)) from None
-            if math.isfinite(value):
-                series.setdefault(name, []).append((step, value))
-    return series
+    try:
+        for row in csv.DictReader(io.StringIO(_read_text(path), newline="")):
+            for name, text in row.items():
+                if name not in (None, "epoch", "step") and text:
+                    step, value = int(row["step"]), float(text)
+                    if not 0 <= step < 2**63:
+                        raise ValueError("a step is out of range")
+                    series.setdefault(name, []).append((step, value if abs(value) < 1e300 else math.nan))
+    except (csv.Error, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {error}.", setting=str(path)) from None
+    return {name: sorted(points, key=lambda point: point[0]) for name, points in series.items()}
 
 
 def _read_text(path: Path) -> str:
@@ -102,111 +86,88 @@ def _mapping(found: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if isinstance(value, (int, float))}
+    return {name: value for name, value in values.items() if isinstance(value, (int, float)) and abs(value) < 1e300}
 
 
 def _grouped(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, (int, float)) else str(value)
+    return f"{value:,}" if isinstance(value, (int, float)) else str(value or "")
 
 
-def _about(run: RunFolder, latest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return how the run was made."""
-    rows = [("model", str(latest.get("model", ""))), ("data", str(_mapping(latest, "protocol").get("data", "")))]
-    fits = read_json(run.record).get("fits")
-    for fit in fits if isinstance(fits, list) else []:
-        if not isinstance(fit, dict):
-            continue
-        rows += [
-            ("command", str(fit.get("command", ""))),
-            ("generator updates", f"{_grouped(fit.get('from_step', 0))} to {_grouped(fit.get('step', 0))}"),
-            ("images seen", _grouped(fit.get("images_seen", 0))),
-            ("seconds", _grouped(fit.get("seconds", 0))),
-            ("hardware", f"{fit.get('hardware', '')}, {fit.get('processes', 1)} process(es)"),
-            ("commit, date", f"{fit.get('commit')}, {fit.get('date')}"),
+def _about(latest: Mapping[str, Any], fits: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the run in a few facts."""
+    last = fits[-1] if fits else {}
+    seconds = sum(_numbers({"": fit.get("seconds")}).get("", 0) for fit in fits)
+    facts = {
+        "model": latest.get("model"),
+        "data": _mapping(latest, "protocol").get("data"),
+        "updates": last.get("step"),
+        "images seen": last.get("images_seen"),
+        "time": f"{seconds / 60:,.1f} min" if seconds else "",
+        "hardware": last.get("hardware"),
+    }
+    return {name: _grouped(value) for name, value in facts.items() if value}
+
+
+def _tables(latest: Mapping[str, Any]) -> dict[str, tuple[list[str], dict[str, dict[str, float]]]]:
+    """Return a table of the scores, and of each metric with a score for each class: its rows and its columns.
+
+    The columns are the scores, the scores of as many samples as there are real images to compare with, and the scores
+    of these real images.
+    """
+    floor = _mapping(latest, "floor")
+    num_samples, num_real = _grouped(_mapping(latest, "protocol").get("num_samples")), _grouped(floor.get("num_images"))
+    scores = _numbers(_mapping(latest, "scores"))
+    columns = {
+        f"{num_samples} samples" if num_samples else "value": scores,
+        f"std of {_grouped(latest.get('num_repeats'))} sets": _numbers(_mapping(latest, "standard_deviations")),
+        f"first {num_real} samples": _numbers(_mapping(floor, "samples")),
+        f"{num_real} real images": _numbers(_mapping(floor, "scores")),
+    }
+    rows: dict[str, list[str]] = {}
+    for name in scores:
+        rows.setdefault(name.rpartition("/")[0], []).append(name)
+    return {
+        metric: (names, {head: column for head, column in columns.items() if column.keys() & set(names)})
+        for metric, names in rows.items()
+    }
+
+
+def _charts(series: Mapping[str, Points], latest: Mapping[str, Any]) -> dict[str, list[Chart]]:
+    """Return the charts of each section; the players share one, and so do a likelihood's training and validation."""
+    scores, floor = _numbers(_mapping(latest, "scores")), _mapping(latest, "floor")
+    real = {} if "samples" in floor else _numbers(_mapping(floor, "scores"))  # these are of fewer images
+    sections = {"val": "scores", "test": "scores", "watchdog": "watchdog"}
+    found: dict[str, dict[str, dict[str, Points]]] = {
+        "training": {"Losses": {}, "Logits": {}},
+        "scores": {name: {} for name in scores},
+        "watchdog": {},
+    }
+    for name, points in sorted(series.items()):
+        prefix, _, key = name.partition("/")
+        section = "training" if f"train/{key}" in series else sections.get(prefix, "training")
+        num = sum(math.isfinite(value) for _, value in points)
+        if num == 0 or (section == "scores" and key in scores and (num == 1 or "/" in key)):
+            continue  # the table already shows all there is to draw
+        title = "Losses" if key.endswith("loss") else "Logits" if key in ("d_real", "d_fake") else key or name
+        found[section].setdefault(title, {})[name] = points
+    end = max((points[-1][0] for points in series.values()), default=0)
+    return {
+        section: [
+            make_chart(title, lines, end, real.get(title) if section == "scores" else None)
+            for title, lines in charts.items()
+            if lines
         ]
-    rows.append(("versions", ", ".join(f"{name} {version}" for name, version in _flat(_mapping(latest, "versions")))))
-    return [(name, value) for name, value in rows if value]
+        for section, charts in found.items()
+    }
 
 
-def _floor(latest: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of real images instead of samples."""
-    scores = _numbers(_mapping(_mapping(latest, "floor"), "scores"))
-    return {f"val/{name}": value for name, value in scores.items()}
-
-
-def _flat(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in values.items()]
-
-
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    lines = [f"<tr><th>{html.escape(name)}</th><td>{html.escape(value)}</td></tr>" for name, value in rows]
-    return f"<table>{''.join(lines)}</table>" if lines else ""
-
-
-def _score_table(latest: Mapping[str, Any]) -> str:
-    """Return a table of the last scores and those of real images."""
-    floor = _floor(latest)
-    rows = []
-    for name, value in _numbers(_mapping(latest, "scores")).items():
-        real = floor.get(f"val/{name}")
-        cells = [f"{value:.4g}", "" if real is None else f"{real:.4g}"]
-        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
-        rows.append(f"<tr><th>{html.escape(name)}</th>{numbers}</tr>")
-    if not rows:
-        return ""
-    when = html.escape(f"{latest.get('stage')}, step {latest.get('step')}")
-    head = f"<tr><th>{when}</th><th>samples</th><th>real</th></tr>"
-    return f"<table>{head}{''.join(rows)}</table>"
-
-
-def _section(title: str, content: str) -> str:
-    return f"<h2>{html.escape(title)}</h2>{content}" if content else ""
-
-
-def _charts(series: Mapping[str, Sequence[tuple[int, float]]], prefix: str, floor: Mapping[str, float]) -> str:
-    """Return a chart of each series of a group."""
-    names = [name for name in sorted(series) if name.startswith(prefix) and "fid_class/" not in name]
-    figures = [
-        f'<figure><img alt="{html.escape(name)}" src="{_chart(name, series[name], floor.get(name))}"></figure>'
-        for name in names
-    ]
-    return f'<div class="charts">{"".join(figures)}</div>' if figures else ""
-
-
-def _chart(name: str, points: Sequence[tuple[int, float]], floor: float | None) -> str:
-    """Draw one series, with the score of real images as a line; return a data URI."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.4, 2.3), layout="constrained")
-    axes = figure.subplots()
-    steps, values = zip(*points, strict=True)
-    axes.plot(steps, values, color="#1f6fb4", linewidth=1.2, marker="o" if len(points) < 30 else None, markersize=3)
-    if floor is not None:
-        axes.axhline(floor, color="#c44", linewidth=1, linestyle="--", label="real images")
-        axes.legend(fontsize=7, frameon=False)
-    axes.set_title(name, fontsize=9, loc="left")
-    axes.set_xlabel("generator updates", fontsize=7)
-    axes.tick_params(labelsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    with rc_context({"svg.hashsalt": name, "svg.fonttype": "path"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _uri("svg+xml", buffer.getvalue())
-
-
-def _pictures(paths: Sequence[Path]) -> str:
-    """Return pictures; of many, an even selection with the first and the last."""
+def _pictures(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """Return the pictures, or an even selection of many, with the first and the last."""
     if len(paths) > _MOST_PICTURES:
         places = [round(k * (len(paths) - 1) / (_MOST_PICTURES - 1)) for k in range(_MOST_PICTURES)]
         paths = [paths[place] for place in places]
-    figures = [
-        f'<figure><img alt="{path.stem}" src="{_uri("png", path.read_bytes())}">'
-        f"<figcaption>step {step_of(path):,}</figcaption></figure>"
-        for path in paths
-    ]
-    return f'<div class="pictures">{"".join(figures)}</div>' if figures else ""
+    return [{"step": f"{step_of(path):,}", "content": _content(path)} for path in paths]
 
 
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+def _content(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

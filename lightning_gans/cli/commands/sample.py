@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 
-from lightning_gans.cli.outputs import check_output, check_sheet, load_model, open_output, parse_integers, progress
-from lightning_gans.errors import SettingError, check_positive
+from lightning_gans.cli.outputs import (
+    check_output,
+    labels_of_conditions,
+    load_model,
+    open_output,
+    parse_integers,
+    progress,
+)
+from lightning_gans.errors import SettingError, check_counts, check_positive, invalid, printable
+from lightning_gans.io.pictures import check_sheet
+from lightning_gans.training.sampling import labels_in_turn
+from lightning_gans.training.statistics import standing_statistics as statistics
 
 _BLOCK = 250
 _MOST = 10**8
@@ -19,15 +30,20 @@ def run(
     checkpoint: str,
     output: str,
     num_samples: int | None = None,
+    layout: str = "plain",
     labels: str | None = None,
+    conditions: Sequence[str] = (),
     seed: int | None = None,
     truncation: float | None = None,
+    standing_statistics: int | None = None,
     ema: bool = True,
     device: str = "auto",
     imports: Sequence[str] = (),
 ) -> None:
     """Generate samples and write them."""
     path = check_output(output)
+    if layout == "adm" and path.suffix != ".npz":
+        raise invalid("--output", output, "a name that ends in .npz for --layout adm")
     if num_samples is not None:
         check_positive(num_samples=num_samples)
         if num_samples > _MOST:
@@ -35,23 +51,36 @@ def run(
             raise SettingError(message, setting="num_samples", value=num_samples, allowed=f"at most {_MOST}")
     if truncation is not None:
         check_positive(truncation=truncation)
+    if standing_statistics is not None:
+        check_counts(standing_statistics=standing_statistics)
     given = parse_integers("labels", labels)
+    if given and conditions:
+        raise SettingError("--labels and --condition are both given: remove one of them.", setting="--condition")
     model = load_model(checkpoint, device, imports)
-    num = num_samples or len(given) or 64
-    columns = model.num_classes if model.num_classes > 0 and not given else None
+    num = num_samples or len(given) or len(conditions) or 64
+    if layout == "adm" and model.makes_pictures and model.image_shape[0] not in (1, 3):
+        message = f"the model's images have {model.image_shape[0]} channels, but --layout adm holds RGB."
+        raise SettingError(message, setting="--layout", value=layout, allowed="plain")
+    by_class = model.num_classes > 0 and model.attributes is None and not given
+    columns = model.num_classes if by_class else None
     if path.suffix == ".png" and model.makes_pictures:
         check_sheet("--num_samples", num, num, columns, model.image_shape)
-    all_labels = None
+    all_labels = labels_in_turn(model, num)
     if given:
         all_labels = torch.tensor(given).repeat(math.ceil(num / len(given)))[:num]
-    elif model.num_classes > 0:
-        all_labels = torch.arange(num) % model.num_classes
+    elif conditions:
+        all_labels = labels_of_conditions(model, conditions, num)
     seed = seed if seed is not None else int(torch.randint(2**31, ()))
-    # The sample() of a custom model may not have truncation.
+    # The sample() of a custom model may not take truncation.
     more: dict[str, Any] = {} if truncation is None else {"truncation": truncation}
-    with open_output(path, num, tuple(model.image_shape), all_labels, columns) as write:
+    standing = nullcontext() if standing_statistics is None else statistics(model, standing_statistics, ema=ema, **more)
+    scale = model.image_scale
+    written = all_labels
+    if all_labels is not None and all_labels.dim() > 1 and model.attributes is not None:
+        written = model.attributes.restore(all_labels)
+    with standing, open_output(path, num, tuple(model.image_shape), written, columns, layout, scale) as write:
         for start in progress(range(0, num, _BLOCK), "Samples"):
             count = min(_BLOCK, num - start)
             some = None if all_labels is None else all_labels[start : start + count]
             write(model.sample(count, some, seed=seed, start=start, ema=ema, **more))
-    print(f"{num} samples, seed {seed}: {path}")
+    print(printable(f"{num} samples, seed {seed}: {path}"))

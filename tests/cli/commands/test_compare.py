@@ -22,7 +22,7 @@ def written(tmp_path, monkeypatch):
 def test_scores_of_one_protocol_are_laid_side_by_side(written, capsys):
     written("a.json"), written("b.json", scores={"fid": 1.5, "kid": 3.0}, seed=4)
     main(["compare", "a.json", "b.json"])
-    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+    assert [line.split() for line in capsys.readouterr().out.splitlines()[3:]] == [
         ["score", "first", "second", "difference"],
         ["fid", "2.0000", "1.5000", "-0.5000"],
     ]
@@ -44,3 +44,11 @@ def test_other_files_are_refused(written, tmp_path, content, capsys):
         main(["compare", written("a.json"), "b.json"])
     assert stopped.value.code == 1
     assert capsys.readouterr().err.startswith("lightning-gans: b.json")
+
+
+@pytest.mark.parametrize("scores", ['{"fid": "x"}', '{"fid": null}', '{"fid": [1]}', '{"fid": ' + "1" * 400 + "}"])
+def test_scores_that_are_not_numbers_are_named(written, tmp_path, scores, capsys):
+    (tmp_path / "b.json").write_text(f'{{"format": 1, "scores": {scores}, "protocol": {{}}}}')
+    with pytest.raises(SystemExit) as stopped:
+        main(["compare", written("a.json"), "b.json"])
+    assert stopped.value.code == 1 and capsys.readouterr().err.startswith("lightning-gans: b.json is damaged")

@@ -4,24 +4,32 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_gans import GAN, load
+from lightning_gans import GAN, CycleGAN, Pix2Pix, load
 from lightning_gans.cli.commands import export
 from lightning_gans.cli.main import main
+from lightning_gans.io.arrays import Scale
+from lightning_gans.training import checkpoint_format
+from lightning_gans.training.sampling import labels_in_turn
 from tests.cli.commands.conftest import MODELS
 
+pytestmark = pytest.mark.slow
+
 SIZES = (1, 5, 11)
+ONNX = pytest.param("onnx", marks=pytest.mark.skipif(find_spec("onnxscript") is None, reason="needs the extra onnx"))
 
 
 def inputs_for(model, num, encoder=False):
     """Return what a model's export takes, and what the model makes of it."""
     torch.manual_seed(num)
-    labels = None if model.num_classes == 0 else torch.randint(model.num_classes, (num,))
+    labels = labels_in_turn(model, num, start=1)
     with torch.no_grad(), model.evaluating():
         if encoder:
             first = torch.rand(num, *model.image_shape) * 2 - 1
@@ -32,8 +40,13 @@ def inputs_for(model, num, encoder=False):
     return [first] if labels is None else [first, labels], made
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+QUICK = ("gan", "vae", "conditional_conv")
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in MODELS]
+)
+@pytest.mark.parametrize("suffix", [ONNX, "pt2"])
 def test_every_model_is_the_same_elsewhere_for_batches_of_any_size(checkpoints, name, suffix, capsys):
     main(["export", checkpoints[name], "--output", f"m.{suffix}"])
     assert f"m.{suffix}.json" in capsys.readouterr().out
@@ -65,7 +78,9 @@ def test_an_encoder_is_exported_as_well(checkpoints, name):
     assert card["networks"] == ["encoder"] and list(card["outputs"]) == ["mean", "log_variance"]
 
 
+@pytest.mark.slow
 def test_the_files_are_read_with_no_import_of_ours(checkpoints):
+    pytest.importorskip("onnxscript")
     for suffix in ("onnx", "pt2", "safetensors"):
         main(["export", checkpoints["conditional"], "--output", f"m.{suffix}"])
     model = load(checkpoints["conditional"])
@@ -121,7 +136,7 @@ def test_the_card_says_what_is_in_the_file(checkpoints, tmp_path):
         assert (json.loads(Path("m.safetensors.json").read_text())["evaluation"] is not None) == told
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "pt2", "safetensors"])
+@pytest.mark.parametrize("suffix", [ONNX, "pt2", "safetensors"])
 def test_an_export_that_differs_is_not_written(checkpoints, suffix, monkeypatch, capsys, tmp_path):
     calls = []
     honest = export.Exported.forward
@@ -137,7 +152,7 @@ def test_an_export_that_differs_is_not_written(checkpoints, suffix, monkeypatch,
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("suffix", ["onnx", "pt2"])
+@pytest.mark.parametrize("suffix", [ONNX, "pt2"])
 def test_a_model_that_cannot_be_traced_is_an_error(checkpoints, suffix, monkeypatch, capsys, tmp_path):
     honest = GAN.decode
 
@@ -153,6 +168,63 @@ def test_a_model_that_cannot_be_traced_is_an_error(checkpoints, suffix, monkeypa
     assert stopped.value.code == 1 and len(said.splitlines()) == 1
     assert f"cannot be exported as {kind}: Could not guard" in said and "try .safetensors" in said
     assert not list(tmp_path.iterdir())
+
+
+TRANSLATORS = {
+    "pix2pix": lambda: Pix2Pix((3, 32, 32), (1, 32, 32), width=4, num_layers=1, depth=3),
+    "inpaint": lambda: Pix2Pix((1, 16, 32), inpaint=True, width=4, num_layers=1),
+    "super_resolution": lambda: Pix2Pix((1, 32, 32), (1, 16, 16), width=4, num_layers=1),
+    "cycle_gan": lambda: CycleGAN((1, 16, 16), width=4, num_blocks=1, num_layers=1, pool_size=0, affine=True),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *[("pix2pix", []), ("pix2pix", ["--no_ema"]), ("inpaint", []), ("super_resolution", [])],
+        *[("cycle_gan", []), ("cycle_gan", ["--to", "source"])],
+    ],
+)
+@pytest.mark.parametrize("suffix", [ONNX, "pt2"])
+def test_translators_take_images_of_any_size(tmp_path, name, words, suffix):
+    torch.manual_seed(0)
+    model = TRANSLATORS[name]()
+    for weight_of, weight in model.named_parameters():  # the averages differ; an affine map keeps the image in view
+        weight.data += (0.001 if weight_of.endswith(".shift") else 0.1) * torch.randn_like(weight)
+    model.source_scale = Scale(0, 4000, "uint16")
+    checkpoint = {"state_dict": model.state_dict(), "global_step": 0, "pytorch-lightning_version": "2.6.6"}
+    checkpoint_format.describe(model, checkpoint)
+    torch.save(checkpoint, "model.ckpt")
+    main(["export", "model.ckpt", "--output", f"m.{suffix}", *words])
+    card = json.loads(Path(f"m.{suffix}.json").read_text())
+    sides = {"sources": model.source_scale, "images": model.image_scale}
+    if "--to" in words:
+        sides = {"sources": model.image_scale, "images": model.source_scale}
+    assert card["inputs"]["sources"]["values"] == asdict(sides["sources"])
+    assert card["outputs"]["images"]["values"] == asdict(sides["images"])
+    assert card["networks"] == [{"cycle_gan": f"to_{(*words, 'target')[1 if words else 0]}"}.get(name, "generator")]
+    multiple, options = card["inputs"]["sources"]["multiples_of"], {"ema": "--no_ema" not in words}
+    if "--to" in words:
+        options["to"] = "source"
+    for num, sides in ((1, (1, 1)), (5, (7, 4)), (2, (3, 11))):
+        height, width = (max(8, multiple) * side for side in sides)
+        images = torch.rand(num, model.source_shape[0], height, width) * 2 - 1
+        expected = model.translate(images, **options)
+        if suffix == "pt2":
+            made = torch.export.load("m.pt2").module()(images)
+        else:
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession("m.onnx", providers=["CPUExecutionProvider"])
+            made = torch.from_numpy(session.run(["images"], {"sources": images.numpy()})[0])
+        torch.testing.assert_close(made, expected, rtol=0, atol=1e-4)
+        assert expected.std() > 1e-3
+
+
+def test_the_direction_of_what_has_none_is_an_error(checkpoints, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", checkpoints["gan"], "--output", "m.pt2", "--to", "source"])
+    assert stopped.value.code == 2 and "does not translate" in capsys.readouterr().err
 
 
 def test_a_card_that_cannot_be_written_is_an_error_before_any_work(tmp_path, capsys):

@@ -1,10 +1,13 @@
 """Samples, interpolations and reconstructions from checkpoints."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +19,10 @@ from lightning_gans.cli import outputs
 from lightning_gans.cli.main import main
 from lightning_gans.io.files import replacing_folder
 from lightning_gans.io.pictures import to_uint8
+from lightning_gans.latents import invert, latent_divergences, sefa_directions, traverse, walk
 from lightning_gans.training.sampling import slerp, truncated
-from tests.cli.commands.conftest import MODELS
+from lightning_gans.training.statistics import standing_statistics
+from tests.cli.commands.conftest import ATTRIBUTES, MODELS
 
 
 @pytest.fixture
@@ -71,6 +76,19 @@ def test_every_model_is_sampled(checkpoints, name, monkeypatch):
     assert ("labels" in archive) == (model.num_classes > 0)
 
 
+@pytest.mark.parametrize(("name", "channels"), [("conditional", 1), ("resnet", 3)])
+def test_the_layout_of_guided_diffusion_has_its_names_and_rgb(checkpoints, name, channels, fails):
+    words = ["sample", checkpoints[name], "--num_samples", "5", "--seed", "2", "--output"]
+    main([*words, "s.npz", "--layout", "adm"])
+    main([*words, "plain.npz"])
+    made, plain = np.load("s.npz"), np.load("plain.npz")
+    assert sorted(made) == ["arr_0", "arr_1"] and plain["images"].shape[3] == channels
+    assert made["arr_0"].dtype == np.uint8 and made["arr_0"].shape[3] == 3
+    assert np.array_equal(made["arr_0"], plain["images"].repeat(3 // channels, axis=3))
+    assert np.array_equal(made["arr_1"], plain["labels"])
+    assert fails([*words, "folder", "--layout", "adm"]).setting == "--output"
+
+
 def test_an_archive_is_what_numpy_writes(checkpoints):
     main(["sample", checkpoints["conditional"], "--labels", "2,1", "--num_samples", "5", "--output", "s.npz"])
     ours = np.load("s.npz")
@@ -116,7 +134,7 @@ def test_a_kill_leaves_no_part_under_the_final_name(checkpoints, workplace, outp
     time.sleep(1)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert any(path.name.startswith(f".{output}") for path in workplace.iterdir())
+    assert any(path.name.startswith(".lightning_gans-") for path in workplace.iterdir())
     assert not (workplace / output).exists()
 
 
@@ -147,6 +165,24 @@ def test_truncation_reaches_the_command(checkpoints, fails):
     assert (error.setting, error.value) == ("truncation", -1.0)
 
 
+@pytest.mark.parametrize("words", [[], ["--no_ema"], ["--truncation", "0.5"]])
+def test_standing_statistics_reach_the_command_and_not_the_checkpoint(checkpoints, words, fails):
+    before = Path(checkpoints["dcgan"]).read_bytes()
+    options = {"truncation": 0.5} if "--truncation" in words else {"ema": "--no_ema" not in words}
+    command = ["sample", checkpoints["dcgan"], "--num_samples", "3", "--seed", "1", *words]
+    main([*command, "--standing_statistics", "2", "--output", "s.npz"])
+    main([*command, "--output", "plain.npz"])
+    model = load(checkpoints["dcgan"])
+    with standing_statistics(model, 2, **options):
+        expected = to_uint8(model.sample(3, seed=1, **options)).numpy()
+    assert np.array_equal(np.load("s.npz")["images"], expected)
+    assert not np.array_equal(np.load("plain.npz")["images"], expected)
+    assert Path(checkpoints["dcgan"]).read_bytes() == before
+    for name, num in (("dcgan", "0"), ("r3gan", "2")):
+        error = fails(["sample", checkpoints[name], "--standing_statistics", num, "--output", "no.npz"])
+        assert error.setting == "standing_statistics" and not os.path.exists("no.npz")
+
+
 # --- interpolate ----------------------------------------------------------------------------------------------
 
 
@@ -158,6 +194,25 @@ def test_an_arc_has_the_lengths_between_and_even_steps():
     angles = torch.cosine_similarity(way[1:], way[:-1]).arccos()
     torch.testing.assert_close(angles, torch.full((4,), torch.pi / 8))
     torch.testing.assert_close(slerp(start, 2 * start, torch.tensor([0.5]))[0], 1.5 * start)
+
+
+def test_samples_of_conditions(checkpoints, workplace, fails):
+    command = ["sample", checkpoints["attributes"], "--seed", "1"]
+    main([*command, "--condition", "smiling=1,angle=30", "--condition", "angle=-45", "--output", "a.npz"])
+    archive, model = np.load("a.npz"), load(checkpoints["attributes"])
+    np.testing.assert_allclose(archive["labels"], [[1, 30], [1, -45]], rtol=1e-6)
+    labels = torch.tensor([[1.0, 75 / 90], [1.0, 0.0]])
+    assert archive["images"].tolist() == to_uint8(model.sample(labels=labels, seed=1)).tolist()
+    main([*command, "--num_samples", "4", "--output", "folder"])
+    assert sorted(path.name for path in (workplace / "folder").iterdir()) == [f"00000{k}.png" for k in range(4)]
+    main([*command, "--num_samples", "4", "--output", "b.npz"])
+    np.testing.assert_allclose(np.load("b.npz")["labels"], ATTRIBUTES.restore(ATTRIBUTES.in_turn(4)))
+    error = fails([*command, "--condition", "smile=1", "--output", "a.png"])
+    assert (error.setting, error.value) == ("--condition", "smile") and "Did you mean 'smiling'?" in str(error)
+    assert fails([*command, "--condition", "angle=1", "--labels", "1", "--output", "a.png"]).setting == "--condition"
+    for other, hint in (("gan", "unconditional"), ("conditional", "--labels")):
+        error = fails(["sample", checkpoints[other], "--condition", "angle=1", "--output", "a.png"])
+        assert error.setting == "--condition" and hint in str(error)
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "recurrent"])
@@ -260,7 +315,7 @@ def test_more_samples_than_can_be_written_are_an_error(checkpoints, name, number
 
 
 def test_too_many_pictures_for_one_sheet_are_an_error(checkpoints, monkeypatch, fails):
-    monkeypatch.setattr("lightning_gans.cli.outputs._MOST_PIXELS", 10_000)
+    monkeypatch.setattr("lightning_gans.io.pictures._MOST_PIXELS", 10_000)
     for number in range(2):
         Image.new("L", (8, 8)).save(f"{number}.png")
     main(["reconstruct", checkpoints["vae"], "0.png", "--output", "r.png"])
@@ -299,6 +354,125 @@ def test_an_impossible_interpolation_is_an_error(checkpoints, name, args, settin
     Image.new("L", (8, 8)).save("a.png")
     assert fails(["interpolate", checkpoints[name], *args, "--output", "w.png"]).setting == setting
     assert not os.path.exists("w.png")
+
+
+# --- walk -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gan", "conditional", "r3gan", "vae"])
+def test_a_walk_as_a_sheet_has_a_row_for_each_part(checkpoints, name):
+    main(["walk", checkpoints[name], "--seeds", "4,9,5", "--frames", "3", "--loop", "--output", "w.png"])
+    model = load(checkpoints[name])
+    found = tiles("w.png", 3, model.image_shape[1])
+    expected = to_uint8(walk(model, [4, 9, 5], frames=3, loop=True))[..., 0].view(found.shape)
+    np.testing.assert_allclose(found, expected, atol=1)
+
+
+def test_a_walk_as_a_gif(checkpoints, capsys):
+    words = [
+        "walk",
+        checkpoints["conditional"],
+        "--labels",
+        "2,1",
+        "--frames",
+        "5",
+        "--fps",
+        "10",
+        "--easing",
+        "linear",
+    ]
+    main([*words, "--output", "w.gif"])
+    seeds = [int(seed) for seed in capsys.readouterr().out.split("seeds ")[1].split(":")[0].split(",")]
+    expected = walk(load(checkpoints["conditional"]), seeds, [2, 1], frames=5, easing="linear")
+    with Image.open("w.gif") as opened:
+        assert opened.n_frames == len(expected) == 6 and opened.info["duration"] == 100
+        for place, image in enumerate(to_uint8(expected)[..., 0].numpy()):
+            opened.seek(place)
+            np.testing.assert_allclose(np.asarray(opened.convert("L"))[::32, ::32], image, atol=1)
+
+
+def test_the_number_of_random_seeds(checkpoints, capsys):
+    for words, num in (([], 4), (["--num_seeds", "2"], 2)):
+        main(["walk", checkpoints["gan"], *words, "--frames", "2", "--output", "w.png"])
+        assert len(capsys.readouterr().out.split("seeds ")[1].split(",")) == num
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code", "setting"),
+    [
+        ("gan", ["--output", "w.jpg"], 2, "--output"),
+        ("gan", ["--output", "w.gif", "--fps", "100"], 2, "fps"),
+        ("gan", ["--output", "w.gif", "--frames", "0"], 2, "frames"),
+        ("gan", ["--output", "w.gif", "--frames", "100000000"], 2, "--frames"),
+        ("gan", ["--output", "w.png", "--frames", "1000000"], 2, "--frames"),
+        ("gan", ["--output", "w.gif", "--seeds", "1"], 2, "--seeds"),
+        ("gan", ["--output", "w.gif", "--num_seeds", "0"], 2, "--seeds"),
+        ("gan", ["--output", "w.gif", "--seeds", "1,2", "--num_seeds", "2"], 2, "--num_seeds"),
+        ("gan", ["--output", "w.gif", "--labels", "1"], 2, "--labels"),
+        ("gan", ["--output", "w.gif", "--truncation", "0"], 2, "truncation"),
+        ("conditional", ["--output", "w.gif", "--seeds", "1,2", "--labels", "0,1,2"], 2, "--seeds"),
+        ("conditional", ["--output", "w.gif", "--labels", "3"], 2, "--labels"),
+        ("recurrent", ["--output", "w.gif"], 2, "checkpoint"),
+        ("gan", ["--output", "w.mp4"], 1, "path"),
+    ],
+)
+def test_an_impossible_walk_is_an_error(checkpoints, monkeypatch, name, args, code, setting, fails):
+    monkeypatch.setattr("lightning_gans.io.animations.find_spec", lambda package: None)
+    assert fails(["walk", checkpoints[name], *args], code).setting == setting
+    assert not os.path.exists(args[1])
+
+
+# --- traverse -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gan", "resnet", "rows", "vae", "conditional_vae", "vae_gan"])
+def test_a_traversal_has_a_row_for_each_latent(checkpoints, name):
+    main(["traverse", checkpoints[name], "--num", "3", "--steps", "4", "--seed", "5", "--output", "t.png"])
+    model = load(checkpoints[name])
+    latents = [0, 1, 2]
+    if hasattr(model, "encode"):
+        divergences = latent_divergences(model)
+        latents = divergences.argsort(descending=True)[:3].tolist()
+        assert divergences[latents[0]] == divergences.max() and latents != [0, 1, 2]
+    found = tiles("t.png", 4, model.image_shape[1])
+    expected = to_uint8(traverse(model, latents, 5, steps=4).flatten(0, 1))
+    if model.image_shape[0] == 1:
+        np.testing.assert_allclose(found, expected[..., 0].view(found.shape), atol=1)
+    assert found.shape[:2] == (3, 4)
+
+
+def test_settings_of_a_traversal(checkpoints):
+    words = ["--num", "99", "--steps", "2", "--span", "0.5", "--label", "2"]
+    main(["traverse", checkpoints["conditional"], *words, "--output", "t.png"])
+    found = tiles("t.png", 2, 8)
+    expected = to_uint8(traverse(load(checkpoints["conditional"]), range(4), label=2, span=0.5, steps=2).flatten(0, 1))
+    np.testing.assert_allclose(found, expected[..., 0].view(4, 2, 8, 8), atol=1)
+
+
+def test_a_traversal_along_the_directions_of_sefa(checkpoints):
+    main(["traverse", checkpoints["conditional"], "--directions", "sefa", "--num", "2", "--output", "t.png"])
+    model = load(checkpoints["conditional"])
+    expected = to_uint8(traverse(model, sefa_directions(model, 2)).flatten(0, 1))[..., 0]
+    np.testing.assert_allclose(tiles("t.png", 7, 8), expected.view(2, 7, 8, 8), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "setting"),
+    [
+        ("rows", ["--output", "t.png", "--directions", "sefa"], "directions"),
+        ("gan", ["--output", "t.gif"], "--output"),
+        ("gan", ["--output", "t.png", "--num", "0"], "num"),
+        ("gan", ["--output", "t.png", "--steps", "1"], "--steps"),
+        ("gan", ["--output", "t.png", "--steps", "100000000"], "--steps"),
+        ("gan", ["--output", "t.png", "--span", "nan"], "span"),
+        ("gan", ["--output", "t.png", "--label", "0"], "labels"),
+        ("conditional", ["--output", "t.png", "--label", "3"], "labels"),
+        ("recurrent", ["--output", "t.png"], "checkpoint"),
+    ],
+)
+def test_an_impossible_traversal_is_an_error(checkpoints, name, args, setting, fails):
+    assert fails(["traverse", checkpoints[name], *args]).setting == setting
+    assert not os.path.exists(args[1])
 
 
 # --- reconstruct ----------------------------------------------------------------------------------------------
@@ -357,3 +531,75 @@ def test_an_impossible_reconstruction_is_an_error(checkpoints, workplace, name, 
     (workplace / "empty").mkdir()
     assert fails(["reconstruct", checkpoints[name], *args, "--output", "r.png"], code).setting == setting
     assert not os.path.exists("r.png")
+
+
+# --- invert ---------------------------------------------------------------------------------------------------
+
+
+def paint(num, side):
+    """Write pictures of noise to the folder ``in``, and return them as images."""
+    os.makedirs("in")
+    pixels = torch.randint(256, (num, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture.numpy()).save(f"in/{number:02}.png")
+    return pixels[:, None] / 127.5 - 1
+
+
+@pytest.mark.parametrize("name", ["gan", "conditional_vae"])
+def test_pictures_stand_beside_their_inversions(checkpoints, name, monkeypatch, capsys):
+    monkeypatch.setattr("lightning_gans.cli.commands.invert._BLOCK", 2)
+    model = load(checkpoints[name])
+    images, labels = paint(3, model.image_shape[1]), [2, 0, 2]
+    words = ["--latents", "z.npz", "--steps", "5", "--starts", "2", "--seed", "3", "--feature_weight", "0.5"]
+    words += ["--labels", "2,0"] if model.num_classes else []
+    main(["invert", checkpoints[name], "in", *words, "--output", "i.png"])
+    options = {"steps": 5, "starts": 2, "seed": 3, "feature_weight": 0.5}
+    expected = invert(model, images, labels if model.num_classes else None, **options)
+    found, archive = tiles("i.png", 2, model.image_shape[1]), np.load("z.npz")
+    assert np.array_equal(found[:, 0], to_uint8(images)[..., 0])
+    np.testing.assert_allclose(found[:, 1], to_uint8(expected.images)[..., 0], atol=1)
+    np.testing.assert_allclose(archive["latents"], expected.latents, atol=1e-4)
+    np.testing.assert_allclose(archive["distances"], expected.distances, atol=1e-5)
+    assert ("labels" in archive) == (model.num_classes > 0)
+    assert f"{expected.distances.mean():.4f}" in capsys.readouterr().out
+
+
+def test_the_extractor_is_that_of_the_runs_scores(checkpoints, workplace, monkeypatch):
+    run = workplace / "runs" / "version_0"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "metrics").mkdir()
+    (run / "config.yaml").write_text("model: {}")
+    checkpoint = shutil.copy(checkpoints["gan"], run / "checkpoints" / "last.ckpt")
+    paint(1, 8)
+    used = []
+    monkeypatch.setattr("lightning_gans.cli.commands.invert.invert", lambda *_, extractor, **__: used.append(extractor))
+    for name, expected in ((None, "mnist"), ("digits", "digits"), ("mine.Network", "mnist"), (["x"], "mnist")):
+        if name is not None:
+            record = {"stage": "val", "scores": {}, "protocol": {"extractor": name}}
+            (run / "metrics" / "step=0000001.json").write_text(json.dumps(record))
+        with pytest.raises(TypeError):  # as the one in its place returns nothing
+            main(["invert", str(checkpoint), "in", "--output", "i.png", "--traceback"])
+        assert used[-1].name == expected
+    with pytest.raises(TypeError):
+        main(["invert", str(checkpoint), "in", "--extractor", "none", "--output", "i.png", "--traceback"])
+    assert used[-1] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "code", "setting"),
+    [
+        ("gan", ["in", "--output", "i.gif"], 2, "--output"),
+        ("gan", ["in", "--output", "i.png", "--latents", "z.txt"], 2, "--latents"),
+        ("gan", ["in", "--output", "i.png", "--starts", "0"], 2, "starts"),
+        ("gan", ["in", "--output", "i.png", "--lr", "-1"], 2, "lr"),
+        ("gan", ["in", "--output", "i.png", "--extractor", "vgg"], 2, "extractor"),
+        ("gan", ["in", "--output", "i.png", "--labels", "1"], 2, "--labels"),
+        ("gan", ["nowhere", "--output", "i.png"], 1, "nowhere"),
+        ("conditional", ["in", "--output", "i.png"], 2, "--labels"),
+        ("recurrent", ["in", "--output", "i.png"], 2, "checkpoint"),
+    ],
+)
+def test_an_impossible_inversion_is_an_error(checkpoints, name, args, code, setting, fails):
+    paint(1, 8)
+    assert fails(["invert", checkpoints[name], *args], code).setting == setting
+    assert sorted(os.listdir(".")) == ["in"]

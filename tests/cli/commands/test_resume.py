@@ -97,7 +97,7 @@ def test_a_run_whose_last_checkpoint_is_gone_is_not_overwritten(run):
     last.rename(best)
     with pytest.raises(DataError) as error:
         resume.words_to_fit([str(run)])
-    assert error.value.setting == str(last) and f"--ckpt_path {best}" in str(error.value)
+    assert error.value.setting == str(last) and f"resume {best}`" in str(error.value)
     words, _ = resume.words_to_fit([str(run), "--ckpt_path", str(best)])
     assert words == ["fit", "-c", str(run / "config.yaml"), "--ckpt_path", str(best)]
 
@@ -331,6 +331,8 @@ def logged(save):
         {"class": "RunLogger", "state": {"rows": 3}},
         {"class": "WandbLogger", "version": "abc123"},
         {"class": "TensorBoardLogger", "version": 4},
+        {"class": "MLFlowLogger", "version": "run7"},
+        {"class": "CometLogger", "version": "key8"},
     ]
     torch.save(content, checkpoint)
     return checkpoints.description(checkpoints.read(checkpoint))
@@ -342,6 +344,9 @@ def test_loggers_continue_their_runs(logged):
     assert loggers[0].init_args.version == 4
     assert loggers[1].init_args.id == "abc123"
     assert loggers[2].init_args == Namespace()
+    others = [logger("MLFlowLogger", run_id=None), logger("CometLogger", experiment_key=None)]
+    resume.continue_loggers(Namespace(trainer=Namespace(logger=others)), logged)
+    assert (others[0].init_args.run_id, others[1].init_args.experiment_key) == ("run7", "key8")
     alone = logger("WandbLogger", id=None)
     resume.continue_loggers(Namespace(trainer=Namespace(logger=alone)), logged)
     assert alone.init_args.id == "abc123"

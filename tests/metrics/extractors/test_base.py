@@ -4,8 +4,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
-from lightning_gans import DataError, DigitsDataModule, SettingError, StackedMNISTDataModule
+from lightning_gans import GAN, DataError, DigitsDataModule, GenerativeMetrics, SettingError, StackedMNISTDataModule
 from lightning_gans.metrics import (
     MNISTExtractor,
     ModuleExtractor,
@@ -14,6 +15,7 @@ from lightning_gans.metrics import (
 )
 from lightning_gans.metrics.extractors import base, inception
 from lightning_gans.metrics.extractors.base import hash_module
+from tests.toys import Toys, tiny
 
 SHAPE = (1, 4, 4)
 BLOCK = ModuleExtractor.block_size
@@ -69,7 +71,7 @@ def test_the_others_get_inception_or_an_error_that_names_its_weights(name, chann
 def test_the_place_of_the_weights_reaches_inception(tmp_path, channels):
     with pytest.raises(DataError) as caught:
         make_extractor("auto", (channels, 32, 32), str(tmp_path / "nowhere.pth"))
-    assert caught.value.setting == str(tmp_path / "nowhere.pth")
+    assert caught.value.value == str(tmp_path / "nowhere.pth")
 
 
 @pytest.mark.parametrize(
@@ -79,13 +81,39 @@ def test_the_place_of_the_weights_reaches_inception(tmp_path, channels):
         ("mnist", (3, 32, 32), "mnist"),
         ("stacked_mnist", (1, 28, 28), "stacked_mnist"),
         ("inception", (2, 32, 32), "inception"),
-        ("auto", (4, 32, 32), "inception"),
     ],
 )
 def test_invalid_extractors(name, shape, value):
     with pytest.raises(SettingError) as caught:
         make_extractor(name, shape)
-    assert (caught.value.setting, caught.value.value) == ("metrics.extractor", value)
+    assert (caught.value.setting, caught.value.value) == ("extractor", value)
+
+
+def test_there_is_none_for_images_of_other_channels_but_a_custom_network():
+    with pytest.raises(DataError, match="4 channels") as caught:
+        make_extractor("auto", (4, 32, 32))
+    assert caught.value.setting == "extractor"
+    assert make_extractor(torch.nn.Flatten(), (4, 32, 32)).extract(torch.zeros(2, 4, 8, 8, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("extractor", "weights_path", "preferred", "found"),
+    [("auto", None, "digits", "digits"), ("auto", None, None, "mnist"), ("mnist", None, "digits", "mnist")],
+)
+def test_a_data_set_may_prefer_one(extractor, weights_path, preferred, found):
+    assert make_extractor(extractor, (1, 28, 28), weights_path, preferred).name == found
+
+
+def test_a_file_of_weights_that_an_extractor_does_not_read_is_an_error():
+    with pytest.raises(SettingError) as caught:
+        make_extractor("mnist", (1, 28, 28), "weights.pth")
+    assert (caught.value.setting, caught.value.value) == ("weights_path", "weights.pth")
+
+
+def test_inceptions_weights_count_more_than_what_a_data_set_prefers(tmp_path):
+    with pytest.raises(DataError) as caught:
+        make_extractor("auto", (1, 28, 28), str(tmp_path / "nowhere.pth"), "digits")
+    assert caught.value.value == str(tmp_path / "nowhere.pth")
 
 
 def test_rgb_pictures_get_the_digit_classifier_on_each_channel_where_it_is_named():
@@ -273,7 +301,7 @@ WRONG = {
 def test_networks_with_invalid_results(function, shape):
     with pytest.raises(SettingError) as caught:
         ModuleExtractor(Giving(function)).extract(make_images(3))
-    assert (caught.value.setting, caught.value.value) == ("metrics.extractor", shape)
+    assert (caught.value.setting, caught.value.value) == ("extractor", shape)
 
 
 # --- what is said of it -----------------------------------------------------------------------------------
@@ -394,3 +422,42 @@ def test_its_classes_are_those_of_stacked_mnist():
 
 def test_its_features_are_not_taken_for_those_of_grey_digits():
     assert StackedMNISTExtractor().identity() != MNISTExtractor().identity()
+
+
+@pytest.mark.parametrize("images", [torch.zeros(4, 1, 28, 28), torch.zeros(4, 28, 28, dtype=torch.uint8)])
+@pytest.mark.parametrize("extractor", [MNISTExtractor(), ModuleExtractor(nn.Flatten())])
+def test_images_that_are_not_bytes_raise(extractor, images):
+    with pytest.raises(SettingError) as caught:
+        extractor.extract(images)
+    assert (caught.value.setting, caught.value.allowed) == ("images", "uint8 (N, C, H, W)")
+
+
+def test_a_network_may_return_a_mapping():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.Linear(5, 3))
+    images = torch.randint(256, (7, 1, 8, 8), dtype=torch.uint8)
+    of_nodes = create_feature_extractor(network, {"1": "features", "2": "logits"})
+    features, logits = ModuleExtractor(of_nodes).extract(images)
+    assert (features.shape, logits.shape) == ((7, 5), (7, 3))
+    features, logits = ModuleExtractor(create_feature_extractor(network, ["1"])).extract(images)
+    assert features.shape == (7, 5) and logits is None
+
+
+class Returns(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, images):
+        return self.function(images)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: {"map": x}, lambda x: [], lambda x: (x, x, x), lambda x: "text", lambda x: x @ torch.ones(3, 3)],
+)
+def test_a_network_that_fails_raises_before_the_first_step(make_trainer, function):
+    trainer = make_trainer(callbacks=[GenerativeMetrics(num_samples=50, extractor=Returns(function))])
+    with pytest.raises(SettingError) as caught:
+        trainer.fit(tiny(GAN), Toys())
+    assert caught.value.setting == "metrics.extractor"
+    assert trainer.global_step == 0

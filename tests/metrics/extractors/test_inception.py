@@ -9,11 +9,12 @@ import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from lightning_gans import DataError
+from lightning_gans.io.pictures import from_bytes
 from lightning_gans.metrics import InceptionExtractor
 from lightning_gans.metrics.extractors import inception
 from tests.inception_weights import write_inception_weights
 
-ask = inception._unreachable  # before the tests' own takes its place
+ask = inception.unreachable  # before the tests' own takes its place
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def serve(monkeypatch):
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         monkeypatch.setattr(inception, "URL_INCEPTION_V3", f"http://127.0.0.1:{server.server_port}/weights.pth")
-        monkeypatch.setattr(inception, "_unreachable", ask)
+        monkeypatch.setattr(inception, "unreachable", ask)
         monkeypatch.setenv("no_proxy", "*")
         return requests
 
@@ -68,7 +69,7 @@ def files(folder):
 def names_all_that_helps(message):
     assert inception.FILE_NAME in message
     assert str(inception.hub_path().parent) in message
-    assert "--metrics.weights_path" in message
+    assert "set weights_path" in message and "metrics" not in message
     assert inception.URL_INCEPTION_V3 in message
 
 
@@ -78,6 +79,7 @@ def test_missing_weights_are_named_with_their_place_and_the_way_out():
     names_all_that_helps(str(caught.value))
 
 
+@pytest.mark.slow
 def test_a_server_that_never_answers_costs_a_few_seconds(monkeypatch):
     over = threading.Event()
 
@@ -85,7 +87,7 @@ def test_a_server_that_never_answers_costs_a_few_seconds(monkeypatch):
         over.wait(60)
         raise OSError("too late")
 
-    monkeypatch.setattr(inception, "_unreachable", ask)
+    monkeypatch.setattr(inception, "unreachable", ask)
     monkeypatch.setattr(urllib.request, "urlopen", wait)
     start = time.monotonic()
     with pytest.raises(DataError, match=r"no answer in \d seconds") as caught:
@@ -102,7 +104,7 @@ def test_a_server_that_refuses(serve):
 
 
 def test_nobody_at_the_address(monkeypatch):
-    monkeypatch.setattr(inception, "_unreachable", ask)
+    monkeypatch.setattr(inception, "unreachable", ask)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(inception, "URL_INCEPTION_V3", "http://127.0.0.1:9/weights.pth")
     with pytest.raises(DataError, match=r"cannot be downloaded \(.*refused"):
@@ -134,10 +136,10 @@ def test_a_file_that_is_named_is_not_looked_for_elsewhere(serve, tmp_path):
     requests = serve(b"")
     with pytest.raises(DataError) as caught:
         InceptionExtractor(tmp_path / "nowhere.pth")
-    assert caught.value.setting == str(tmp_path / "nowhere.pth")
+    assert (caught.value.setting, caught.value.value) == ("weights_path", str(tmp_path / "nowhere.pth"))
     with pytest.raises(DataError) as caught:
         InceptionExtractor(str(tmp_path))
-    assert caught.value.setting == str(tmp_path)
+    assert caught.value.value == str(tmp_path)
     assert requests == []
 
 
@@ -247,6 +249,20 @@ def test_a_grey_image_is_an_image_of_three_equal_channels(extractor):
     assert features.std() > 0
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_differentiable_features_are_those_of_bytes_and_have_their_gradient(extractor, channels):
+    pixels = torch.randint(256, (1, channels, 20, 20), dtype=torch.uint8)
+    images = from_bytes(pixels).requires_grad_()
+    found = extractor.differentiable_features(images)
+    torch.testing.assert_close(found, extractor(pixels)[0], rtol=1e-3, atol=1e-4)
+    direction = torch.randn(2048)
+    (gradient,) = torch.autograd.grad(found @ direction, images)
+    with torch.no_grad():  # against a difference of two passes
+        step = 1e-3 * gradient / gradient.norm()
+        ends = [extractor.differentiable_features(images + sign * step) @ direction for sign in (1, -1)]
+    torch.testing.assert_close((ends[0] - ends[1]) / 2e-3, gradient.norm()[None], rtol=0.1, atol=0)
+
+
 def test_a_download_that_breaks_off(serve, monkeypatch):
     class Handler(BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -264,7 +280,7 @@ def test_a_download_that_breaks_off(serve, monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     monkeypatch.setattr(inception, "URL_INCEPTION_V3", f"http://127.0.0.1:{server.server_port}/weights.pth")
-    monkeypatch.setattr(inception, "_unreachable", ask)
+    monkeypatch.setattr(inception, "unreachable", ask)
     monkeypatch.setenv("no_proxy", "*")
     with pytest.raises(DataError, match="cannot be downloaded"):
         inception.find_weights()

@@ -6,46 +6,52 @@ from torchvision.datasets import MNIST
 from torchvision.transforms.functional import resize
 
 from lightning_gans import DataError, DigitsDataModule
-from lightning_gans.metrics import MNISTExtractor
-from lightning_gans.metrics.extractors import mnist
+from lightning_gans.io.pictures import from_bytes
+from lightning_gans.metrics import DigitsExtractor, MNISTExtractor
 
 MNIST_FOLDER = os.environ.get("LIGHTNING_GANS_MNIST")
 
 
-def accuracy(images, labels):
-    _, logits = MNISTExtractor().extract(images)
+both = pytest.mark.parametrize("kind", [MNISTExtractor, DigitsExtractor])
+
+
+def accuracy(images, labels, kind=MNISTExtractor):
+    _, logits = kind().extract(images)
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def test_the_weights_are_small_enough_to_come_with_the_package():
-    assert mnist.WEIGHTS.stat().st_size < 500_000
+@pytest.mark.parametrize(("kind", "most"), [(MNISTExtractor, 500_000), (DigitsExtractor, 300_000)])
+def test_the_weights_are_small_enough_to_come_with_the_package(kind, most):
+    assert kind.weights.stat().st_size < most
 
 
+@both
 @pytest.mark.parametrize("damage", [lambda it: it[:-1] + bytes([it[-1] ^ 1]), lambda it: it[:-1], lambda it: b""])
-def test_damaged_weights(monkeypatch, tmp_path, damage):
+def test_damaged_weights(monkeypatch, tmp_path, damage, kind):
     path = tmp_path / "mnist.safetensors"
-    path.write_bytes(damage(mnist.WEIGHTS.read_bytes()))
-    monkeypatch.setattr(mnist, "WEIGHTS", path)
+    path.write_bytes(damage(kind.weights.read_bytes()))
+    monkeypatch.setattr(kind, "weights", path)
     with pytest.raises(DataError) as caught:
-        MNISTExtractor()
+        kind()
     assert caught.value.setting == str(path)
 
 
 def test_missing_weights(monkeypatch, tmp_path):
-    monkeypatch.setattr(mnist, "WEIGHTS", tmp_path / "nowhere")
+    monkeypatch.setattr(MNISTExtractor, "weights", tmp_path / "nowhere")
     with pytest.raises(DataError) as caught:
         MNISTExtractor()
     assert caught.value.setting == str(tmp_path / "nowhere")
 
 
+@both
 @pytest.mark.parametrize("size", [(28, 28), (32, 32), (8, 8), (20, 64)])
 @pytest.mark.parametrize("value", [None, 0, 255])
-def test_features_and_logits_of_any_images(size, value):
+def test_features_and_logits_of_any_images(size, value, kind):
     images = torch.randint(256, (3, 1, *size), dtype=torch.uint8)
     if value is not None:
         images.fill_(value)
-    features, logits = MNISTExtractor().extract(images)
-    assert (features.shape, logits.shape) == ((3, MNISTExtractor.num_features), (3, 10))
+    features, logits = kind().extract(images)
+    assert (features.shape, logits.shape) == ((3, kind.num_features), (3, 10))
     assert (features.dtype, logits.dtype) == (torch.float32, torch.float32)
     assert features.isfinite().all() and logits.isfinite().all()
 
@@ -80,8 +86,29 @@ def test_it_reads_digits_that_it_has_never_seen():
     assert accuracy(*DigitsDataModule().images("train")) > 0.7
 
 
+@pytest.mark.parametrize(("size", "least"), [(28, 0.98), (32, 0.97), (8, 0.94)])
+def test_the_classifier_of_the_digits_reads_those_that_it_was_not_trained_on(size, least):
+    assert accuracy(*DigitsDataModule(size).images("val"), DigitsExtractor) > least
+
+
+def test_each_has_a_protocol_of_its_own():
+    own, mnist = DigitsExtractor().identity(), MNISTExtractor().identity()
+    assert {name for name in own if own[name] != mnist[name]} == {"extractor", "weights_sha256"}
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(MNIST_FOLDER is None, reason="LIGHTNING_GANS_MNIST names no folder with MNIST")
 def test_it_reads_the_test_digits_of_mnist():
     digits = MNIST(MNIST_FOLDER, train=False, download=False)
     assert accuracy(digits.data[:, None], digits.targets) >= 0.994
+
+
+@both
+@pytest.mark.parametrize("side", [28, 20])
+def test_differentiable_features_are_those_of_bytes_and_have_a_gradient(kind, side):
+    extractor, pixels = kind(), torch.randint(256, (3, 1, side, side), dtype=torch.uint8)
+    images = from_bytes(pixels).requires_grad_()
+    found = extractor.differentiable_features(images)
+    torch.testing.assert_close(found, extractor(pixels)[0], rtol=1e-4, atol=1e-4)
+    (gradient,) = torch.autograd.grad(found.sum(), images)
+    assert gradient.flatten(1).any(1).all()
