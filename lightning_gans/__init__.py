@@ -61,7 +61,7 @@ if TYPE_CHECKING:
         load,
     )
     from lightning_gans.scoring import score
-    from lightning_gans.training.augmentation import ADA
+    from lightning_gans.training.augmentation import ADA, Affine
     from lightning_gans.training.ema import EMA
     from lightning_gans.training.regularizers import Regularizer
 
@@ -77,6 +77,7 @@ __all__ = [
     "VQVAE",
     "Acceleration",
     "AdversarialModule",
+    "Affine",
     "ArrayDataModule",
     "AtomicCheckpointIO",
     "CIFAR10DataModule",
@@ -143,7 +144,7 @@ _NAMES = {
         "RecurrentGAN ResNetGAN TranslationModule load"
     ),
     "scoring": "score",
-    "training.augmentation": "ADA",
+    "training.augmentation": "ADA Affine",
     "training.ema": "EMA",
     "training.regularizers": "Regularizer",
 }

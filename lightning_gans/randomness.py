@@ -29,7 +29,6 @@ class Stream(IntEnum):
     LAYERS = 6
     POSTERIOR = 7
     LABELS = 8
-    INIT = 9
     BINARIZE = 10
     AUGMENT = 11
     PENALTY = 12

@@ -267,7 +267,7 @@ def _floor(evaluator: Evaluator, reference: Reference, fake: FeatureSet, seed: i
     except SettingError:
         return None
     half = Reference(real.at(order[len(real) // 2 :]), evaluator.settings, None, {}, class_names=reference.class_names)
-    sets = {"scores": real.at(order[:num]), "samples": fake.at(slice(num))}
+    sets = {"scores": real.at(order[:num]), "samples": fake.at(_shuffled(len(fake), seed)[:num])}
     return {"split": "half", "num_images": num} | {
         name: evaluator.compare(images, half, metrics)[0] for name, images in sets.items()
     }

@@ -380,3 +380,14 @@ def test_folders_are_scored_without_lightning(tmp_path):
     )
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert output.splitlines()[-1] == ""
+
+
+def test_the_floor_has_samples_of_all_places(sets):
+    fake, real = sets
+    fake = (fake.float() * torch.linspace(0, 1, len(fake)).view(-1, 1, 1, 1)).byte()  # sorted by brightness
+    orders = torch.arange(len(fake)), torch.randperm(len(fake), generator=torch.Generator().manual_seed(0))
+    sorted_, mixed = (
+        score(fake[order], real, metrics=["fid"], extractor=Pooled())["floor"]["samples"]["fid"] for order in orders
+    )
+    whole = scores(fake, real, metrics=["fid"])["fid"]
+    assert abs(sorted_ - mixed) < 0.25 * whole

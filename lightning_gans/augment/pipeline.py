@@ -62,7 +62,7 @@ def blit(images: Tensor, uniforms: Tensor, p: float) -> Tensor:
     cosine, sine = (torch.tensor(values, device=images.device)[angle] for values in ([1, 0, -1, 0], [0, 1, 0, -1]))
     x, y = cosine * x + sine * y, cosine * y - sine * x
     x = torch.where((mirrors < p) & (side < 0.5), -x, x)
-    columns, rows = _reflected((x + width - 1) // 2, width), _reflected((y + height - 1) // 2, height)
+    columns, rows = reflected((x + width - 1) // 2, width), reflected((y + height - 1) // 2, height)
     return _pixels(images, rows, columns)
 
 
@@ -81,8 +81,8 @@ def geometry(images: Tensor, uniforms: Tensor, p: float) -> Tensor:
     scale, before, stretch, after, *_ = uniforms[:, 1::2].unbind(1)
     size = torch.where(scales, 2 ** (0.2 * normal(scale)), 1)
     ratio = torch.where(stretches, 2 ** (0.2 * normal(stretch)), 1)
-    before = _rotation(torch.where(turns_before, math.pi * (2 * before - 1), 0))
-    after = _rotation(torch.where(turns_after, math.pi * (2 * after - 1), 0))
+    before = rotation(torch.where(turns_before, math.pi * (2 * before - 1), 0))
+    after = rotation(torch.where(turns_after, math.pi * (2 * after - 1), 0))
     shift = torch.where(shifts[:, None], 0.125 * normal(uniforms[:, 9:]), 0)
     # The inverse of each transformation, in reverse order; that of a rotation is its transpose.
     inverse = before.mT / size[:, None, None] * torch.stack([1 / ratio, ratio], 1)[:, None]
@@ -112,10 +112,10 @@ def resample(images: Tensor, inverse: Tensor, shift: Tensor) -> Tensor:
     x, y = x - right, y[:, None] - down
     (a, b), (c, d) = (row.unbind(1) for row in inverse.to(images)[:, :, :, None, None].unbind(1))
     rows, columns = (
-        2 * _reflected(place + (size - 1) / 2, size) + DELAY
+        2 * reflected(place + (size - 1) / 2, size) + DELAY
         for place, size in zip((c * x + d * y, a * x + b * y), sizes, strict=True)
     )
-    return filters[0].down @ _interpolated(large, rows, columns) @ filters[1].down.mT
+    return filters[0].down @ interpolated(large, rows, columns) @ filters[1].down.mT
 
 
 class _Filters(NamedTuple):
@@ -152,11 +152,11 @@ def _filters(size: int, device: torch.device, dtype: torch.dtype) -> _Filters:
 def _matrix(rows: Tensor, columns: Tensor, values: Tensor, height: int, width: int) -> Tensor:
     """Add values at places of a matrix; other rows are dropped, and other columns are reflected."""
     inside = (rows >= 0) & (rows < height)
-    places = (rows * width + _reflected(columns, width))[inside]
+    places = (rows * width + reflected(columns, width))[inside]
     return values.new_zeros(height * width).index_add(0, places, values[inside]).view(height, width)
 
 
-def _interpolated(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def interpolated(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Return the values of images ``(N, C, H, W)`` at places ``(N, h, w)`` within them, interpolated linearly.
 
     Unlike ``grid_sample``, it can be differentiated twice.
@@ -177,7 +177,7 @@ def _pixels(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return found.view(*images.shape[:2], *places.shape[1:])
 
 
-def _reflected(places: Tensor, size: int) -> Tensor:
+def reflected(places: Tensor, size: int) -> Tensor:
     """Reflect places at the centers of the first and the last pixel until they are in [0, size - 1]."""
     if size == 1:
         return torch.zeros_like(places)
@@ -186,7 +186,7 @@ def _reflected(places: Tensor, size: int) -> Tensor:
     return torch.minimum(within, period - within)
 
 
-def _rotation(angle: Tensor) -> Tensor:
+def rotation(angle: Tensor) -> Tensor:
     """Return rotation matrices, ``(N, 2, 2)``."""
     sine, cosine = angle.sin(), angle.cos()
     return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)

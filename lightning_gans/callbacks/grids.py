@@ -68,6 +68,7 @@ class Pictures(WritesIntoRun):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Check the module and the size of the picture."""
+        self._drawn_at = -1  # the next run may have other weights at the same step
         if self.shows(pl_module):
             shape = image_shape(self.sampler(pl_module))
             check_is_image(shape, type(self).__name__, self.folder_name)

@@ -36,6 +36,7 @@ from lightning_gans.metrics.extractors.base import Extractor
 from lightning_gans.metrics.memorization import memorization, nearest
 from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.samples import BLOCK, Sample, draw, image_shape, translates
+from lightning_gans.metrics.scores import subsample
 
 _OFF = "neighbours.enabled: false"
 
@@ -95,7 +96,7 @@ class NearestNeighbors(Pictures):
         super().setup(trainer, pl_module, stage)
         skip_stale(trainer)
         self._known.clear()
-        self.scores, self._drawn_at = {}, -1  # the next run may have another model or other data at the same step
+        self.scores = {}  # the next run may have another model or other data
         if not self.shows(pl_module):
             return
         if stage != "fit" and getattr(trainer, "datamodule", None) is None:
@@ -149,7 +150,7 @@ class NearestNeighbors(Pictures):
         """Compare samples and held-out images with the training images."""
         if not self._known:
             train, others = _real_images(trainer, module)
-            held_out = self._measured(others[: self.num_samples], module)
+            held_out = self._measured(subsample(others, self.num_samples), module)
             for way, points in self._measured(train, module).items():
                 self._known[way] = points, nearest(held_out[way], points).distances
         samples = to_bytes(draw(self.sampler(module), self.num_samples, seed=self.seed)).cpu()

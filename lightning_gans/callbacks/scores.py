@@ -79,20 +79,18 @@ class GenerativeMetrics(WritesIntoRun):
     Args:
         metrics: Names from ``fid``, ``inception_score``, ``kid``, ``precision``, ``recall``, ``density``,
             ``coverage``, ``label_accuracy``, ``fid_class``, ``modes`` (how many of the extractor's classes the samples
-            have) and ``mode_kl`` (divergence of their shares from uniform, in nats); for translators also ``psnr``,
+            have), ``mode_kl`` (divergence of their shares from uniform, in nats), ``mind`` (sliced Wasserstein
+            distance) and ``cmmd`` (kernel distance, for CLIP's features); for translators also ``psnr``,
             ``ssim``, ``l1``, ``ms_ssim``, ``lpips`` and ``perceptual``; and ``mig``, the
             :class:`~lightning_gans.metrics.MutualInformationGap` of the codes of the evaluated split's images, for
             models with ``encode`` and data modules with ``factors``. None is all but ``ms_ssim``, ``lpips``,
-            ``perceptual``, ``mig``, ``modes`` and ``mode_kl``, the last two of which are meaningful only for many
-            classes; an empty list disables scoring.
+            ``perceptual``, ``mig``, ``mind``, ``cmmd``, and ``modes`` and ``mode_kl``, which are meaningful only for
+            many classes; an empty list disables scoring.
         num_samples: Number of images to generate; for a translator, the largest number.
-        extractor: ``mnist`` (part of the package, for grayscale images), ``digits`` (the same for scikit-learn's
-            digits), ``inception`` (for published protocols), ``stacked_mnist`` (``mnist`` on each channel of RGB
-            images), a custom network, or ``auto``: ``inception`` if ``weights_path`` is given; else the extractor that
-            the data module prefers; else ``mnist`` for grayscale images; else ``inception`` if its weights are
-            available; else a warning and no scores. Images with other than 1 or 3 channels have scores only with a
-            custom network.
-        weights_path: File of the ``inception`` weights, for machines without network access.
+        extractor: A name, a custom network or ``auto``, as in :func:`~lightning_gans.metrics.make_extractor`. If
+            ``auto`` finds no weights, there is a warning and no scores. Images with other than 1 or 3 channels have
+            scores only with a custom network.
+        weights_path: File of the extractor's weights, for machines without network access.
         split: The real images: ``train``, ``val`` or ``test``. None is ``train`` in validation, as in published FIDs,
             and ``test`` in test.
         every_n_epochs: How often to score within a fit; the last epoch always counts.

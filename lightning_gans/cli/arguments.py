@@ -15,7 +15,7 @@ COMMANDS = {
     "resume": "resume a stopped run in its folder",
     "validate": "evaluate a checkpoint on the validation split",
     "test": "evaluate a checkpoint on the test split",
-    "predict": "reconstruct the test split (VAE), or sample its labels (conditional models)",
+    "predict": "reconstruct the test split (VAE), translate it (Pix2Pix, …), or sample its labels (conditional models)",
     "sample": "write samples from a checkpoint",
     "interpolate": "write pictures that interpolate between seeds, labels or pictures",
     "walk": "write an animation that moves from seed to seed",
@@ -210,7 +210,7 @@ def _score(add: Any) -> None:
     add("--real", required=True, metavar="REAL", help="real images: the same")
     add("--pairs", action="store_true", help="compare each image with the real one of the same file name or index")
     add("--num", type=int, metavar="N", help="images per set (default: all; for a model, as many as real images)")
-    add("--metrics", metavar="fid,kid", help="metrics (default: those of a run; for pairs: psnr,ssim,ms_ssim)")
+    add("--metrics", metavar="fid,kid", help="metrics (default: those of a run; for pairs: psnr,ssim,ms_ssim,l1)")
     add("--extractor", default="auto", help="mnist, digits, inception, dinov2-vit-l-14, … (default: auto)")
     add("--weights_path", metavar="FILE", help="weights of the extractor")
     add("--batch_size", type=int, metavar="N", help="images per pass of the extractor (default: depends on it)")

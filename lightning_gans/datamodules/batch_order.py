@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -101,6 +102,12 @@ class ShuffledOrder:
             self._done = batch + 1  # before the yield: a checkpoint of the step that uses the batch includes it
             yield BatchRows(order[batch * size :][share], flips)
         self._start = 0
+
+    def from_start(self) -> ShuffledOrder:
+        """Return an order of the same epoch with a position of its own, at the start."""
+        order = copy.copy(self)
+        order._start = order._done = 0
+        return order
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next iteration; Lightning calls this at the start of each epoch."""

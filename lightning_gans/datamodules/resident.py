@@ -236,6 +236,10 @@ class ResidentLoader:
     def __len__(self) -> int:
         return len(self.sampler)
 
+    def __copy__(self) -> ResidentLoader:
+        """Return a loader with a position of its own, at the start of the epoch."""
+        return ResidentLoader(self.source, self.sampler.from_start(), self.rows, self.binarize, self.finish)
+
     def __iter__(self) -> Iterator[IndexBatch]:
         key = None if self.binarize is None else self.binarize()
         finish = None if self.finish is None else self.finish()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ CARD, WEIGHTS = "config.json", "model.safetensors"
 
 def is_pushed(place: Any) -> bool:
     """Return whether a place is a folder or on the Hub, rather than the file of a checkpoint."""
-    return str(place).startswith(PREFIX) or os.path.isdir(place)
+    return str(place).startswith(PREFIX) or expanded(place).is_dir()
 
 
 def read_pushed(place: Any) -> dict[str, Any]:

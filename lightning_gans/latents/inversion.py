@@ -104,7 +104,8 @@ def invert(
             repeated = None if some is None else some.repeat_interleave(starts, 0)
             decode = partial(model.decode, labels=repeated, ema=ema)
             closest = _minimize(decode, distance, points.flatten(0, 1).to(targets), steps, lr)
-            best = closest.distances.view(-1, starts).argmin(1) + starts * torch.arange(len(targets))
+            best = closest.distances.view(-1, starts).nan_to_num(torch.inf).argmin(1)
+            best += starts * torch.arange(len(targets))
             found.append(Inversion(*(part[best] for part in closest)))
     return Inversion(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 

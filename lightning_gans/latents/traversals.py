@@ -14,6 +14,7 @@ from lightning_gans.losses import gaussian_kl
 from lightning_gans.models import GenerativeModule
 from lightning_gans.training.sampling import (
     SAMPLE_BLOCK,
+    attributes_of,
     check_latents,
     checked_sample_labels,
     decoded,
@@ -44,7 +45,8 @@ def traverse(
         model: Any model with latents.
         directions: The indices of latents, or vectors ``(K, latent_dim)`` of any length other than 0.
         point: A seed, or latents ``(latent_dim,)`` such as the mean that a VAE's encoder returns.
-        label: The class of all images, in a conditional model; by default 0.
+        label: The class of all images, in a conditional model; by default 0, or the label of a training image if labels
+            are vectors.
         span: Largest value of a component; the smallest is its negative.
         steps: Number of images along each direction, at least 2.
         ema: Whether to use the moving average of the weights, where the model has one.
@@ -70,12 +72,16 @@ def traverse(
     units = _unit_vectors(directions, model.latent_dim)
     if point.shape != (model.latent_dim,):
         raise invalid("the shape of point", list(point.shape), f"[{model.latent_dim}], like the model's latents")
-    if label is None and model.num_classes > 0:
-        label = 0
     along = torch.linspace(-span, span, steps) - (units @ point.cpu().float())[:, None]  # (K, steps)
     latents = point.cpu() + along[..., None] * units[:, None]
     num = len(units) * steps
-    labels = checked_sample_labels(model, None if label is None else [label] * num, num)
+    attributes = attributes_of(model)
+    labels: Tensor | None
+    if label is None and attributes is not None:
+        labels = attributes.in_turn(1).expand(num, -1)
+    else:
+        unlabeled = label is None and model.num_classes == 0
+        labels = checked_sample_labels(model, None if unlabeled else [label or 0] * num, num)
     return decoded(model, latents.flatten(0, 1), labels, ema).view(len(units), steps, *model.image_shape)
 
 

@@ -174,19 +174,20 @@ def draw(module: Any, num: int, *, seed: int, start: int = 0, labels: Tensor | N
         labels = labels_in_turn(module, num, start)
     options: dict[str, Any] = {"seed": seed, "start": start, "ema": ema, "labels": labels}
     options = {name: value for name, value in options.items() if name in accepted and value is not None}
-    if {"seed", "start"} <= options.keys():
-        return _checked(module, module.sample(num, **options), num)
     blocks = []
     with evaluating(module), torch.no_grad(), _isolated():
+        if "labels" in options:
+            options["labels"] = options["labels"].to(module.device)
+        if {"seed", "start"} <= options.keys():
+            return _checked(module, module.sample(num, **options), num)
         for first in range(start, start + num, BLOCK):
             size, key = min(BLOCK, start + num - first), randomness.mix(seed, Stream.SAMPLE, first)
             for seeded in (torch.manual_seed, np.random.seed, random.seed):
                 seeded(key)
             if "seed" in options:
                 options["seed"] = key
-            if labels is not None and "labels" in options:
-                options["labels"] = labels[first - start :][:size].to(module.device)
-            blocks.append(_checked(module, module.sample(size, **options), size))
+            of_block = {"labels": options["labels"][first - start :][:size]} if "labels" in options else {}
+            blocks.append(_checked(module, module.sample(size, **options | of_block), size))
     return torch.cat(blocks)
 
 

@@ -573,7 +573,12 @@ class GenerativeModule(pl.LightningModule):
 
 
 def check_sizes(
-    image_shape: Sequence[int], latent_dim: int | None = None, num_classes: int = 0, *, sequences: bool = False
+    image_shape: Sequence[int],
+    latent_dim: int | None = None,
+    num_classes: int = 0,
+    *,
+    sequences: bool = False,
+    setting: str = "image_shape",
 ) -> None:
     """Raise :class:`SettingError` for sizes that no network can have; call it before building one.
 
@@ -582,12 +587,13 @@ def check_sizes(
         latent_dim: Length of the latent vectors; None for a model without latents.
         num_classes: Number of labels, or 0.
         sequences: Whether the model takes sequences too.
+        setting: Name of the shape's setting.
     """
     if not are_counts(image_shape) or len(image_shape) not in ((2, 3) if sequences else (3,)):
         allowed = "[channels, height, width]" + (", or [channels, steps] for sequences" if sequences else "")
         raise SettingError(
-            f"image_shape is {shown(image_shape)}: give {allowed}, each a whole number, 1 or more.",
-            setting="image_shape",
+            f"{setting} is {shown(image_shape)}: give {allowed}, each a whole number, 1 or more.",
+            setting=setting,
             value=image_shape,
             allowed=allowed,
         )

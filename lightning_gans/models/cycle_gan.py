@@ -86,8 +86,8 @@ class CycleGAN(TranslationModule):
         **options: Any,
     ) -> None:
         sources = image_shape if source_shape is None else source_shape
-        for shape in (image_shape, sources):
-            check_sizes(shape)
+        check_sizes(image_shape)
+        check_sizes(sources, setting="source_shape")
         check_not_negative(cycle_weight=cycle_weight, cycle_noise=cycle_noise, identity_weight=identity_weight)
         check_counts(zero=True, pool_size=pool_size)
         if tuple(sources[1:]) != tuple(image_shape[1:]):

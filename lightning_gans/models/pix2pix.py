@@ -66,14 +66,14 @@ class Pix2Pix(TranslationModule):
         inpaint: bool = False,
         **options: Any,
     ) -> None:
+        check_sizes(image_shape)
         masked = (image_shape[0] + 1, *image_shape[1:])
         if source_shape is None and inpaint:
             source_shape = masked
         sources = image_shape if source_shape is None else source_shape
         if inpaint and tuple(sources) != masked:
             raise invalid("source_shape", list(sources), f"{list(masked)}, as inpaint adds a channel to image_shape")
-        for shape in (image_shape, sources):
-            check_sizes(shape)
+        check_sizes(sources, setting="source_shape")
         check_not_negative(l1_weight=l1_weight)
         channels, scale = (sources[0], image_shape[0]), image_shape[1] // sources[1]
         made = generator
@@ -114,8 +114,3 @@ class Pix2Pix(TranslationModule):
                 l1 = F.l1_loss(full_precision(fake), full_precision(target))
                 step.update(g_loss + self.l1_weight * l1, generator_optimizer, counted=True)
                 step.log(g_loss=g_loss, l1=l1)
-
-    def translator(self, *, ema: bool = True) -> nn.Module:
-        """Return the generator, or its moving average."""
-        network: nn.Module = self.averaged("generator", ema)
-        return network

@@ -85,7 +85,7 @@ class SRGAN(TranslationModule):
         check_sizes(image_shape)
         channels, height, across = image_shape
         sources = (channels, height // 4, across // 4) if source_shape is None else source_shape
-        check_sizes(sources)
+        check_sizes(sources, setting="source_shape")
         scale = height // sources[1]
         if (scale * sources[1], scale * sources[2]) != (height, across):
             raise invalid("source_shape", list(sources), f"smaller by the same whole factor than {list(image_shape)}")
@@ -169,11 +169,6 @@ class SRGAN(TranslationModule):
         """Return the optimizers; the network of the content loss is loaded first, which may fail."""
         self.content_network.to(self.device, self.dtype)  # type: ignore[arg-type]
         return super().configure_optimizers()
-
-    def translator(self, *, ema: bool = True) -> nn.Module:
-        """Return the generator, or its moving average."""
-        network: nn.Module = self.averaged("generator", ema)
-        return network
 
 
 def _layers(features: Any) -> Sequence[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
@@ -100,7 +99,8 @@ def _ramps(side: int, overlap: int) -> Tensor:
 class TranslationModule(GenerativeModule):
     """A model of pairs of images ``(source, target)``, with any number of generators and discriminators.
 
-    A subclass creates its networks, and implements :meth:`translator` and ``training_step``. There are no latents, so
+    A subclass creates its networks, and implements ``training_step``, and :meth:`translator` if its network is not
+    called ``generator``. There are no latents, so
     :meth:`translate` replaces ``sample``.
 
     Args:
@@ -180,9 +180,10 @@ class TranslationModule(GenerativeModule):
             *checked_regularizers(regularizers),
         ]
 
-    @abstractmethod
     def translator(self, *, ema: bool = True) -> nn.Module:
-        """Return the network that maps sources to targets, or its moving average."""
+        """Return the network that maps sources to targets, or its moving average: ``generator``, if not overridden."""
+        network: nn.Module = self.averaged("generator", ema)
+        return network
 
     # --- losses ---------------------------------------------------------------------------------------------------
 
@@ -288,7 +289,7 @@ class TranslationModule(GenerativeModule):
 
     def _translated(self, network: nn.Module, images: Tensor, setting: str = "source_shape") -> Tensor:
         channels: int = getattr(self, setting)[0]
-        check_images(images, (channels, *images.shape[2:]), setting)
+        check_images(images, (channels, *images.shape[-2:]), setting)
         with self.evaluating():
             blocks = [
                 network(block.to(self.device).to(self.dtype)).float() for block in torch.split(images, SAMPLE_BLOCK)

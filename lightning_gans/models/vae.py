@@ -402,7 +402,7 @@ class VAE(AutoencodingModule):
         latents = mean + noise * (0.5 * log_variance).exp()
         inputs, targets = latents.flatten(0, 1).to(images.dtype), images.repeat_interleave(num, 0)
         likelihood = self._log_likelihood(
-            inputs, targets, None if labels is None else labels.repeat_interleave(num), ema
+            inputs, targets, None if labels is None else labels.repeat_interleave(num, 0), ema
         ).view(-1, num)
         return likelihood, likelihood + prior.log_ratio(latents, log_variance, noise)
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from lightning_gans import randomness
 from lightning_gans.errors import check_adam, check_counts, check_not_negative, check_positive, check_share, invalid
 from lightning_gans.losses import full_precision
-from lightning_gans.models.base import GenerativeModule, check_sizes
+from lightning_gans.models.base import GenerativeModule, check_sizes, tried
 from lightning_gans.networks.code_prior import CodePrior
 from lightning_gans.networks.vqvae import VectorQuantizer, VQDecoder, VQEncoder
 from lightning_gans.randomness import Stream
 from lightning_gans.training.compiled import uncompiled
 from lightning_gans.training.processes import mean_over_processes
+from lightning_gans.training.sampling import evaluating
 from lightning_gans.training.step import TrainingStep
 
 
@@ -108,8 +109,10 @@ class VQVAE(GenerativeModule):
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr, prior_lr=prior_lr)
         check_adam(betas, weight_decay)
         made = encoder or VQEncoder(image_shape, code_dim, width, downsamplings)
-        with torch.no_grad():
-            code_shape = made(torch.zeros(1, *image_shape)).shape[2:]
+        vectors = tried("encoder", made, image_shape)
+        if vectors.dim() != 4 or vectors.shape[1] != code_dim:
+            raise invalid("the output of the encoder", list(vectors.shape), f"vectors (N, {code_dim}, h, w)")
+        code_shape = vectors.shape[2:]
         length = code_shape.numel()
         super().__init__(image_shape, length, num_classes, **options)
         self.encoder = made
@@ -191,7 +194,7 @@ class VQVAE(GenerativeModule):
     def train_prior(self, step: TrainingStep, optimizer: Any) -> None:
         """Update the prior; the autoencoder gives the codes."""
         for images, labels in step.batches():
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self.encoder):
                 codes = self.quantizer.nearest(self.encoder(images))
             nll = self.prior.nll(codes.flatten(1), labels).mean()
             step.update(nll, optimizer, counted=True)

@@ -20,7 +20,9 @@ _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Acceleration(Callback):
-    """Applies speed options during a fit and reverts them afterwards; they are not stored in checkpoints.
+    """Applies speed options during a fit, and reverts all but the memory format afterwards.
+
+    They are not stored in checkpoints.
 
     Even without any option set, it saves machines without a GPU a search for the driver in every optimizer step.
 
@@ -56,7 +58,6 @@ class Acceleration(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Set the memory format and the precision, and compile; the weights are on their device by now."""
-        self.on_fit_end(trainer, pl_module)  # Lightning skips on_fit_end if a fit fails
         if _VISIBLE not in os.environ and not torch.cuda.is_available():
             # With PYTORCH_NVML_BASED_CUDA_CHECK, which Lightning sets, torch loads the driver's library in each step
             # of Adam, if only to find that it is missing.
@@ -80,8 +81,12 @@ class Acceleration(Callback):
         if self._compiled:
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Revert everything but the memory format."""
+        self.on_fit_end(trainer, pl_module)
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Revert everything."""
+        """Revert everything but the memory format."""
         if self._hides_gpus:
             os.environ.pop(_VISIBLE, None)
             self._hides_gpus = False

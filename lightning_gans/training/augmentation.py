@@ -1,4 +1,4 @@
-"""Augmentation of the images that a discriminator sees: fixed policies, or ADA, which adapts to its overfitting.
+"""Augmentation of the images that a discriminator sees: of constant strength, or ADA, which adapts to its overfitting.
 
 A custom one is a subclass of :class:`Augmentation`, passed as ``augment`` to any adversarial model.
 """
@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from lightning_gans import augment as diff_augment
-from lightning_gans.augment import pipeline
+from lightning_gans.augment import affine, pipeline
 from lightning_gans.augment.pipeline import Draw
-from lightning_gans.errors import SettingError, check_choice, check_counts, check_numbers, invalid
+from lightning_gans.errors import (
+    SettingError,
+    check_choice,
+    check_counts,
+    check_not_negative,
+    check_numbers,
+    check_share,
+    invalid,
+)
 from lightning_gans.training.processes import mean_over_processes
 
 if TYPE_CHECKING:
@@ -77,6 +85,40 @@ class DiffAugment(Augmentation):
     def __call__(self, images: Tensor, draw: Draw, name: str) -> Tensor:
         """Return changed images."""
         return diff_augment.diff_augment(images, self.policies, draw(diff_augment.NUM_UNIFORMS))
+
+
+class Affine(Augmentation):
+    """Small rotations, shears, scalings and shifts of some of the images (:mod:`lightning_gans.augment.affine`).
+
+    What changes an image without changing what it shows is then no help to the discriminator. In an
+    :class:`~lightning_gans.InfoGAN`, the classes become those of shapes, rather than of slants and strokes.
+
+    Args:
+        p: Probability that an image is changed.
+        degrees: Largest angle of rotation.
+        shear: Largest horizontal shift of a row, as a share of its distance from the center.
+        scale: Largest logarithm of the factor of the size, and of that of the width against the height.
+        shift: Largest shift, as a share of the height and of the width.
+
+    Raises:
+        SettingError: A setting is out of range.
+    """
+
+    def __init__(
+        self, p: float = 0.3, *, degrees: float = 15.0, shear: float = 0.5, scale: float = 0.15, shift: float = 0.075
+    ) -> None:
+        super().__init__()
+        check_share(p=p)
+        check_not_negative(degrees=degrees, shear=shear, scale=scale, shift=shift)
+        self.p, self.degrees, self.shear, self.scale, self.shift = p, degrees, shear, scale, shift
+
+    def __call__(self, images: Tensor, draw: Draw, name: str) -> Tensor:
+        """Return the images, some of them changed."""
+        sizes = {"degrees": self.degrees, "shear": self.shear, "scale": self.scale, "shift": self.shift}
+        return affine.affine(images, draw(affine.NUM_UNIFORMS), self.p, **sizes)
+
+    def __repr__(self) -> str:
+        return f"Affine({self.p}, degrees={self.degrees}, shear={self.shear}, scale={self.scale}, shift={self.shift})"
 
 
 class ADA(Augmentation):
@@ -160,9 +202,11 @@ class ADA(Augmentation):
         if turn.name in self.state:
             counts += self.state[turn.name]["counts"].to(counts)
         updates = step.global_step * step.updates + step.update_index + 1
+        if step.completes_update:  # a checkpoint has the counts of one process
+            counts = mean_over_processes(step.trainer.strategy, counts)
         if step.completes_update and updates % self.interval == 0:
-            means = mean_over_processes(step.trainer.strategy, counts).tolist()
-            r, images = means[0] / means[1], means[2] * step.trainer.world_size
+            positive, all_signs, images = counts.tolist()
+            r, images = positive / all_signs, images * step.trainer.world_size
             p += ((r > self.target) - (r < self.target)) * images / self.ramp_images
             p, counts = min(max(p, 0.0), 1.0), torch.zeros_like(counts)
         self.state[turn.name] = {"p": p, "counts": counts}

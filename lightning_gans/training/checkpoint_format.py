@@ -1,8 +1,8 @@
 """The model description in a checkpoint, and rebuilding the model from it.
 
-A checkpoint carries ``lightning_gans: {version, class, arguments, missing, run_seed, images_seen, scales,
-attributes}`` in plain types, so that it loads with ``weights_only=True``. A checkpoint can name the class of its model
-and of its networks. Networks are built from an allow-list only: the layers of ``torch.nn``,
+A checkpoint carries ``lightning_gans: {version, class, arguments, missing, run_seed, images_seen, scales, attributes,
+states}``, and in a fit ``loggers``, in plain types, so that it loads with ``weights_only=True``. A checkpoint can name
+the class of its model and of its networks. Networks are built from an allow-list only: the layers of ``torch.nn``,
 ``lightning_gans.networks``, and modules that the user has named with :func:`trust` (``--import`` on the command line).
 """
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_gans import randomness
 from lightning_gans._lightning import Callback, TrainerFn, isolate_rng
@@ -44,12 +46,19 @@ class FitPrior(Callback):
 
     def _fit(self, trainer: Any, module: Any) -> None:
         self._fitted_step = trainer.global_step
-        # A loader of its own: the one in use has a position within its epoch.
         loader = trainer.train_dataloader if trainer.datamodule is None else trainer.datamodule.train_dataloader()
         with isolate_rng():
-            latents = _latents(trainer, module, loader)
+            latents = _latents(trainer, module, _another(loader))
             mixture = fit(latents, len(module.mixture.mean))
         module.mixture.set(*trainer.strategy.broadcast(mixture))
+
+
+def _another(loader: Any) -> Any:
+    """Return a loader of the same batches with a position of its own, as the one in use is within its epoch."""
+    other = copy.copy(loader)
+    if isinstance(other, DataLoader):
+        other.num_workers, other.timeout = 0, 0  # workers that stay alive would be those of the loader in use
+    return other
 
 
 def _latents(trainer: Any, module: Any, loader: Any) -> Tensor:

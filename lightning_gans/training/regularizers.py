@@ -57,7 +57,8 @@ class Turn:
         real: Real images, ``(N, C, H, W)``; they require grad if an active regularizer needs the gradient with respect
             to them.
         fake: Generated images, ``(k * N, C, H, W)``: k sets as large as the real batch, concatenated (VAEGAN: k = 2).
-        labels: Labels of the real images, ``(N,)``, or None.
+        labels: What the real images are conditioned on: classes ``(N,)``, vectors ``(N, K)`` or source images
+            ``(N, C, H, W)``; None for nothing.
         calls: The discriminator's calls so far.
         active: The regularizers of this update.
         regularizers: All regularizers, including those of the other player.
@@ -168,7 +169,7 @@ def take_turn(
         discriminator: ``discriminator(images[, labels])``.
         real: Real images.
         fake: Generated images.
-        labels: Labels of the real images, or None.
+        labels: What the real images are conditioned on, or None.
         regularizers: All regularizers; the turn picks those due for this player.
         augment: Policies of DiffAugment, or another augmentation.
         feature_layer: A layer of the discriminator whose input is recorded; by default that of a regularizer.

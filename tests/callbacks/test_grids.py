@@ -336,3 +336,15 @@ def test_a_picture_that_is_too_large_raises_before_the_first_step(make_trainer, 
         trainer.fit(tiny(VAE), Toys())
     assert (caught.value.setting, caught.value.value) == (setting, 200_000)
     assert trainer.global_step == 0
+
+
+@pytest.mark.parametrize("callback", [SampleGrid, Reconstructions])
+def test_each_evaluation_has_its_picture(make_trainer, tmp_path, callback):
+    model, data = tiny(VAE), Toys()
+    trainer = make_trainer(callbacks=[callback()], logger=CSVLogger(tmp_path))
+    trainer.validate(model, data, verbose=False)
+    first = list(Path(trainer.log_dir).rglob("*.png"))
+    for path in first:
+        path.unlink()
+    trainer.validate(model, data, verbose=False)
+    assert first and list(Path(trainer.log_dir).rglob("*.png")) == first

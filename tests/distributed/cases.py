@@ -56,7 +56,7 @@ def attentive():
 
 
 def adaptive(images):
-    return ADA(TRANSFORMS, -0.5, interval=2, ramp_images=images, fakes_as_real=True)
+    return ADA(TRANSFORMS, -0.5, interval=3, ramp_images=images, fakes_as_real=True)
 
 
 def gan(cls=GAN, num_classes=0, **options):

@@ -202,3 +202,22 @@ def test_real_images_between_0_and_1_are_pointed_out(make_trainer):
             warnings.simplefilter("always")
             make_trainer(callbacks=[callback]).validate(tiny(GAN), loader(batches), verbose=False)
         assert any("below 0" in str(warning.message) for warning in caught) == warned
+
+
+def test_a_module_that_takes_seed_and_start_is_asked_in_evaluation_mode():
+    class Normalized(pl.LightningModule):
+        num_classes = 2
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.BatchNorm2d(1)
+
+        def sample(self, n, seed, start=0, labels=None):
+            assert labels.device == self.device
+            return self.layer(torch.rand(n, *SHAPE))
+
+    module = Normalized()
+    before, mean = torch.get_rng_state(), module.layer.running_mean.clone()
+    images = draw(module, 1, seed=0)
+    assert not images.requires_grad and module.training
+    assert module.layer.running_mean.equal(mean) and torch.get_rng_state().equal(before)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lightning_gans import VAE, ConditionalGAN, DataError, ResNetGAN, SettingError, load
 from lightning_gans.callbacks.grids import SampleGrid
 from lightning_gans.io.attributes import Attributes
-from lightning_gans.latents import invert, walk
+from lightning_gans.latents import invert, traverse, walk
 from lightning_gans.metrics.samples import draw, labels_in_turn
 from lightning_gans.training.regularizers import mismatched_labels
 from tests.toys import SHAPE, Toys, VectorToys, loader, lone_step, make_batches, tiny
@@ -174,3 +174,16 @@ def test_a_grid_has_a_row_for_each_value(make_trainer, tmp_path, monkeypatch):
     examples = model.attributes.examples(10)
     assert seen["row_labels"] == [*examples]
     assert seen["images"].equal(torch.cat([draw(model, 10, labels=labels, seed=0) for labels in examples.values()]))
+
+
+def test_the_bound_of_several_latents_takes_vectors():
+    model, images, labels = tiny(VAE, num_classes=2), make_batches(1, 4)[0][0], torch.rand(4, 2)
+    alone = [model.bound(images[k : k + 1], 3, labels[k : k + 1]) for k in range(4)]
+    torch.testing.assert_close(model.bound(images, 3, labels), torch.cat(alone))
+
+
+def test_by_default_a_traversal_has_the_attributes_of_a_training_image():
+    model = with_attributes(MODELS["conv"]())
+    middle = traverse(model, [0], torch.zeros(4), steps=3)[0, 1]
+    wanted = model.decode(torch.zeros(1, 4), torch.tensor(ROWS[:1]))
+    torch.testing.assert_close(middle, wanted[0].detach(), atol=1e-5, rtol=1e-5)

@@ -372,6 +372,11 @@ def test_tasks_feed_the_models(tmp_path):
         (lambda: Pix2Pix(SHAPE, norm="layer"), "norm"),
         (lambda: Pix2Pix(SHAPE, SHAPE, inpaint=True), "source_shape"),
         (lambda: Pix2Pix((8, 16)), "image_shape"),
+        (lambda: Pix2Pix(28), "image_shape"),
+        *[
+            (lambda cls=cls: cls((3, 32, 32), source_shape=(3, 32)), "source_shape")
+            for cls in (Pix2Pix, CycleGAN, SRGAN)
+        ],
         (lambda: Pix2Pix((3, 30, 31)), "image_shape"),
         (lambda: Pix2Pix((3, 32, 48), depth=5), "image_shape"),
         *[
@@ -537,3 +542,8 @@ def test_two_processes_make_the_updates_of_one(tmp_path):
             for name, value in alone.items():
                 if norm == "none" or not name.endswith("bias"):
                     assert (found[name] - value).norm() <= 1e-10 * max(1.0, value.norm()), (cls.__name__, rank, name)
+
+
+def test_an_image_without_a_batch_is_told_what_is_missing():
+    with pytest.raises(SettingError, match="channel dimension is missing"):
+        tiny(Pix2Pix).translate(torch.zeros(SHAPE))

@@ -4,9 +4,11 @@ import math
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from sklearn.mixture import GaussianMixture
 from torch import nn
 from torch.distributions import Categorical, Independent, MixtureSameFamily, MultivariateNormal, Normal
+from torch.utils.data import DataLoader
 
 from lightning_gans import VAE, SettingError, randomness
 from lightning_gans.models import load
@@ -275,3 +277,30 @@ def test_settings_that_are_invalid(setting, value, options):
     with pytest.raises(SettingError) as error:
         tiny(VAE, **{**options, setting: value})
     assert (error.value.setting, error.value.value) == (setting, value)
+
+
+# --- the loader of the mixture's images -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resident", [True, False])
+def test_fitting_the_mixture_within_an_epoch_does_not_move_the_loader_in_use(make_trainer, resident):
+    if resident:
+        data = Toys()
+        data.setup("fit")
+        batches = data.train_dataloader()
+    else:
+        images = [(image, 0) for image, _ in make_batches(6, 1)]
+        images = [(image[0], label) for image, label in images]
+        batches = DataLoader(images, 1, num_workers=1, persistent_workers=True)
+    done = []
+
+    class Positions(Callback):
+        def on_validation_end(self, trainer, model):
+            if resident:
+                done.append((trainer.global_step, batches.state_dict()["batches"]))
+
+    model = tiny(VAE, prior="mixture", prior_components=2)
+    trainer = make_trainer(val_check_interval=2, callbacks=[Positions()])
+    trainer.fit(model, batches, loader(make_batches(1)))
+    assert trainer.global_step == len(batches)
+    assert all(step == position for step, position in done) and len(done) == (len(batches) // 2 if resident else 0)

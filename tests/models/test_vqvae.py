@@ -324,3 +324,23 @@ def test_settings_out_of_range_are_invalid(setting, value):
     with pytest.raises(SettingError) as error:
         VQVAE(**{"image_shape": SHAPE, **SMALL, setting: value})
     assert error.value.setting == setting
+
+
+# --- a custom encoder ---------------------------------------------------------------------------------------
+
+
+def normalized_encoder():
+    return nn.Sequential(nn.Conv2d(1, 3, 4, 4), nn.BatchNorm2d(3))
+
+
+def test_neither_construction_nor_the_prior_changes_the_statistics_of_an_encoder(make_trainer):
+    model = tiny(encoder=normalized_encoder(), prior_start=0.5)
+    assert not model.encoder[1].num_batches_tracked
+    fit(make_trainer(max_steps=4), model, make_batches(4))
+    assert model.encoder[1].num_batches_tracked == 2 and model.encoder.training
+
+
+@pytest.mark.parametrize("encoder", [nn.Flatten(), nn.Conv2d(1, 2, 4, 4), nn.Conv2d(2, 3, 4, 4)])
+def test_an_encoder_without_a_grid_of_vectors_is_an_error(encoder):
+    with pytest.raises(SettingError, match="encoder"):
+        tiny(encoder=encoder)

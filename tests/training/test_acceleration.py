@@ -366,3 +366,16 @@ def test_optimizers_do_not_search_for_a_driver(make_trainer, monkeypatch, before
     if before is None:
         assert len({count for _, count in seen}) == 1  # none within a step
     assert os.environ.get("CUDA_VISIBLE_DEVICES") == before
+
+
+def test_a_fit_that_fails_leaves_nothing_behind(make_trainer):
+    class Stop(Callback):
+        def on_train_batch_end(self, *args):
+            raise ZeroDivisionError
+
+    before = torch.get_float32_matmul_precision(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(ZeroDivisionError):
+        make_trainer(callbacks=[Stop(), Acceleration(matmul_precision="medium")]).fit(
+            tiny(GAN), loader(make_batches(1))
+        )
+    assert (torch.get_float32_matmul_precision(), os.environ.get("CUDA_VISIBLE_DEVICES")) == before

@@ -16,6 +16,7 @@ import lightning_gans
 from lightning_gans import GAN, ConditionalGAN, CycleGAN, DataError, Pix2Pix, SettingError, load
 from lightning_gans.cli.commands import push
 from lightning_gans.cli.main import main
+from lightning_gans.io.hub import is_pushed
 from lightning_gans.metrics.protocol import table
 from tests.cli.commands.conftest import MODELS
 from tests.toys import loader, make_batches, quiet_trainer, tiny
@@ -101,6 +102,11 @@ def assert_same(found, expected):
     assert (found.run_seed, found.images_seen, found.weights_step) == (
         *(expected.run_seed, expected.images_seen, expected.weights_step),
     )
+
+
+def test_a_folder_below_the_home_folder_is_found(pushed, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path(pushed).parent))
+    assert is_pushed(f"~/{Path(pushed).name}")
 
 
 def test_what_is_pushed_is_read_back_bit_by_bit(checkpoint, pushed):
