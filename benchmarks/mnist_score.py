@@ -91,6 +91,11 @@ def load_scorer(path: Path, seed: int | None) -> tuple[Scorer, int]:
     return scorer.eval(), record["seed"]
 
 
+def scorer_file(seed: int | None) -> Path:
+    """Return where the scorer of a seed is kept."""
+    return Path.home() / ".cache" / "lightning_gans" / f"mnist-scorer-v{RECIPE}-seed{seed or 0}.pt"
+
+
 def prepare_scorer(options: argparse.Namespace, test: tuple[Tensor, Tensor]) -> tuple[nn.Module, int, float]:
     """Load the scorer, or train it on the 60,000 training digits; return it, its seed and its accuracy."""
     if is_new := not options.scorer.exists():
@@ -220,8 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--floor", action="store_true", help="also score real digits, for the scale")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
     options = parser.parse_args(arguments)
-    name = f"mnist-scorer-v{RECIPE}-seed{options.scorer_seed or 0}.pt"
-    options.scorer = options.scorer or Path.home() / ".cache" / "lightning_gans" / name
+    options.scorer = options.scorer or scorer_file(options.scorer_seed)
     run(make_report, options)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import torch
 from common import load_mnist, run
-from mnist_score import extract, prepare_scorer
+from mnist_score import extract, prepare_scorer, scorer_file
 from torch.nn import functional as F
 
 from lightning_gans import ImageFolderDataModule, MNISTDataModule, PairedFolderDataModule, load
@@ -64,7 +64,8 @@ def distance(real, fake):
 def of_digits(options):
     """Return a function that scores digits ``(N, 1, 28, 28)`` in [-1, 1], with their labels."""
     test = load_mnist(options.mnist_dir, train=False)
-    places = {"data_dir": options.mnist_dir, "scorer": options.scorer, "scorer_seed": None}
+    file = options.scorer or scorer_file(options.scorer_seed)
+    places = {"data_dir": options.mnist_dir, "scorer": file, "scorer_seed": options.scorer_seed}
     scorer, *_ = prepare_scorer(argparse.Namespace(**places), test)
     real, _ = extract(scorer, test[0])
 
@@ -158,8 +159,8 @@ def main(arguments=None):
     parser.add_argument("--data_dir", type=Path, help="the folder of pictures, or of sources")
     parser.add_argument("--target_dir", type=Path, help="the folder of targets")
     parser.add_argument("--mnist_dir", type=Path, default=Path("data"), help="the folder of MNIST")
-    default = Path.home() / ".cache" / "lightning_gans" / "mnist-scorer-v1-seed0.pt"
-    parser.add_argument("--scorer", type=Path, default=default, help="file of the scorer of mnist_score.py")
+    parser.add_argument("--scorer", type=Path, help="file of the scorer of mnist_score.py")
+    parser.add_argument("--scorer_seed", type=int, help="(default: that of the file, 0 for a new scorer)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file")
     run(make_report, parser.parse_args(arguments))
 

@@ -19,12 +19,13 @@ from PIL import Image, ImageDraw, ImageFont
 from lightning_gans import grid, load
 
 IMAGES = Path(__file__).resolve().parent / "images"
-EPOCHS = {  # of each recipe; about 50 minutes of one idle thread in all
+EPOCHS = {  # of each recipe; about 60 minutes of one idle thread in all
     "quickstart": 40,
     "cgan_relativistic_mnist": 2,
     "continuous_mnist": 2,
     "recurrent_gan_sines": 24,
     "vqvae_mnist": 6,
+    "infogan_mnist": 6,
     "pix2pix_mnist_inpaint": 1,
     "pix2pix_emoji_outline": 24,
     "pix2pix_emoji_style": 24,

@@ -234,7 +234,7 @@ class Evaluator:
             warn_once(
                 self.strategy,
                 f"{num_samples:,} generated and {num_real:,} real images are few for the {num_features:,} features of "
-                f"the extractor {extractor}: the FID is much too high: compare it only with FIDs of as many images.",
+                f"the extractor {extractor}: the FID is much too high; compare it only with FIDs of as many images.",
             )
 
     def metrics_of_floor(self) -> list[str]:

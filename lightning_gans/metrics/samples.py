@@ -177,7 +177,7 @@ def draw(module: Any, num: int, *, seed: int, start: int = 0, labels: Tensor | N
     blocks = []
     with evaluating(module), torch.no_grad(), _isolated():
         if "labels" in options:
-            options["labels"] = options["labels"].to(module.device)
+            options["labels"] = options["labels"].to(getattr(module, "device", "cpu"))
         if {"seed", "start"} <= options.keys():
             return _checked(module, module.sample(num, **options), num)
         for first in range(start, start + num, BLOCK):

@@ -85,7 +85,7 @@ class SRGAN(TranslationModule):
         check_sizes(image_shape)
         channels, height, across = image_shape
         sources = (channels, height // 4, across // 4) if source_shape is None else source_shape
-        check_sizes(sources, setting="source_shape")
+        check_sizes(sources, setting="image_shape" if source_shape is None else "source_shape")
         scale = height // sources[1]
         if (scale * sources[1], scale * sources[2]) != (height, across):
             raise invalid("source_shape", list(sources), f"smaller by the same whole factor than {list(image_shape)}")
