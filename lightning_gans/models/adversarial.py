@@ -37,7 +37,6 @@ from lightning_gans.training.regularizers import (
     reasons_not_to_compile,
     take_turn,
 )
-from lightning_gans.training.schedules import move_beta2
 from lightning_gans.training.step import TrainingStep
 
 Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
@@ -238,12 +237,6 @@ class AdversarialModule(GenerativeModule):
         """Map noise ``(N, latent_dim)`` to images ``(N, C, H, W)`` in [-1, 1]."""
         images: Tensor = call(self.averaged("generator", ema), latents, labels)
         return images
-
-    def move_schedules(self) -> None:
-        """Set the learning rates and Adam's second decay rate, if they are scheduled."""
-        super().move_schedules()
-        if self.beta2_end is not None:
-            move_beta2(self.trainer.optimizers, self.betas[1], self.beta2_end, self.progress())
 
     def not_compiled(self) -> dict[str, str]:
         """Exclude a discriminator that is differentiated twice or has hooked inner layers."""

@@ -36,7 +36,14 @@ from lightning_gans.training.ema import EMA
 from lightning_gans.training.exact_resume import ExactResume
 from lightning_gans.training.optimizers import OptimizerCallable, adam, places_of
 from lightning_gans.training.sampling import check_latents, checked_sample_labels, evaluating, in_blocks, truncated
-from lightning_gans.training.schedules import CURVES, Schedule, Schedulers, scale_learning_rates, steps_planned
+from lightning_gans.training.schedules import (
+    CURVES,
+    Schedule,
+    Schedulers,
+    move_beta2,
+    scale_learning_rates,
+    steps_planned,
+)
 from lightning_gans.training.step import TrainingStep
 
 
@@ -97,6 +104,12 @@ class GenerativeModule(pl.LightningModule):
 
     labels_of_data: bool = True
     """Whether labels are those of the data. Otherwise batches need none, and no score compares them."""
+
+    betas: tuple[float, float]
+    """Adam's decay rates."""
+
+    beta2_end: float | None = None
+    """Adam's second decay rate at the end of the schedule; None keeps it constant."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make ``help()`` and editors show all arguments, including those passed through ``**options``."""
@@ -299,10 +312,12 @@ class GenerativeModule(pl.LightningModule):
         self.move_schedules()
 
     def move_schedules(self) -> None:
-        """Set the learning rates of all optimizers, if they are scheduled."""
+        """Set the learning rates of all optimizers and Adam's second decay rate, if they are scheduled."""
         if self.lr_schedule != "constant":
             factor = CURVES[self.lr_schedule](1.0, self.lr_end, self.progress())
             scale_learning_rates(self.trainer.optimizers, factor)
+        if self.beta2_end is not None:
+            move_beta2(self.trainer.optimizers, self.betas[1], self.beta2_end, self.progress())
 
     def optimizers_of(self, *names: str) -> list[Any]:
         """Return the optimizer that holds the parameters of each network, in the order of the names.

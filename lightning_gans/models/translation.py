@@ -38,7 +38,6 @@ from lightning_gans.training.regularizers import (
     take_turn,
 )
 from lightning_gans.training.sampling import SAMPLE_BLOCK
-from lightning_gans.training.schedules import move_beta2
 from lightning_gans.training.step import TrainingStep
 
 
@@ -246,12 +245,6 @@ class TranslationModule(GenerativeModule):
             *shapes: ``(C, H, W)`` of the images that it is called with.
         """
         logits_of(tried(name, getattr(self, name), *shapes), 1)
-
-    def move_schedules(self) -> None:
-        """Set the learning rates and Adam's second decay rate, if they are scheduled."""
-        super().move_schedules()
-        if self.beta2_end is not None:
-            move_beta2(self.trainer.optimizers, self.betas[1], self.beta2_end, self.progress())
 
     def configure_optimizers(self) -> Any:
         """Return an optimizer for each network."""

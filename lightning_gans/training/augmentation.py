@@ -204,11 +204,11 @@ class ADA(Augmentation):
         updates = step.global_step * step.updates + step.update_index + 1
         if step.completes_update:  # a checkpoint has the counts of one process
             counts = mean_over_processes(step.trainer.strategy, counts)
-        if step.completes_update and updates % self.interval == 0:
-            positive, all_signs, images = counts.tolist()
-            r, images = positive / all_signs, images * step.trainer.world_size
-            p += ((r > self.target) - (r < self.target)) * images / self.ramp_images
-            p, counts = min(max(p, 0.0), 1.0), torch.zeros_like(counts)
+            if updates % self.interval == 0:
+                positive, all_signs, images = counts.tolist()
+                r, images = positive / all_signs, images * step.trainer.world_size
+                p += ((r > self.target) - (r < self.target)) * images / self.ramp_images
+                p, counts = min(max(p, 0.0), 1.0), torch.zeros_like(counts)
         self.state[turn.name] = {"p": p, "counts": counts}
 
     def restore(self, state: Mapping[str, Any]) -> None:
