@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from lightning_gans import GAN, DataError, DigitsDataModule, GenerativeMetrics, InfoGAN, SettingError
 from lightning_gans.cli.main import main
-from lightning_gans.metrics import Translations, compare
+from lightning_gans.metrics import Translations, compare, image_sets
 from lightning_gans.metrics.extractors import make_extractor
 from lightning_gans.metrics.image_sets import as_bytes, read_images
 from lightning_gans.metrics.scores import Settings
@@ -148,12 +148,17 @@ def test_pictures_of_other_sizes_are_resized_with_a_warning(sets, tmp_path):
     assert record["protocol"]["num_samples"] == 40
 
 
-@pytest.mark.parametrize("kind", ["jpg", "png"])
-def test_turned_pictures(kind, tmp_path):
+@pytest.fixture
+def quarter_turn():
     exif = Image.Exif()
-    exif[0x0112] = 6  # a quarter turn
+    exif[0x0112] = 6
+    return exif
+
+
+@pytest.mark.parametrize("kind", ["jpg", "png"])
+def test_turned_pictures(kind, quarter_turn, tmp_path):
     for place in range(2):
-        Image.new("RGB", (20, 12)).save(tmp_path / f"{place}.{kind}", exif=exif)
+        Image.new("RGB", (20, 12)).save(tmp_path / f"{place}.{kind}", exif=quarter_turn)
     images = read_images(tmp_path).images
     assert images.shape == (2, 3, 20, 12) and images[:2].shape == images.shape
 
@@ -209,6 +214,23 @@ def write_text(path):
 def write_npz(path, **arrays):
     np.savez(path, **arrays)
     return path
+
+
+@pytest.mark.parametrize("room", [0, 250, 10**6])
+def test_pictures_are_the_same_from_memory_and_from_their_files(room, quarter_turn, tmp_path, monkeypatch):
+    """Gray with and without opacity, turned ones, and larger ones than the first: each is as it is seen."""
+    monkeypatch.setattr(image_sets, "_KEPT_PIXELS", room)
+    gray = torch.randint(256, (2, 10, 10), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    Image.fromarray(gray[0]).save(tmp_path / "a.png")
+    Image.merge("LA", [Image.fromarray(part) for part in gray]).save(tmp_path / "b.png")
+    Image.new("L", (40, 20), 7).save(tmp_path / "c.png", exif=quarter_turn)
+    Image.new("1", (10, 10), 1).save(tmp_path / "d.png")
+    with pytest.warns(match="do not have the most common size"):
+        images = read_images(tmp_path, convert=True).images
+    assert images.shape == (4, 1, 10, 10)
+    opacity = gray[1] / 255
+    wanted = [gray[0], gray[0] * opacity + 255 * (1 - opacity), np.full((10, 10), 7), np.full((10, 10), 255)]
+    assert np.abs(images[:].squeeze(1).numpy() - np.stack(wanted)).max() <= 1
 
 
 def test_text_among_pictures_is_ignored_with_a_warning(sets, expected, tmp_path):

@@ -341,5 +341,6 @@ def _eight_bits(image: ImageFile.ImageFile, convert: bool, channels: int = 3) ->
         largest = 1.0 if values.max(initial=0) <= 1 else 255.0
         return Image.fromarray((values / largest * 255).round().clip(0, 255).astype(np.uint8))
     if transparent:
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        opaque = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        return opaque.convert(Image.getmodebase(image.mode))
     return image

@@ -18,13 +18,23 @@ from torch import Tensor
 from lightning_gans.errors import DataError, printable
 from lightning_gans.io.arrays import ARRAY_NAMES, array_name
 from lightning_gans.io.files import expanded, read_tensors, reading
-from lightning_gans.io.pictures import EXTENSIONS, FORMATS, list_pictures, read_picture, to_bytes
+from lightning_gans.io.pictures import (
+    EXTENSIONS,
+    FORMATS,
+    Picture,
+    list_pictures,
+    opened_picture,
+    read_picture,
+    to_array,
+    to_bytes,
+)
 from lightning_gans.metrics.cache import Rows
 
 ARCHIVES = (".npz", ".npy", ".pt", ".pth")
 """Extensions of files that hold all images of a set."""
 
 _SMALL_PIXELS = 2**16  # threads read smaller pictures more slowly than a loop does: 3 times, at 32 x 32
+_KEPT_PIXELS = 2**24  # a set of fewer pixels stays in memory, so that its files are opened once
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 
 
@@ -93,7 +103,10 @@ class PictureFiles:
 
     def __init__(self, files: list[str], convert: bool = False, resize: bool = True) -> None:
         self.files, self.convert = files, convert
-        kinds = Counter(_look(file) for file in files)
+        self._kept: dict[str, Picture] = {}
+        self._room = _KEPT_PIXELS
+        height, width, _ = _look(files[0])
+        kinds = Counter(map(self._keep if len(files) * height * width <= self._room else _look, files))
         sizes: Counter[tuple[int, int]] = Counter()
         for (height, width, _), count in kinds.items():
             sizes[height, width] += count
@@ -125,7 +138,16 @@ class PictureFiles:
                 pictures = list(pool.map(self._read, chosen))
         return torch.from_numpy(np.stack(pictures)) if pictures else torch.empty(0, *self.shape[1:], dtype=torch.uint8)
 
+    def _keep(self, path: str) -> tuple[int, int, bool]:
+        with opened_picture(path, self.convert) as image:
+            self._room -= image.height * image.width
+            if self._room >= 0:  # later pictures may be larger than the first
+                self._kept[path] = image
+        return image.height, image.width, Image.getmodebase(image.mode) == "L"  # type: ignore[union-attr]
+
     def _read(self, path: str) -> np.ndarray:
+        if path in self._kept:
+            return to_array(self._kept[path], self.shape[1:])
         return read_picture(path, self.shape[1:], convert=self.convert)
 
 
