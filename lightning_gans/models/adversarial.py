@@ -218,10 +218,7 @@ class AdversarialModule(GenerativeModule):
 
         Compute the loss from ``turn.real`` and ``turn.fake``: penalties recognize these tensors by identity.
         """
-        boundary = losses.ADVERSARIAL_LOSSES[self.loss].boundary
-        return take_turn(
-            player, step, self.discriminator, real, fake, labels, self.regularizers, self.augment, None, boundary
-        )
+        return take_turn(player, step, self.discriminator, real, fake, labels)
 
     def generate(self, noise: Tensor, labels: Tensor | None) -> Tensor:
         """Return the generator's images for noise ``(N, latent_dim)``, in the noise's dtype even under autocast.

@@ -118,7 +118,7 @@ class Reconstruction(Regularizer):
         turn.logits(turn.real)
         discriminator: Any = turn.discriminator
         known: Any = turn.calls.on(turn.real)
-        pairs = discriminator.reconstruct(known.features, turn.uniform(2, Stream.CROP))
+        pairs = discriminator.reconstruct(known.features[discriminator.head], turn.uniform(2, Stream.CROP))
         return torch.stack([self.between(made, target) for made, target in pairs]).sum()
 
     def between(self, images: Tensor, targets: Tensor) -> Tensor:

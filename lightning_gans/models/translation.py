@@ -221,10 +221,7 @@ class TranslationModule(GenerativeModule):
         source: Tensor | None = None,
     ) -> AbstractContextManager[Turn]:
         """Return a context manager for computing a player's loss, with its regularizers and augmentation."""
-        boundary = losses.ADVERSARIAL_LOSSES[self.loss].boundary
-        return take_turn(
-            player, step, discriminator, real, fake, source, self.regularizers, self.augment, None, boundary
-        )
+        return take_turn(player, step, discriminator, real, fake, source)
 
     def generate(self, network: nn.Module, images: Tensor, setting: str = "image_shape") -> Tensor:
         """Return a generator's images in the dtype of its input, even under autocast; ``setting`` names their shape."""

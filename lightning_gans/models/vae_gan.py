@@ -17,7 +17,13 @@ from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import ConvEncoder, DCGANDiscriminator, DCGANGenerator
 from lightning_gans.randomness import Stream
 from lightning_gans.training.augmentation import Augmentation, checked_augment
-from lightning_gans.training.discriminator_calls import find_feature_layer, logits_of
+from lightning_gans.training.compiled import frozen
+from lightning_gans.training.discriminator_calls import (
+    DiscriminatorCalls,
+    find_feature_layer,
+    logits_of,
+    record_calls,
+)
 from lightning_gans.training.freezing import FreezeLayers
 from lightning_gans.training.regularizers import (
     AuxiliaryClassifier,
@@ -209,13 +215,13 @@ class VAEGAN(AutoencodingModule):
 
         Its gradient with respect to the encoder is that of the encoder's loss, and likewise for the decoder.
         """
-        layer = find_feature_layer(self.discriminator, self.feature_layer)
-        with self.turn("generator", step, real, made.fake, labels, layer) as turn:
+        with self.turn("generator", step, real, made.fake, labels) as turn:
             g_loss = turn.regularized(self.generator_loss(*self._both_logits(real, made.fake, labels)))
+        calls = turn.calls
         if self.augment:  # an image and its reconstruction were changed in different ways
-            with take_turn("generator", step, self.discriminator, real, made.fake, labels, feature_layer=layer) as turn:
+            with frozen(self.discriminator), record_calls(self.discriminator, layers=[self._layer()]) as calls:
                 self._both_logits(real, made.fake, labels)
-        wanted, features = (_features(turn, images) for images in (real, made.fake))
+        wanted, features = (self._features(calls, images) for images in (real, made.fake))
         error = 0.5 * (wanted - features[: len(real)]).square().sum(1)
         kl = losses.gaussian_kl(made.mean, made.log_variance)
         # The decoder got detached latents, so its graph ends there; the encoder receives the error's gradient through
@@ -236,28 +242,21 @@ class VAEGAN(AutoencodingModule):
         return logits_of(call(self.discriminator, images, labels), len(images))
 
     def turn(
-        self,
-        player: Player,
-        step: TrainingStep,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor | None,
-        feature_layer: nn.Module | None = None,
+        self, player: Player, step: TrainingStep, real: Tensor, fake: Tensor, labels: Tensor | None
     ) -> AbstractContextManager[Turn]:
         """Return a context manager for computing a player's loss, with its regularizers and augmentation."""
-        boundary = losses.ADVERSARIAL_LOSSES[self.loss].boundary
-        return take_turn(
-            player,
-            step,
-            self.discriminator,
-            real,
-            fake,
-            labels,
-            self.regularizers,
-            self.augment,
-            feature_layer,
-            boundary,
-        )
+        return take_turn(player, step, self.discriminator, real, fake, labels, [self._layer()])
+
+    def _layer(self) -> nn.Module:
+        return find_feature_layer(self.discriminator, self.feature_layer)
+
+    def _features(self, calls: DiscriminatorCalls, images: Tensor) -> Tensor:
+        """Return the recorded features of images, ``(N, F)``."""
+        known = calls.on(images)
+        if known is None or self._layer() not in known.features:
+            message = "the discriminator does not call its feature_layer: name another layer."
+            raise SettingError(message, setting="feature_layer")
+        return losses.full_precision(known.features[self._layer()].flatten(1))
 
     def not_compiled(self) -> dict[str, str]:
         """Exclude the discriminator: its features are read by a hook, which compiled code does not call."""
@@ -292,12 +291,3 @@ class Made(NamedTuple):
 
 def _twice(labels: Tensor | None) -> Tensor | None:
     return None if labels is None else torch.cat([labels, labels])
-
-
-def _features(turn: Turn, images: Tensor) -> Tensor:
-    """Return the recorded features of images, ``(N, F)``."""
-    known = turn.calls.on(images)
-    if known is None or known.features is None:
-        message = "the discriminator does not call its feature_layer: name another layer."
-        raise SettingError(message, setting="feature_layer")
-    return losses.full_precision(known.features.flatten(1))

@@ -6,7 +6,7 @@ Therefore forward hooks record all calls, including those of a custom loss.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeGuard
 
@@ -23,13 +23,13 @@ class DiscriminatorCall(NamedTuple):
         images: Its input, before any augmentation.
         logits: Its output, shape ``(N, ...)``.
         classes: Class logits of its auxiliary classifier, ``(N, num_classes)``, or another second output, or None.
-        features: The input of its feature layer, or None if that is not recorded.
+        features: The inputs of the layers that are recorded, by layer.
     """
 
     images: Tensor
     logits: Tensor
     classes: Tensor | None
-    features: Tensor | None
+    features: Mapping[nn.Module, Tensor]
 
 
 class DiscriminatorCalls(list[DiscriminatorCall]):
@@ -44,7 +44,7 @@ class DiscriminatorCalls(list[DiscriminatorCall]):
 def record_calls(
     discriminator: nn.Module,
     augment: Callable[[Tensor, int], Tensor] | None = None,
-    feature_layer: nn.Module | None = None,
+    layers: Iterable[nn.Module] = (),
 ) -> Iterator[DiscriminatorCalls]:
     """Record every call of a discriminator inside the block.
 
@@ -52,11 +52,11 @@ def record_calls(
         discriminator: Takes the images as its first argument, or by the name ``images``.
         augment: Augments its input, given the images and the index of the call; gradients with respect to the images
             pass through it. Further arguments that are images are augmented in the same way.
-        feature_layer: A layer of the discriminator whose input is recorded.
+        layers: Layers of the discriminator whose inputs are recorded.
     """
     calls = DiscriminatorCalls()
     shown: list[Tensor] = []
-    features: list[Tensor] = []
+    features: dict[nn.Module, Tensor] = {}
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         images = args[0] if args else kwargs["images"]
@@ -71,14 +71,17 @@ def record_calls(
 
     def after(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         logits, classes = output if isinstance(output, tuple) else (output, None)
-        calls.append(DiscriminatorCall(shown.pop(), logits, classes, features.pop() if features else None))
+        calls.append(DiscriminatorCall(shown.pop(), logits, classes, dict(features)))
+        features.clear()
+
+    def record(layer: nn.Module, args: tuple[Any, ...]) -> None:
+        features[layer] = args[0]
 
     handles = [
         discriminator.register_forward_pre_hook(before, prepend=True, with_kwargs=True),
         discriminator.register_forward_hook(after),
+        *(layer.register_forward_pre_hook(record) for layer in set(layers)),
     ]
-    if feature_layer is not None:
-        handles.append(feature_layer.register_forward_pre_hook(lambda module, args: features.append(args[0])))
     try:
         yield calls
     finally:

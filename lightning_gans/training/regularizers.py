@@ -61,8 +61,6 @@ class Turn:
             ``(N, C, H, W)``; None for nothing.
         calls: The discriminator's calls so far.
         active: The regularizers of this update.
-        regularizers: All regularizers, including those of the other player.
-        boundary: The logit at which the discriminator is undecided; None if only differences of logits mean something.
     """
 
     player: Player
@@ -73,8 +71,6 @@ class Turn:
     labels: Tensor | None
     calls: DiscriminatorCalls
     active: Sequence[Regularizer]
-    regularizers: Sequence[Regularizer] = ()
-    boundary: float | None = 0.0
 
     @property
     def name(self) -> str:
@@ -98,8 +94,9 @@ class Turn:
         These are the logits above the boundary, or above those of generated images if there is none.
         """
         real = self.logits(self.real)
-        if self.boundary is not None:
-            return real - self.boundary
+        boundary = losses.ADVERSARIAL_LOSSES[self.step.module.loss].boundary
+        if boundary is not None:
+            return real - boundary
         fake = self.logits(self.fake)
         return torch.cat([real] * (len(fake) // len(real))) - fake
 
@@ -144,7 +141,7 @@ class Turn:
 
     def _log_key(self, name: str) -> str:
         """Return a term's key in the log, with the prefix ``d_`` or ``g_`` if both players have a term of its name."""
-        players = {player for r in self.regularizers if r.name == name for player in r.players}
+        players = {player for r in self.step.module.regularizers if r.name == name for player in r.players}
         return name if len(players) < 2 else f"{self.player[0]}_{name}"
 
 
@@ -156,12 +153,11 @@ def take_turn(
     real: Tensor,
     fake: Tensor,
     labels: Tensor | None,
-    regularizers: Sequence[Regularizer] = (),
-    augment: Sequence[str] | Augmentation = (),
-    feature_layer: nn.Module | None = None,
-    boundary: float | None = 0.0,
+    layers: Iterable[nn.Module] = (),
 ) -> Iterator[Turn]:
     """Record the discriminator's calls while a player's loss is computed, and augment what it is shown.
+
+    The regularizers and the augmentation are those of the step's model.
 
     Args:
         player: Whose loss it is.
@@ -170,13 +166,10 @@ def take_turn(
         real: Real images.
         fake: Generated images.
         labels: What the real images are conditioned on, or None.
-        regularizers: All regularizers; the turn picks those due for this player.
-        augment: Policies of DiffAugment, or another augmentation.
-        feature_layer: A layer of the discriminator whose input is recorded; by default that of a regularizer.
-        boundary: See :class:`Turn`.
+        layers: Layers of the discriminator whose inputs are recorded, in addition to those of the regularizers.
     """
-    active = [r for r in regularizers if player in r.players and r.is_due(step, player)]
-    update, num = update_of(step, player), len(real)
+    active = [r for r in step.module.regularizers if player in r.players and r.is_due(step, player)]
+    augment, update, num = step.module.augment, update_of(step, player), len(real)
     augmentation = augment if isinstance(augment, Augmentation) else DiffAugment(augment) if augment else None
     name = name_in(step.module, discriminator) if augmentation else ""
 
@@ -193,11 +186,10 @@ def take_turn(
             real = augmentation.shown_as_real(real, fake, drawing(real, Stream.REPLACE), name)
         real = real.detach().requires_grad_(any(r.differentiates == "real" for r in active))
         fake = fake.detach().requires_grad_(any(r.differentiates == "fake" for r in active))
-    for regularizer in active:
-        feature_layer = feature_layer or regularizer.feature_layer_of(discriminator)
+    of_terms = [layer for r in active if (layer := r.feature_layer_of(discriminator)) is not None]
     resting = frozen(discriminator) if player == "generator" else nullcontext()
-    with resting, record_calls(discriminator, augmented if augmentation else None, feature_layer) as calls:
-        turn = Turn(player, step, discriminator, real, fake, labels, calls, active, regularizers, boundary)
+    with resting, record_calls(discriminator, augmented if augmentation else None, [*layers, *of_terms]) as calls:
+        turn = Turn(player, step, discriminator, real, fake, labels, calls, active)
         yield turn
         if augmentation is not None and player == "discriminator":
             augmentation.adapt(turn)
@@ -475,8 +467,9 @@ class FeatureMatching(Regularizer):
         turn.logits(turn.fake)
         with torch.no_grad():
             turn.logits(turn.real)
-        features = [known.features for images in (turn.real, turn.fake) if (known := turn.calls.on(images))]
-        real, fake = features
+        layer = self.feature_layer_of(turn.discriminator)
+        calls = [known for images in (turn.real, turn.fake) if (known := turn.calls.on(images))]
+        real, fake = (known.features.get(layer) for known in calls)
         if real is None or fake is None:
             message = "feature_matching: the discriminator does not call its feature_layer; name another layer."
             raise SettingError(message, setting="feature_layer", value=self.layer)

@@ -286,9 +286,9 @@ def test_features_are_the_input_of_the_named_layer():
 
     def features(name):
         layer = find_feature_layer(model.discriminator, name)
-        with record_calls(model.discriminator, feature_layer=layer) as calls:
+        with record_calls(model.discriminator, layers=[layer]) as calls:
             model.logits(images, None)
-        return calls[0].features
+        return calls[0].features[layer]
 
     assert features(None).equal(model.discriminator.layers(images))
     assert features("layers.2").equal(model.discriminator.layers[:2](images))

@@ -23,12 +23,13 @@ class Classifying(nn.Module):
 
 def test_calls_are_recorded_with_what_they_returned():
     network, first, second = Classifying(), torch.rand(2, 1, 2, 2), torch.rand(2, 1, 2, 2)
-    with record_calls(network, feature_layer=network.output) as calls:
+    with record_calls(network, layers=[network.output, network.hidden]) as calls:
         answers = [network(first), network(images=second)]
     assert [call.images for call in calls] == [first, second]
     for call, (logits, classes) in zip(calls, answers, strict=True):
         assert call.logits is logits and call.classes is classes
-        assert call.features.equal(network.hidden(call.images.flatten(1)))
+        assert call.features[network.output].equal(network.hidden(call.images.flatten(1)))
+        assert call.features[network.hidden].equal(call.images.flatten(1))
     network(first)
     assert len(calls) == 2
     assert not network._forward_hooks and not network._forward_pre_hooks and not network.output._forward_pre_hooks
@@ -41,7 +42,7 @@ def test_a_call_is_found_by_its_very_tensor():
         network(images)
     assert calls.on(images) is calls[0]
     assert calls.on(images.clone()) is None
-    assert calls[0].features is None
+    assert not calls[0].features
 
 
 @pytest.mark.parametrize("by_name", [False, True])

@@ -29,7 +29,17 @@ from lightning_gans import (
 )
 from lightning_gans.networks import DCGANDiscriminator, MLPDiscriminator, MLPEncoder, MLPGenerator
 from lightning_gans.randomness import Stream
-from lightning_gans.training.regularizers import BCR, CR, PENALTIES, R1, ZCR, LeCam, Regularizer, ZCRDiversity
+from lightning_gans.training.regularizers import (
+    BCR,
+    CR,
+    PENALTIES,
+    R1,
+    ZCR,
+    FeatureMatching,
+    LeCam,
+    Regularizer,
+    ZCRDiversity,
+)
 from tests.toys import LATENT_DIM, NUM_CLASSES, SHAPE, loader, make_batches, same, tiny, weights
 from tests.training.stepping import first_losses, first_noise, gradients, like
 
@@ -203,6 +213,16 @@ def test_the_feature_layer_is_the_one_named(make_trainer):
     _, found = first_losses(make_trainer(), model, batch)
     fake = model.generator(first_noise(model))
     torch.testing.assert_close(found, losses.feature_matching_loss(batch[0], fake))  # its input: the pixels
+
+
+def test_each_term_has_the_features_of_its_own_layer(make_trainer):
+    batch = make_batches(1)[0]
+    model = tiny(GAN, adversarial_weight=0.0, feature_matching=1.0, regularizers=[FeatureMatching(1.0, layer="hidden")])
+    _, found = first_losses(make_trainer(), model, batch)
+    fake = model.generator(first_noise(model))
+    features = [model.discriminator.hidden(images.flatten(1)) for images in (batch[0], fake)]
+    wanted = losses.feature_matching_loss(*features) + losses.feature_matching_loss(batch[0], fake)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_feature_layer_that_is_not_called_is_invalid(make_trainer):
