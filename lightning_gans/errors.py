@@ -9,7 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Integral, Real
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 
 class LightningGansError(Exception):
@@ -75,6 +78,16 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of an error's message without its last period, or the error's type if it has none.
+
+    Example:
+        >>> first_line(ValueError("It is damaged.\nTry again."))
+        'It is damaged'
+    """
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+
+
 def nearest(name: str, allowed: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the name most like the given one, or an empty string.
 
@@ -120,7 +133,7 @@ def is_number(value: Any) -> bool:
     return is_whole(value) or (isinstance(value, Real) and math.isfinite(value))
 
 
-def is_whole(value: Any) -> bool:
+def is_whole(value: Any) -> TypeIs[int]:
     """Return whether a setting is an integer by its type, including NumPy's integers; 2.0 is not one."""
     return isinstance(value, Integral)
 
@@ -166,12 +179,18 @@ def check_not_negative(**settings: float) -> None:
     check_numbers(lambda value: value >= 0, "0 or more", **settings)
 
 
-def check_counts(*, zero: bool = False, **settings: int) -> None:
-    """Raise :class:`SettingError` for the first setting that is not an integer of at least 1, or 0 with ``zero``."""
-    least = 0 if zero else 1
+def check_counts(*, least: int = 1, **settings: int) -> None:
+    """Raise :class:`SettingError` for the first setting that is not a whole number of at least ``least``."""
     for name, value in settings.items():
         if not is_whole(value) or value < least:
             raise invalid(name, value, f"a whole number, {least} or more")
+
+
+def check_whole(**settings: int) -> None:
+    """Raise :class:`SettingError` for the first setting that is not a whole number."""
+    for name, value in settings.items():
+        if not is_whole(value):
+            raise invalid(name, value, "a whole number")
 
 
 def check_share(**settings: float) -> None:

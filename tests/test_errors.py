@@ -31,14 +31,14 @@ def test_what_is_no_finite_number_is_none(check, value):
 
 def test_whole_numbers_are_told_by_their_type():
     check_counts(x=3, y=np.int64(1))
-    check_counts(x=0, zero=True)
+    check_counts(least=0, x=0)
     for value in (2.5, 2.0, "2", None):
         with pytest.raises(SettingError, match=f"^x is {value!r}: it must be a whole number"):
             check_counts(x=value)
     with pytest.raises(SettingError, match=r"^x is 0: it must be a whole number, 1 or more"):
         check_counts(x=0)
     with pytest.raises(SettingError, match=r"^x is -1: it must be a whole number, 0 or more"):
-        check_counts(x=-1, zero=True)
+        check_counts(least=0, x=-1)
 
 
 @pytest.mark.parametrize(

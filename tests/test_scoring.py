@@ -23,6 +23,7 @@ from lightning_gans.metrics.scores import Settings
 from lightning_gans.scoring import score
 from tests.toys import quiet_trainer, tiny
 
+GRAY = np.zeros((9, 1, 5, 5), np.uint8)
 METRICS = ["fid", "kid", "precision", "coverage"]
 
 
@@ -179,6 +180,9 @@ def test_turned_pictures(kind, quarter_turn, tmp_path):
         (lambda folder: write_npz(folder / "nan.npz", images=np.full((9, 1, 5, 5), np.nan)), "nan.npz"),
         (lambda folder: write_npz(folder / "wide.npz", images=np.full((9, 1, 5, 5), 255.0)), "wide.npz"),
         (lambda folder: write_npz(folder / "int.npz", images=np.full((9, 1, 5, 5), 25)), "int.npz"),
+        (lambda folder: write_npz(folder / "few.npz", images=GRAY, labels=np.zeros(8, int)), "few.npz"),
+        (lambda folder: write_npz(folder / "one_hot.npz", images=GRAY, labels=np.eye(9, dtype=int)), "one_hot.npz"),
+        (lambda folder: write_npz(folder / "below.npz", images=GRAY, labels=np.full(9, -1)), "below.npz"),
         (lambda folder: torch.zeros(3, 4), "fake"),
         (lambda folder: torch.full((9, 3, 10, 10), torch.nan), "fake"),
     ],

@@ -47,7 +47,7 @@ class Checkpoint(ModelCheckpoint):
         with in_section("checkpoint"):
             check_choice("mode", mode, ("min", "max"))
             check_counts(every_n_epochs=every_n_epochs)
-            check_counts(zero=True, every_n_steps=every_n_steps)
+            check_counts(least=0, every_n_steps=every_n_steps)
             if every_n_minutes is not None:
                 check_positive(every_n_minutes=every_n_minutes)
         super().__init__(

@@ -149,9 +149,8 @@ class GenerativeMetrics(WritesIntoRun):
             if split is not None:
                 check_choice("split", split, ("train", "val", "test"))
             check_counts(every_n_epochs=every_n_epochs, num_repeats=num_repeats, **asdict(self.settings))
-            check_counts(zero=True, iw_samples=iw_samples)
-            if num_samples < 2:
-                raise invalid("num_samples", num_samples, "2 or more")
+            check_counts(least=0, iw_samples=iw_samples)
+            check_counts(least=2, num_samples=num_samples)
             self.settings.check(named, min(num_samples, neighbour_images))
         self.metrics = [name for name in named if name not in (*_OF_PAIRS, "mig")]
         self.of_pairs = [name for name in named if name in _OF_PAIRS]

@@ -113,14 +113,13 @@ class CollapseWatchdog(Callback):
         shares |= {"min_code_usage": min_code_usage}
         with in_section("watchdog"):
             check_choice("action", action, ("warn", "stop", "rollback"))
-            check_counts(every_n_steps=every_n_steps, num_samples=num_samples, patience=patience)
+            check_counts(every_n_steps=every_n_steps, patience=patience)
             check_counts(fid_rises=fid_rises, max_rollbacks=max_rollbacks)
+            check_counts(least=_FEWEST, num_samples=num_samples)
             check_positive(duplicate_distance=duplicate_distance, rollback_lr_factor=rollback_lr_factor)
             if min_code_perplexity is not None:
                 check_not_negative(min_code_perplexity=min_code_perplexity)
             check_share(**{name: value for name, value in shares.items() if value is not None})
-            if num_samples < _FEWEST:
-                raise invalid("num_samples", num_samples, f"{_FEWEST} or more")
             if max_fid_ratio is not None and not (is_number(max_fid_ratio) and max_fid_ratio > 1):
                 raise invalid("max_fid_ratio", max_fid_ratio, "greater than 1, or null")
         self.action = action

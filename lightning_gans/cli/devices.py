@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import SettingError, first_line
 
 
 def find_device(name: str) -> torch.device:
@@ -17,6 +17,6 @@ def find_device(name: str) -> torch.device:
         if device.type == "cpu" and device.index:  # torch treats every index as the same CPU
             raise ValueError("there is only one cpu")
     except Exception as error:  # devices of other builds of torch raise errors of any type
-        message = f"--device is {name!r}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        message = f"--device is {name!r}: {first_line(error)}."
         raise SettingError(message, setting="--device", value=name) from None
     return device

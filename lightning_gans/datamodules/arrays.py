@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lightning_gans.datamodules.base import Split
 from lightning_gans.datamodules.scaling import ScaledImages
-from lightning_gans.datamodules.sequences import checked_labels, names_of
 from lightning_gans.errors import DataError, SettingError, check_counts
-from lightning_gans.io.arrays import ARRAY_NAMES, ARRAYS, are_finite, array_name, to_stored, with_channels_first
-from lightning_gans.io.files import expanded, reading
+from lightning_gans.io.archives import checked_labels, load_images, names_of
+from lightning_gans.io.arrays import are_finite, to_stored, with_channels_first
+from lightning_gans.io.files import expanded
 
 _BLOCK = 256  # images that are checked together
 
@@ -71,7 +71,7 @@ class ArrayDataModule(ScaledImages):
         where = "images"
         if path is not None:
             where = str(path)
-            images, labels = _read(expanded(path))
+            images, labels = load_images(expanded(path), "r")
         values = _checked(images, channels, where)
         self.horizontal_flip = horizontal_flip
         self.image_shape = values.shape[1:]
@@ -89,23 +89,6 @@ class ArrayDataModule(ScaledImages):
     def load_images(self, split: Split) -> tuple[Tensor, Tensor] | None:
         """Return all images as the training split."""
         return (self._images, self._labels) if split == "train" else None
-
-
-def _read(path: Path) -> tuple[Any, Any]:
-    """Return the images and the labels of a file."""
-    if path.suffix not in ARRAYS:
-        raise DataError(f"{path} must end in {' or '.join(ARRAYS)}.", setting=str(path), allowed=ARRAYS)
-    with reading(path, f"an {path.suffix[1:]} file"):
-        if path.suffix == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False), None
-        with np.load(path, allow_pickle=False) as arrays:
-            name = array_name(arrays)
-            if name is None:
-                message = (
-                    f"{path} has no array named {' or '.join(ARRAY_NAMES)}: write it with numpy.savez(path, images=…)."
-                )
-                raise DataError(message, setting=str(path), allowed=ARRAY_NAMES)
-            return arrays[name], arrays.get("labels")
 
 
 def _checked(images: Any, channels: int | None, where: str) -> np.ndarray:

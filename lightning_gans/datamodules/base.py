@@ -25,7 +25,7 @@ from lightning_gans.datamodules.resident import (
     SplitPairs,
 )
 from lightning_gans.datamodules.tasks import Task, find_task
-from lightning_gans.errors import DataError, check_choice, check_counts, invalid, is_number, is_whole
+from lightning_gans.errors import DataError, check_choice, check_counts, check_whole, invalid, is_number, is_whole
 from lightning_gans.io.arrays import Scale, from_stored
 from lightning_gans.io.attributes import Attributes
 from lightning_gans.randomness import Stream
@@ -111,13 +111,12 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         warn_of_both_families()
         check_counts(batch_size=batch_size)
-        check_counts(zero=True, jitter=jitter)
+        check_counts(least=0, jitter=jitter)
         if not is_number(val_size) or not 0 <= val_size < (math.inf if is_whole(val_size) else 1):
             raise invalid("val_size", val_size, "a number of images, or a fraction below 1")
         if limit is not None and (not is_number(limit) or not 0 < limit <= (math.inf if is_whole(limit) else 1)):
             raise invalid("limit", limit, "a number of images, or a fraction up to 1")
-        if not is_whole(split_seed):
-            raise invalid("split_seed", split_seed, "a whole number")
+        check_whole(split_seed=split_seed)
         if device_resident not in (True, False, "auto"):
             raise invalid("device_resident", device_resident, "True, False or 'auto'")
         self.batch_size = batch_size

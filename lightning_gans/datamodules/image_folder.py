@@ -24,7 +24,7 @@ from lightning_gans.datamodules.decoded import CheckedImages, Decoded, DecodedPi
 from lightning_gans.datamodules.label_files import Labels, read_labels
 from lightning_gans.datamodules.resident import ResidentImages
 from lightning_gans.datamodules.scaling import ScaledImages
-from lightning_gans.errors import DataError, check_choice, check_counts, invalid, printable
+from lightning_gans.errors import DataError, are_counts, check_choice, check_counts, invalid, printable
 from lightning_gans.io.arrays import ARRAYS, stored_type, to_stored
 from lightning_gans.io.files import expanded
 from lightning_gans.io.pictures import (
@@ -116,7 +116,7 @@ class ImageFolderDataModule(ScaledImages):
     ) -> None:
         super().__init__(value_range, percentiles, val_size=val_size, **options)
         sides = list(image_size) if isinstance(image_size, Iterable) else [image_size, image_size]
-        if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        if len(sides) != 2 or not are_counts(sides):
             raise invalid("image_size", image_size, "one whole number, or [height, width], each 1 or more")
         check_choice("on_error", on_error, ["raise", "skip"])
         check_choice("fit", fit, get_args(Fit))

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_gans import randomness
 from lightning_gans.datamodules.base import Split
 from lightning_gans.datamodules.mnist import MNISTDataModule
-from lightning_gans.errors import check_positive, invalid, is_whole
+from lightning_gans.errors import check_positive, check_whole, invalid
 from lightning_gans.randomness import Stream
 
 _AT_ONCE = 4096
@@ -43,8 +43,7 @@ class RotatedMNISTDataModule(MNISTDataModule):
         if digits is not None and (not digits or not set(digits) <= set(range(10))):
             raise invalid("digits", digits, "a list of digits, as in [3, 7]")
         check_positive(max_angle=max_angle)
-        if not is_whole(angle_seed):
-            raise invalid("angle_seed", angle_seed, "a whole number")
+        check_whole(angle_seed=angle_seed)
         self.digits = digits
         self.max_angle = max_angle
         self.angle_seed = angle_seed

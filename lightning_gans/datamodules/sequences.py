@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from lightning_gans.datamodules.base import ImageDataModule, Split
 from lightning_gans.errors import DataError, SettingError
+from lightning_gans.io.archives import as_tensor, check, checked_labels, names_of
 from lightning_gans.io.files import expanded, reading
-
-_MOST_CLASSES = 1_000_000
 
 
 class SequenceDataModule(ImageDataModule):
@@ -72,59 +70,13 @@ def _read(path: Path) -> tuple[Any, Any]:
         return arrays["sequences"], arrays.get("labels")
 
 
-def _as_tensor(values: Any, name: str, where: str) -> Tensor:
-    """Return real numbers as a tensor."""
-    try:
-        tensor = torch.as_tensor(values)
-        if tensor.is_complex():
-            raise ValueError("use real numbers, for example one channel for each part")
-        return tensor
-    except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).split(". ")[0].rstrip(".")
-        raise DataError(f"{where}: {name} is not an array of numbers: {reason}.", setting=where, value=name) from error
-
-
-def _check(holds: bool, where: str, name: str, found: object, allowed: str) -> None:
-    if not holds:
-        message = f"{where}: {name} has {found}: it must have {allowed}."
-        raise DataError(message, setting=where, value=name, allowed=allowed)
-
-
 def _checked(sequences: Any, where: str) -> Tensor:
     """Return sequences as float32."""
-    tensor = _as_tensor(sequences, "sequences", where)
+    tensor = as_tensor(sequences, "sequences", where)
     shape = list(tensor.shape)
-    _check(len(shape) == 3 and 0 not in shape, where, "sequences", f"the shape {shape}", "(N, channels, steps)")
+    check(len(shape) == 3 and 0 not in shape, where, "sequences", f"the shape {shape}", "(N, channels, steps)")
     numbers = tensor.float()
     least, most = numbers.min().item(), numbers.max().item()  # NaN for NaN
     found = f"values from {least:.4g} to {most:.4g}"
-    _check(-1 <= least <= most <= 1, where, "sequences", found, "values in [-1, 1]")
+    check(-1 <= least <= most <= 1, where, "sequences", found, "values in [-1, 1]")
     return numbers
-
-
-def checked_labels(labels: Any, num: int, where: str) -> Tensor:
-    """Return the labels of ``num`` images or sequences: int64 ``(N,)``, zeros for None, or float32 ``(N, K)``.
-
-    Raises:
-        DataError: There is not one whole number, from 0, or one vector of floats for each.
-    """
-    if labels is None:
-        return torch.zeros(num, dtype=torch.long)
-    tensor = _as_tensor(labels, "labels", where)
-    if tensor.is_floating_point() and tensor.dim() == 2 and len(tensor) == num:
-        _check(bool(tensor.isfinite().all()), where, "labels", "NaN or infinity", "finite numbers")
-        return tensor.float()
-    found = f"{tensor.dtype} of the shape {list(tensor.shape)}"
-    allowed = f"one whole number, from 0 to {_MOST_CLASSES:,}, or floats [{num}, K], for each of {num}"
-    _check(tensor.shape == (num,) and not tensor.is_floating_point(), where, "labels", found, allowed)
-    tensor = tensor.long()  # torch has no min() of unsigned types; numbers that are too large turn negative
-    least, most = int(tensor.min()), int(tensor.max())
-    _check(0 <= least <= most < _MOST_CLASSES, where, "labels", f"numbers from {least} to {most}", allowed)
-    return tensor
-
-
-def names_of(labels: Any, checked: Tensor) -> list[str]:
-    """Return the numbers of the classes, or of the attributes, as names; nothing if there are no labels (None)."""
-    if labels is None:
-        return []
-    return [str(number) for number in range(checked.shape[1] if checked.dim() > 1 else int(checked.max()) + 1)]

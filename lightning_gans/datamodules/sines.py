@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_gans import randomness
 from lightning_gans.datamodules.base import ImageDataModule, Split, check_fits
-from lightning_gans.errors import check_counts, invalid, is_number, is_whole
+from lightning_gans.errors import check_counts, check_whole, invalid, is_number
 from lightning_gans.randomness import Stream
 
 
@@ -60,9 +60,8 @@ class SinesDataModule(ImageDataModule):
             pair = isinstance(given, Sequence) and len(given) == 2 and all(map(is_number, given))
             if not pair or not least <= given[0] <= given[1] <= most:
                 raise invalid(name, given, f"[lowest, highest], between {least:g} and {most:g}")
-        check_counts(num_classes=num_classes, zero=True)
-        if not is_whole(seed):
-            raise invalid("seed", seed, "a whole number")
+        check_counts(least=0, num_classes=num_classes)
+        check_whole(seed=seed)
         self.num_sequences = num_sequences
         self.num_test = num_test
         self.image_shape = (num_channels, num_steps)

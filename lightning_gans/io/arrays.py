@@ -21,9 +21,6 @@ from lightning_gans.errors import is_number, missing_extra
 ARRAYS = (".npy", ".npz")
 """Extensions of files that hold one array."""
 
-ARRAY_NAMES = ("images", "arr_0")
-"""Names of the images in an ``.npz`` file: ours, and that of guided diffusion's evaluation and of NumPy."""
-
 TIFF = (".tif", ".tiff")
 
 RANGES: dict[str, tuple[float, float]] = {"bool": (0, 1), "uint8": (0, 255), "uint16": (0, 65535)}
@@ -182,11 +179,6 @@ def from_stored(stored: Tensor) -> Tensor:
 
 
 # --- files --------------------------------------------------------------------------------------------------------
-
-
-def array_name(archive: Any) -> str | None:
-    """Return the name of the images in an open ``.npz`` file, one of :data:`ARRAY_NAMES`; None if it has neither."""
-    return next((name for name in ARRAY_NAMES if name in archive), None)
 
 
 def load_array(path: str | Path) -> np.ndarray:

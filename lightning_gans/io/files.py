@@ -14,7 +14,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any, TypeVar
 
-from lightning_gans.errors import DataError, LightningGansError, UnwritableError
+from lightning_gans.errors import DataError, LightningGansError, UnwritableError, first_line
 
 _Made = TypeVar("_Made")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -162,8 +162,9 @@ def reading(path: str | Path, what: str, hint: str = "") -> Iterator[None]:
     except LightningGansError:
         raise
     except Exception as error:  # parsers raise errors of any type for bytes that they do not expect
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
-        raise DataError(f"{path} is not {what}, or is damaged: {reason}.{hint}", setting=str(path)) from error
+        raise DataError(
+            f"{path} is not {what}, or is damaged: {first_line(error)}.{hint}", setting=str(path)
+        ) from error
 
 
 def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lightning_gans.errors import DataError, missing_extra
+from lightning_gans.errors import DataError, first_line, missing_extra
 from lightning_gans.io.files import expanded, reading
 
 PREFIX = "hf:"
@@ -78,5 +78,6 @@ def _reaching(place: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")[:200]
-        raise DataError(f"{place} cannot be reached on the Hugging Face Hub: {reason}.", setting=place) from error
+        raise DataError(
+            f"{place} cannot be reached on the Hugging Face Hub: {first_line(error)}.", setting=place
+        ) from error

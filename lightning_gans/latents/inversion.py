@@ -115,7 +115,7 @@ def check_inversion(*, steps: int, lr: float, starts: int, feature_weight: float
     check_counts(starts=starts)
     if starts > _MOST_STARTS:  # those of an image are optimized together
         raise invalid("starts", starts, f"at most {_MOST_STARTS}")
-    check_counts(zero=True, steps=steps)
+    check_counts(least=0, steps=steps)
     check_positive(lr=lr)
     check_not_negative(feature_weight=feature_weight)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_gans.errors import SettingError, check_positive, invalid, is_whole
+from lightning_gans.errors import SettingError, check_counts, check_positive, invalid, is_whole
 from lightning_gans.losses import gaussian_kl
 from lightning_gans.models import GenerativeModule
 from lightning_gans.training.sampling import (
@@ -65,8 +65,7 @@ def traverse(
     """
     check_latents(model)
     check_positive(span=span)
-    if not is_whole(steps) or steps < 2:
-        raise invalid("steps", steps, "a whole number, 2 or more")
+    check_counts(least=2, steps=steps)
     if not isinstance(point, Tensor):
         point = model.latents(1, seed=point, ema=ema)[0]
     units = _unit_vectors(directions, model.latent_dim)

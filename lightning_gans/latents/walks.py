@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import SettingError, check_choice, check_counts, invalid
+from lightning_gans.errors import SettingError, check_choice, check_counts, invalid, is_whole
 from lightning_gans.models import GenerativeModule
 from lightning_gans.training.sampling import check_latents, checked_sample_labels, decoded, slerp
 
@@ -96,7 +96,7 @@ def walk(
         allowed = f"(K, {model.latent_dim})"
         message = f"points has the shape {list(points.shape)}, but the model's latents are {allowed}."
         raise SettingError(message, setting="points", value=list(points.shape), allowed=allowed)
-    if isinstance(labels, int):
+    if is_whole(labels):
         labels = [labels] * len(points)
     at_points = checked_sample_labels(model, labels, len(points))
     way = interpolated(points.cpu(), frames, closed=loop, easing=easing)

@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_gans.errors import DataError, printable
-from lightning_gans.io.arrays import ARRAY_NAMES, array_name
+from lightning_gans.io.archives import checked_labels, load_images
+from lightning_gans.io.arrays import ARRAYS
 from lightning_gans.io.files import expanded, read_tensors, reading
 from lightning_gans.io.pictures import (
     EXTENSIONS,
@@ -30,7 +31,8 @@ from lightning_gans.io.pictures import (
 )
 from lightning_gans.metrics.cache import Rows
 
-ARCHIVES = (".npz", ".npy", ".pt", ".pth")
+_TENSORS = (".pt", ".pth")
+ARCHIVES = (*ARRAYS, *_TENSORS)
 """Extensions of files that hold all images of a set."""
 
 _SMALL_PIXELS = 2**16  # threads read smaller pictures more slowly than a loop does: 3 times, at 32 x 32
@@ -194,36 +196,17 @@ def read_images(path: str | Path, convert: bool = False, resize: bool = True) ->
         )
     images, labels = read_archive(path)
     with reading(path, "a set of images"):  # sparse tensors, for example, cannot be converted
-        return ImageSet(str(path), as_bytes(images, str(path)), labels)
+        images = as_bytes(torch.as_tensor(images), str(path))
+    return ImageSet(str(path), images, None if labels is None else checked_labels(labels, len(images), str(path)))
 
 
-def read_archive(path: Path) -> tuple[Any, Tensor | None]:
-    """Return the array of images in a file that ends in one of :data:`ARCHIVES`, as a tensor, and labels, if any.
+def read_archive(path: Path) -> tuple[Any, Any]:
+    """Return the array of images in a file that ends in one of :data:`ARCHIVES`, and its labels, if any.
 
     Raises:
         DataError: The file cannot be read, or has no such array.
     """
-    labels = None
-    if path.suffix == ".npz":
-        with reading(path, "an archive of arrays"), np.load(path) as archive:
-            name = array_name(archive)
-            if name is None:
-                found = ", ".join(archive.files) or "nothing"
-                raise DataError(
-                    f"{path} has no array {' or '.join(ARRAY_NAMES)}, but {found}.",
-                    setting=str(path),
-                    allowed=ARRAY_NAMES,
-                )
-            images = torch.from_numpy(archive[name])
-            if name == "images" and "labels" in archive:
-                labels = torch.from_numpy(archive["labels"])
-                labels = labels if labels.dim() > 1 and labels.is_floating_point() else labels.long()
-    elif path.suffix == ".npy":
-        with reading(path, "an array"):
-            images = torch.from_numpy(np.load(path))
-    else:
-        images = read_tensors(path)
-    return images, labels
+    return (read_tensors(path), None) if path.suffix in _TENSORS else load_images(path)
 
 
 def paired(outputs: ImageSet, targets: ImageSet) -> tuple[ImageSet, ImageSet]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import check_counts, invalid
+from lightning_gans.errors import check_counts
 from lightning_gans.metrics.sets import TwoSetsMetric
 
 _ROWS = 125  # rows of the kernel matrix at once, which fit into the processor's cache
@@ -37,8 +37,7 @@ class KernelDistance(TwoSetsMetric):
         self, num_features: int, num_subsets: int = 100, subset_size: int = 1000, seed: int = 2020, **options: Any
     ) -> None:
         check_counts(num_subsets=num_subsets)
-        if subset_size < 2:
-            raise invalid("subset_size", subset_size, "2 or more")
+        check_counts(least=2, subset_size=subset_size)
         super().__init__(num_features, **options)
         self.num_subsets = num_subsets
         self.subset_size = subset_size

@@ -19,7 +19,7 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from lightning_gans import losses
-from lightning_gans.errors import DataError, SettingError, check_choice, invalid
+from lightning_gans.errors import DataError, SettingError, check_choice, first_line, invalid
 from lightning_gans.io.pictures import from_bytes, to_bytes
 from lightning_gans.metrics.extractors import EfficientNetExtractor, inception
 from lightning_gans.metrics.scores import with_float64
@@ -199,5 +199,6 @@ def _lpips_network() -> Any:
     try:
         return LearnedPerceptualImagePatchSimilarity("alex").net
     except Exception as error:  # damaged files raise anything
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path} does not contain AlexNet's weights: {reason}", setting=str(path)) from error
+        raise DataError(
+            f"{path} does not contain AlexNet's weights: {first_line(error)}.", setting=str(path)
+        ) from error

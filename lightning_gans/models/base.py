@@ -465,7 +465,7 @@ class GenerativeModule(pl.LightningModule):
         check_latents(self)
         if num_samples is None:
             num_samples = 1 if labels is None else len(labels)
-        check_counts(zero=True, num_samples=num_samples, start=start)
+        check_counts(least=0, num_samples=num_samples, start=start)
         if truncation is not None:
             check_positive(truncation=truncation)
         all_labels = checked_sample_labels(self, labels, num_samples, start)
@@ -614,7 +614,7 @@ def check_sizes(
         )
     if latent_dim is not None:
         check_counts(latent_dim=latent_dim)
-    check_counts(num_classes=num_classes, zero=True)
+    check_counts(least=0, num_classes=num_classes)
 
 
 def tried(name: str, network: nn.Module, *shapes: Sequence[int]) -> Any:

@@ -89,7 +89,7 @@ class CycleGAN(TranslationModule):
         check_sizes(image_shape)
         check_sizes(sources, setting="source_shape")
         check_not_negative(cycle_weight=cycle_weight, cycle_noise=cycle_noise, identity_weight=identity_weight)
-        check_counts(zero=True, pool_size=pool_size)
+        check_counts(least=0, pool_size=pool_size)
         if tuple(sources[1:]) != tuple(image_shape[1:]):
             raise invalid("source_shape", source_shape, f"as high and wide as image_shape, {list(image_shape)}")
         if identity_weight > 0 and sources[0] != image_shape[0]:

@@ -90,7 +90,7 @@ class SRGAN(TranslationModule):
         if (scale * sources[1], scale * sources[2]) != (height, across):
             raise invalid("source_shape", list(sources), f"smaller by the same whole factor than {list(image_shape)}")
         check_not_negative(content_weight=content_weight)
-        check_counts(zero=True, pretrain_steps=pretrain_steps)
+        check_counts(least=0, pretrain_steps=pretrain_steps)
         if callable(getattr(content, "extract", None)):  # an extractor of lightning_gans.metrics
             raise invalid("content", type(content).__name__, "a network of images in [-1, 1]; an Extractor takes bytes")
         if isinstance(content, nn.Module):

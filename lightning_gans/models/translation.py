@@ -64,7 +64,7 @@ def in_tiles(translate: Callable[[Tensor], Tensor], images: Tensor, tile: int, o
         tensor([0.5000])
     """
     check_counts(tile=tile)
-    check_counts(zero=True, overlap=overlap)
+    check_counts(least=0, overlap=overlap)
     if overlap >= tile:
         raise invalid("overlap", overlap, f"less than tile, {tile}")
     (height, width), total = images.shape[2:], None

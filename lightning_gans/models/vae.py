@@ -152,7 +152,7 @@ class VAE(AutoencodingModule):
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr)
         check_counts(encoder_steps=encoder_steps, importance_samples=importance_samples)
-        check_counts(kl_warmup_images=kl_warmup_images, zero=True)
+        check_counts(least=0, kl_warmup_images=kl_warmup_images)
         check_not_negative(beta=beta, free_bits=free_bits, tc_weight=tc_weight)
         check_adam(betas, weight_decay)
         check_choice("prior", prior, _COMPONENTS)

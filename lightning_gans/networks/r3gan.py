@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, are_counts, check_counts, invalid, shown
+from lightning_gans.errors import SettingError, are_counts, check_counts, invalid, is_whole, shown
 from lightning_gans.networks.conditioning import check_labels, look_up
 from lightning_gans.networks.dcgan import levels
 
@@ -173,7 +173,7 @@ def make_stages(
     patches = in_patches(image_shape, patch_size)
     smallest, doublings = levels(patches)
     count = doublings + 1
-    numbers = [blocks] * count if isinstance(blocks, int) else blocks
+    numbers = [blocks] * count if is_whole(blocks) else blocks
     for name, values, least in (("widths", widths, 1), ("blocks", numbers, 0)):
         if not are_counts(values, least) or len(values) != count:
             raise SettingError(

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import check_choice, check_counts, invalid
+from lightning_gans.errors import check_choice, check_counts, invalid, is_whole
 from lightning_gans.networks.conditioning import with_labels
 
 Cell = Literal["gru", "lstm"]
@@ -92,7 +92,7 @@ class RecurrentGenerator(nn.Module):
         channels, self.num_steps, *rest = self.image_shape
         self.step_noise = step_noise
         self.shared_noise = latent_dim - self.num_steps * step_noise
-        if not isinstance(step_noise, int) or step_noise < 0 or self.shared_noise < 0:
+        if not is_whole(step_noise) or step_noise < 0 or self.shared_noise < 0:
             most = latent_dim // self.num_steps
             allowed = f"0 to {most} for {self.num_steps} steps and latent_dim {latent_dim}"
             raise invalid("step_noise", step_noise, allowed)

@@ -90,7 +90,7 @@ class ResNetTranslator(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(in_channels=in_channels, out_channels=out_channels, num_blocks=num_blocks, width=width)
-        check_counts(zero=True, depth=depth)
+        check_counts(least=0, depth=depth)
         self.depth, self.multiple = depth, 2**depth
         bias = norm != "batch"
         first = nn.Conv2d(in_channels, width, 7, padding=3, padding_mode="reflect", bias=bias)

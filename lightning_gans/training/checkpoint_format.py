@@ -26,7 +26,7 @@ import yaml
 from torch import nn
 
 from lightning_gans._version import __version__
-from lightning_gans.errors import DataError, DivergedError, LightningGansError, import_named
+from lightning_gans.errors import DataError, DivergedError, LightningGansError, first_line, import_named
 from lightning_gans.io.arrays import Scale, is_range
 from lightning_gans.io.attributes import Attributes
 from lightning_gans.io.checkpoint_io import read_checkpoint
@@ -182,8 +182,7 @@ def reading(path: Any) -> Iterator[None]:
     except LightningGansError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or "no message").splitlines()[0][:200]
-        message = f"{path} cannot be loaded and may be damaged: {type(error).__name__}: {reason}"
+        message = f"{path} cannot be loaded and may be damaged: {type(error).__name__}: {first_line(error)}."
         raise DataError(message, setting=str(path)) from error
 
 

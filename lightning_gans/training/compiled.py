@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_gans.errors import first_line
+
 
 class Compiled:
     """A compiled ``forward`` that replaces a network's own; copies and pickles of the network have the original again.
@@ -36,8 +38,7 @@ class Compiled:
         except Exception as error:  # compilers raise errors of any type
             self.function = self.eager
             output = self.eager(*args, **kwargs)  # an error of the network itself is raised here
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            self.warn(f"The {self.name} is not compiled: {reason}")
+            self.warn(f"The {self.name} is not compiled: {first_line(error)}.")
             return output
 
     def undo(self) -> None:

@@ -28,7 +28,7 @@ class ImagePool(nn.Module):
 
     def __init__(self, size: int, image_shape: tuple[int, ...]) -> None:
         super().__init__()
-        check_counts(zero=True, size=size)
+        check_counts(least=0, size=size)
         self.images: Tensor
         self.register_buffer("images", torch.zeros(size, *image_shape))
 

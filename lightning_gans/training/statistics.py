@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_counts, invalid, is_whole
+from lightning_gans.errors import SettingError, check_counts
 from lightning_gans.training.sampling import check_latents, labels_in_turn
 
 _Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm
@@ -51,8 +51,7 @@ def standing_statistics(
     """
     check_latents(model)
     check_counts(num_batches=num_batches)
-    if not is_whole(batch_size) or batch_size < 2:
-        raise invalid("batch_size", batch_size, "a whole number, 2 or more")
+    check_counts(least=2, batch_size=batch_size)
 
     def decode(start: int) -> None:
         more = {} if truncation is None else {"truncation": truncation}

@@ -387,6 +387,7 @@ def test_ways_to_fit(tmp_path):
     tall = read_picture(tmp_path / "wide.png", (3, 32, 16), "crop")
     assert tall.shape == (3, 32, 16) and (tall[:, :, 8] == 255).all()
     assert make(tmp_path, image_size=[6, 10], val_size=0).image_shape == (3, 6, 10)
+    assert make(tmp_path, image_size=np.int64(6), val_size=0).image_shape == (3, 6, 6)
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks at what Linux has mapped")

@@ -89,7 +89,7 @@ def test_too_few_images(num_real, num_fake, kind):
     assert (caught.value.setting, caught.value.value) == (f"num_{kind}", min(num_real, num_fake))
 
 
-@pytest.mark.parametrize("options", [{"num_subsets": 0}, {"subset_size": 1}])
+@pytest.mark.parametrize("options", [{"num_subsets": 0}, {"subset_size": 1}, {"subset_size": 2.5}])
 def test_settings_without_an_estimate(options):
     with pytest.raises(SettingError) as caught:
         KernelDistance(4, **options)

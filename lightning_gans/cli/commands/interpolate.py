@@ -18,7 +18,7 @@ from lightning_gans.cli.outputs import (
     parse_integers,
     read_pictures,
 )
-from lightning_gans.errors import SettingError, check_positive, invalid, printable
+from lightning_gans.errors import SettingError, check_counts, check_positive, printable
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents.walks import interpolated
 from lightning_gans.models import GenerativeModule
@@ -39,8 +39,7 @@ def run(
 ) -> None:
     """Write a row of pictures between stops, or a row per class."""
     path = check_suffix(output)
-    if steps < 2:
-        raise invalid("--steps", steps, "2 or more")
+    check_counts(least=2, **{"--steps": steps})
     if truncation is not None:
         check_positive(truncation=truncation)
     if pictures and (seeds or truncation is not None):

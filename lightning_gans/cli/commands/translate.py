@@ -121,7 +121,7 @@ def run(
 def _batch(source: Path, channels: int) -> np.ndarray | None:
     """Return the images of an archive, ``(N, C, H, W)``; None if it has a single image."""
     with reading(source, "an array of images"):
-        values = torch.as_tensor(read_archive(source)[0]).numpy()
+        values = np.asarray(read_archive(source)[0])
         if values.ndim == 2 or (values.ndim == 3 and channels > 1):
             return None
         return with_channels_first(values, channel_axis(values.shape[1:], channels))

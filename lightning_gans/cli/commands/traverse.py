@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 
 from lightning_gans.cli.outputs import check_pictures, check_suffix, load_model
-from lightning_gans.errors import check_counts, check_positive, invalid, printable
+from lightning_gans.errors import check_counts, check_positive, printable
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents import latent_divergences, sefa_directions, traverse
 from lightning_gans.models import GenerativeModule
@@ -31,8 +31,7 @@ def run(
     path = check_suffix(output)
     check_counts(num=num)
     check_positive(span=span)
-    if steps < 2:
-        raise invalid("--steps", steps, "2 or more")
+    check_counts(least=2, **{"--steps": steps})
     model = load_model(checkpoint, device, imports)
     check_pictures(model)
     num = min(num, model.latent_dim)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import DataError, SettingError
+from lightning_gans.errors import DataError, SettingError, first_line
 from lightning_gans.io.files import expanded
 from lightning_gans.metrics.extractors import inception
 from lightning_gans.metrics.extractors.base import Extractor, hash_module
@@ -82,8 +82,7 @@ def _build(name: str, weights_path: str | Path | None) -> FeatureExtractorBase:
         path = None if weights_path is None else str(_verified(expanded(weights_path), about["hash"]))
         network: FeatureExtractorBase = cls(name, [feature], feature_extractor_weights_path=path, verbose=False)
     except Exception as error:  # of any type, because it reads a downloaded file and its code
-        reason = " ".join(str(error).split())[:160]
-        message = f"the weights of {name} cannot be read from {weights_path or folder}: {reason}"
+        message = f"the weights of {name} cannot be read from {weights_path or folder}: {first_line(error)}."
         raise DataError(message, setting="extractor", value=name) from error
     return network
 

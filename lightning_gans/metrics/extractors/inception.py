@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, first_line
 from lightning_gans.io.files import expanded, replacing
 from lightning_gans.metrics.extractors.base import Extractor
 
@@ -98,8 +98,7 @@ def _build(content: bytes, weights_path: str | Path | None) -> FeatureExtractorI
                 "inception-v3-compat", ["2048", "logits_unbiased"], feature_extractor_weights_path=str(checked)
             )
         except Exception as error:
-            reason = " ".join(str(error).split())[:160]
-            message = f"{where} does not contain the Inception weights ({FILE_NAME}): {reason}"
+            message = f"{where} does not contain the Inception weights ({FILE_NAME}): {first_line(error)}."
             raise DataError(message, setting=str(where)) from error
 
 
