@@ -27,17 +27,14 @@ from lightning_gans.training.optimizers import OptimizerCallable
 from lightning_gans.training.regularizers import (
     AuxiliaryClassifier,
     FeatureMatching,
-    Player,
     Regularizer,
-    Turn,
-    call,
     checked_regularizers,
     gradient_penalties,
     mismatched_labels,
     reasons_not_to_compile,
-    take_turn,
 )
 from lightning_gans.training.step import TrainingStep
+from lightning_gans.training.turn import Player, Turn, call, take_turn
 
 Loss = Literal["nonsaturating", "minimax", "least_squares", "hinge", "wasserstein", "relativistic"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.models.base import GenerativeModule
-from lightning_gans.training.regularizers import call
+from lightning_gans.training.turn import call
 
 
 class AutoencodingModule(GenerativeModule):

@@ -17,7 +17,8 @@ from lightning_gans.models.base import check_sizes, check_unconditional
 from lightning_gans.networks import EfficientNetLite0, FastGANDiscriminator, FastGANGenerator
 from lightning_gans.randomness import Stream
 from lightning_gans.training.augmentation import Augmentation
-from lightning_gans.training.regularizers import Regularizer, Turn
+from lightning_gans.training.regularizers import Regularizer
+from lightning_gans.training.turn import Turn
 
 Distance = Literal["l1", "efficientnet"]
 

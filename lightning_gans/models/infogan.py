@@ -16,8 +16,8 @@ from lightning_gans.models.adversarial import AdversarialModule
 from lightning_gans.models.base import check_sizes
 from lightning_gans.networks import DCGANGenerator, InfoGANDiscriminator
 from lightning_gans.randomness import Stream
-from lightning_gans.training.regularizers import Turn
 from lightning_gans.training.step import TrainingStep
+from lightning_gans.training.turn import Turn
 
 
 class InfoGAN(AdversarialModule):

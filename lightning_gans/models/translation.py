@@ -28,17 +28,14 @@ from lightning_gans.training.discriminator_calls import logits_of
 from lightning_gans.training.freezing import FreezeLayers
 from lightning_gans.training.optimizers import OptimizerCallable
 from lightning_gans.training.regularizers import (
-    Player,
     Regularizer,
-    Turn,
-    call,
     checked_regularizers,
     gradient_penalties,
     reasons_not_to_compile,
-    take_turn,
 )
 from lightning_gans.training.sampling import SAMPLE_BLOCK
 from lightning_gans.training.step import TrainingStep
+from lightning_gans.training.turn import Player, Turn, call, take_turn
 
 
 def in_tiles(translate: Callable[[Tensor], Tensor], images: Tensor, tile: int, overlap: int) -> Tensor:

@@ -28,15 +28,12 @@ from lightning_gans.training.freezing import FreezeLayers
 from lightning_gans.training.regularizers import (
     AuxiliaryClassifier,
     FeatureMatching,
-    Player,
     Regularizer,
-    Turn,
-    call,
     checked_regularizers,
     gradient_penalties,
-    take_turn,
 )
 from lightning_gans.training.step import TrainingStep
+from lightning_gans.training.turn import Player, Turn, call, take_turn
 
 
 class VAEGAN(AutoencodingModule):

@@ -26,7 +26,7 @@ from lightning_gans.errors import (
 from lightning_gans.training.processes import mean_over_processes
 
 if TYPE_CHECKING:
-    from lightning_gans.training.regularizers import Turn
+    from lightning_gans.training.turn import Turn
 
 
 class Augmentation:

@@ -163,7 +163,7 @@ class TrainingStep:
         """Draw this batch's rows of the global batch's numbers uniform in [0, 1), float32 ``(num, size)``.
 
         Unlike :meth:`noise`, they are the same in all updates of a step: add ``update_index`` to the key for others. A
-        regularizer uses :meth:`~lightning_gans.training.regularizers.Turn.uniform`, which does.
+        regularizer uses :meth:`~lightning_gans.training.turn.Turn.uniform`, which does.
 
         Args:
             num: Rows of this batch.
