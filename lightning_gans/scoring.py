@@ -118,7 +118,7 @@ def score(
     if num is not None:
         check_counts(num=num)
     if imports:
-        _imported("training.checkpoint_format", "trust")(*imports)
+        _imported("training.allowed_classes", "trust")(*imports)
     options: dict[str, Any] = {"seed": seed, "ema": ema, "data_dir": data_dir, "convert": convert, "imports": imports}
     if pairs:
         sets = (

@@ -6,7 +6,7 @@ import torch
 
 from lightning_gans.metrics.extractors import inception
 from lightning_gans.networks import efficientnet
-from lightning_gans.training import checkpoint_format as checkpoints
+from lightning_gans.training import allowed_classes
 from tests.toys import quiet_trainer
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are taken by the other workers
@@ -36,7 +36,7 @@ def ctrl_c_interrupts():
 @pytest.fixture(autouse=True)
 def nothing_is_trusted(monkeypatch):
     """No test leaves a module that checkpoints may name to the next."""
-    monkeypatch.setattr(checkpoints, "_trusted", set())
+    monkeypatch.setattr(allowed_classes, "_trusted", set())
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from lightning_gans.cli import resume
 from lightning_gans.cli.main import main, trusting
 from lightning_gans.cli.parsing import RecipeAction, TrainingParser, resuming
 from lightning_gans.cli.run_folder import RunFolder
-from lightning_gans.training import checkpoint_format as checkpoints
+from lightning_gans.training import allowed_classes
 from tests.toys import loader, make_batches, tiny
 
 
@@ -112,7 +112,7 @@ def test_no_network_on_the_list_takes_a_path():
         getattr(module, name) for module in vars(networks).values() if inspect.ismodule(module) for name in vars(module)
     ]
     classes = {cls for cls in layers + ours if inspect.isclass(cls) and issubclass(cls, nn.Module)}
-    allowed = [cls for cls in classes if checkpoints.is_below(cls.__module__, checkpoints._NETWORKS)]
+    allowed = [cls for cls in classes if allowed_classes.is_below(cls.__module__, allowed_classes._NETWORKS)]
     assert {nn.Linear, nn.Sequential, networks.DCGANGenerator, networks.MLPDiscriminator} <= set(allowed)
     for cls in allowed:
         for name in inspect.signature(cls.__init__).parameters:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_gans.errors import DataError
-from lightning_gans.training import checkpoint_format as checkpoints
+from lightning_gans.training import allowed_classes
 
 _LIGHTNING = ("callbacks", "loggers", "strategies", "profilers", "plugins", "accelerators")
 _ALLOWED = (
@@ -31,7 +31,7 @@ def check_config(path: str | Path, settings: Any) -> None:
     Every string that could be the dotted name of something importable is checked, whatever its key.
     """
     for name in _dotted_names(settings):
-        if not (checkpoints.is_below(name, checkpoints.trusted_modules()) or _is_allowed(name)):
+        if not (allowed_classes.is_below(name, allowed_classes.trusted_modules()) or _is_allowed(name)):
             module = name.rpartition(".")[0]
             raise DataError(
                 f"{path} names {name}, which is not allowed there: add `--import {module}` if you trust it.",
@@ -47,11 +47,11 @@ def imports_needed(settings: Mapping[str, Any]) -> list[str]:
 
 def _is_allowed(name: str) -> bool:
     """Return whether a name is a class of the allow-list, or not an object at all."""
-    if not checkpoints.is_below(name, _ALLOWED):
+    if not allowed_classes.is_below(name, _ALLOWED):
         return False
     # locate() also finds what a module has merely imported, such as lightning_gans.cli.main.os.system.
     found: Any = pydoc.locate(name)
-    return found is None or (isinstance(found, type) and checkpoints.is_below(found.__module__, _ALLOWED))
+    return found is None or (isinstance(found, type) and allowed_classes.is_below(found.__module__, _ALLOWED))
 
 
 def _dotted_names(value: Any) -> Iterator[str]:

@@ -70,7 +70,7 @@ def _output_fails() -> bool:
 
 def trusting(words: Sequence[str]) -> list[str]:
     """Trust the modules that ``--import MODULE`` names, and return the other words."""
-    from lightning_gans.training.checkpoint_format import trust
+    from lightning_gans.training.allowed_classes import trust
 
     left: list[str] = []
     remaining = iter(words)

@@ -14,6 +14,7 @@ from lightning_gans.cli.config_check import check_config
 from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.errors import DataError, SettingError, printable
 from lightning_gans.models import GenerativeModule
+from lightning_gans.training import allowed_classes, arguments
 from lightning_gans.training import checkpoint_format as checkpoints
 
 
@@ -80,7 +81,7 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str], resum
     check_config(checkpoint, about["arguments"])  # the parser imports what a string names
     given = _model_settings(words)
     model = config.model
-    named = checkpoints.plain(model.init_args.as_dict()) if model.get("init_args") is not None else {}
+    named = arguments.plain(model.init_args.as_dict()) if model.get("init_args") is not None else {}
     asked_class, own_class = (path.rpartition(".")[2] for path in (model.class_path, about["class"]))
     if ("class_path" in given or resumed) and asked_class != own_class:
         raise _conflict("model", asked_class, own_class, checkpoint)
@@ -88,9 +89,9 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str], resum
         if name in given and name in named and _comparable(named[name]) != _comparable(stored):
             raise _conflict(f"model.{name}", named[name], stored, checkpoint)
     full_name = model.class_path if "." in model.class_path else f"lightning_gans.{model.class_path}"
-    if checkpoints.find_class(full_name) is not stored_class:
+    if allowed_classes.find_class(full_name) is not stored_class:
         model.class_path, model.init_args = about["class"], type(config)()
-    passed = checkpoints.arguments_to_pass(stored_class, about["arguments"])
+    passed = arguments.arguments_to_pass(stored_class, about["arguments"])
     for name, stored in about["arguments"].items():
         if name in passed or name in model.init_args:
             model.init_args[name] = _as_config(stored, type(config))

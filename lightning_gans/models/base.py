@@ -30,6 +30,12 @@ from lightning_gans.io.arrays import Scale
 from lightning_gans.io.attributes import Attributes
 from lightning_gans.training import batches, checkpoint_format
 from lightning_gans.training.acceleration import Acceleration, CompileMode, MatmulPrecision
+from lightning_gans.training.arguments import (
+    constructor_arguments,
+    hyperparameters,
+    resolved_arguments,
+    whole_signature,
+)
 from lightning_gans.training.batches import Batch
 from lightning_gans.training.clipping import ClipGradients
 from lightning_gans.training.ema import EMA
@@ -114,7 +120,7 @@ class GenerativeModule(pl.LightningModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Make ``help()`` and editors show all arguments, including those passed through ``**options``."""
         super().__init_subclass__(**kwargs)
-        cls.__signature__ = checkpoint_format.whole_signature(cls)  # type: ignore[attr-defined]
+        cls.__signature__ = whole_signature(cls)  # type: ignore[attr-defined]
 
     def __init__(
         self,
@@ -168,8 +174,8 @@ class GenerativeModule(pl.LightningModule):
         self.open_step: TrainingStep | None = None
         self.register_buffer("stop_vote", torch.zeros(()), persistent=False)  # averaged over processes with the others
         self.ema = EMA({})
-        self.given_arguments = checkpoint_format.constructor_arguments(self)
-        set_hyperparameters(self, checkpoint_format.hyperparameters(type(self), self.given_arguments))
+        self.given_arguments = constructor_arguments(self)
+        set_hyperparameters(self, hyperparameters(type(self), self.given_arguments))
         self._callbacks: list[Callback] = [ExactResume(), Schedulers()]
         if gradient_clip_val is not None:
             self._callbacks.append(ClipGradients(gradient_clip_val))
@@ -521,7 +527,7 @@ class GenerativeModule(pl.LightningModule):
     @property
     def arguments(self) -> dict[str, Any]:
         """The arguments that rebuild this model: what its constructor was given, and the defaults."""
-        return checkpoint_format.resolved_arguments(type(self), self.given_arguments, self)
+        return resolved_arguments(type(self), self.given_arguments, self)
 
     def note_arguments(self, **config: Any) -> None:
         """Replace networks by what they were built from, ``{class_path, init_args}``, so that they can be stored."""

@@ -2,19 +2,14 @@
 
 A checkpoint carries ``lightning_gans: {version, class, arguments, missing, run_seed, images_seen, scales, attributes,
 states}``, and in a fit ``loggers``, in plain types, so that it loads with ``weights_only=True``. A checkpoint can name
-the class of its model and of its networks. Networks are built from an allow-list only: the layers of ``torch.nn``,
-``lightning_gans.networks``, and modules that the user has named with :func:`trust` (``--import`` on the command line).
+the class of its model and of its networks, within limits (:mod:`lightning_gans.training.allowed_classes`).
 """
 
 from __future__ import annotations
 
-import enum
-import importlib
 import inspect
-import numbers
 import re
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -26,95 +21,28 @@ import yaml
 from torch import nn
 
 from lightning_gans._version import __version__
-from lightning_gans.errors import DataError, DivergedError, LightningGansError, first_line, import_named
+from lightning_gans.errors import DataError, LightningGansError, first_line
 from lightning_gans.io.arrays import Scale, is_range
 from lightning_gans.io.attributes import Attributes
 from lightning_gans.io.checkpoint_io import read_checkpoint
 from lightning_gans.io.hub import is_pushed, read_pushed
+from lightning_gans.training.allowed_classes import check_classes, find_class, instantiate, trust
+from lightning_gans.training.arguments import (
+    CLASS_PATH,
+    OF_THE_MACHINE,
+    arguments_to_pass,
+    defaults_of,
+    is_plain,
+    own_parameters,
+    public_name,
+)
+from lightning_gans.training.finite import not_finite
 
 Model = TypeVar("Model")
 
-KEY, CLASS_PATH = "lightning_gans", "_class_path"
-OF_THE_MACHINE = ("compile_mode", "channels_last", "matmul_precision")
-"""Former settings of the models, which checkpoints of 0.1 hold; :class:`Acceleration` has them now."""
-
+KEY = "lightning_gans"
 FOR_TRAINING = ("regularizers", "augment", "_optimizer", "content")
 """Endings of the names of objects that only training needs: a model can be rebuilt without them."""
-
-_OURS = ("lightning_gans", "torch.nn")
-_NETWORKS = ("torch.nn.modules", "lightning_gans.networks")
-_trusted: set[str] = set()
-
-
-def trust(*modules: str) -> None:
-    """Import modules and allow checkpoints to name the networks that are defined in them.
-
-    A network's constructor runs with arguments from the checkpoint, so name only modules whose classes are safe
-    to build from a file that somebody else may have written.
-
-    Raises:
-        SettingError: A module cannot be imported.
-    """
-    for module in modules:
-        import_named(f"--import is {module!r}", module)
-        _trusted.add(module)
-
-
-def is_below(name: str, modules: Iterable[str]) -> bool:
-    """Return whether a dotted name is one of the modules, or lies below one.
-
-    Example:
-        >>> is_below("torch.nn.Linear", ["torch.nn"]), is_below("torch.nnx.Linear", ["torch.nn"])
-        (True, False)
-    """
-    return any(f"{name}.".startswith(f"{module}.") for module in modules)
-
-
-def trusted_modules() -> frozenset[str]:
-    """Return the modules that were named with :func:`trust`."""
-    return frozenset(_trusted)
-
-
-def constructor_arguments(model: nn.Module) -> dict[str, Any]:
-    """Return the arguments of the constructor of a model's class, by name; ``**options`` are merged in.
-
-    Call it from the constructor of a base class: the frames above it are those of the subclasses' constructors.
-    """
-    frame, outermost = sys._getframe(1), None
-    while frame.f_code.co_name == "__init__" and any(value is model for value in frame.f_locals.values()):
-        frame, outermost = frame.f_back, frame  # type: ignore[assignment]
-    if outermost is None:
-        return {}
-    names, _, keywords, values = inspect.getargvalues(outermost)
-    return {name: values[name] for name in names[1:]} | (values[keywords] if keywords else {})
-
-
-def resolved_arguments(cls: type, given: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
-    """Return the full set of arguments that rebuilds a model, including defaults, in plain types.
-
-    This leaves out objects (networks, regularizers, functions), settings of the machine, and defaults of a base class
-    that a subclass has fixed to another value, because the subclass does not accept them.
-    """
-    own = _own_parameters(cls)
-    arguments = {
-        name: default
-        for name, default in _defaults(cls).items()
-        if name in own or name in given or getattr(model, name, default) == default
-    }
-    return _stored({**arguments, **given})
-
-
-def hyperparameters(cls: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return Lightning's hyperparameters of a model, from which a checkpoint without a description is loaded.
-
-    Lightning stores them in every checkpoint, including those with weights only and those written outside a fit;
-    ``_class_path`` is the key under which it looks up the class.
-    """
-    return {CLASS_PATH: public_name(cls), **_stored(given)}
-
-
-def _stored(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {n: plain(value) for n, value in arguments.items() if _is_plain(value) and n not in OF_THE_MACHINE}
 
 
 def describe(model: Any, checkpoint: dict[str, Any]) -> None:
@@ -122,11 +50,11 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
 
     ``missing`` names the arguments that could not be stored, except for those that samples do not depend on.
     """
-    required = [name for name, p in _own_parameters(type(model)).items() if p.default is p.empty]
+    required = [name for name, p in own_parameters(type(model)).items() if p.default is p.empty]
     missing = [
         name
         for name, value in model.given_arguments.items()
-        if not _is_plain(value) and (name in required or not name.endswith(FOR_TRAINING))
+        if not is_plain(value) and (name in required or not name.endswith(FOR_TRAINING))
     ]
     for key in ("hyper_parameters", "hparams_name", "hparams_type"):
         checkpoint.pop(key, None)
@@ -141,37 +69,6 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
         "attributes": None if model.attributes is None else asdict(model.attributes),
         "states": {name: dict(part.state) for name, part in _parts_with_state(model) if part.state},
     }
-
-
-def public_name(cls: type) -> str:
-    """Return the name by which a checkpoint refers to a class; for this package's classes, the public name."""
-    if cls.__module__.startswith("lightning_gans."):
-        return f"lightning_gans.{cls.__qualname__}"
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def check_finite(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] = ()) -> None:
-    """Raise :class:`DivergedError` if a weight, BatchNorm's statistics or an optimizer's state is not finite.
-
-    Nor may another buffer be NaN; a mask may be infinite.
-    """
-    wrong = _not_finite(model, optimizers)
-    if wrong is not None:
-        raise DivergedError(f"training has diverged: {wrong} is not finite. The last checkpoint is finite.")
-
-
-def _not_finite(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer] = ()) -> str | None:
-    """Return the name of the first of these values that is not finite; None if all are."""
-    values = {name: parameter.detach() for name, parameter in model.named_parameters()}
-    values |= {name: value for name, value in model.named_buffers() if name.endswith(("running_mean", "running_var"))}
-    names: dict[Any, str] = {parameter: name for name, parameter in model.named_parameters()}
-    for optimizer in optimizers:
-        for parameter, state in optimizer.state.items():
-            moments = {k: v for k, v in state.items() if isinstance(v, torch.Tensor) and v.is_floating_point()}
-            values |= {f"{key} of {names.get(parameter, 'a parameter')}": moment for key, moment in moments.items()}
-    if values and not nn.utils.get_total_norm(values.values(), torch.inf).isfinite():
-        return next(name for name, value in values.items() if not value.isfinite().all())
-    return next((name for name, buffer in model.named_buffers() if buffer.isnan().any()), None)
 
 
 @contextmanager
@@ -286,54 +183,6 @@ def _parts_with_state(model: Any) -> Iterator[tuple[str, Any]]:
         yield "augment", model.augment
 
 
-def check_like(found: Any, own: Any, place: str) -> None:
-    """Raise :class:`DataError` if types in a part of a checkpoint differ from those in this run's state."""
-    for kind in (Mapping, (list, tuple), numbers.Real):
-        if isinstance(own, kind) and not isinstance(found, kind):
-            message = f"the checkpoint is damaged: {place} is a {type(found).__name__}, not a {type(own).__name__}."
-            raise DataError(message, setting=place, value=found)
-    if isinstance(own, Mapping):
-        for key in own.keys() & found.keys():
-            check_like(found[key], own[key], f"{place}.{key}")
-
-
-def check_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[Any]) -> None:
-    """Raise :class:`DataError` if a checkpoint's optimizers differ in their weights or the types of their options."""
-    own = [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]
-    with reading("the checkpoint"):
-        found = [[len(group["params"]) for group in state["param_groups"]] for state in states]
-        damaged = not all(isinstance(state["state"], Mapping) for state in states)
-    if own != found or damaged:
-        message = f"the checkpoint's optimizers have {found} weights by group, but the model's have {own}."
-        raise DataError(message, setting="optimizer_states", value=found, allowed=own)
-    for optimizer, state in zip(optimizers, states, strict=True):
-        for group, stored in zip(optimizer.state_dict()["param_groups"], state["param_groups"], strict=True):
-            options = {name: value for name, value in group.items() if not isinstance(value, bool)}  # as of the device
-            check_like(stored, options, "optimizer_states")
-        if isinstance(optimizer, torch.optim.Adam):
-            _check_moments(optimizer, state)
-
-
-def _check_moments(optimizer: torch.optim.Adam, state: Any) -> None:
-    """Raise :class:`DataError` if the moments in a state of Adam have other shapes than the weights."""
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    indices = (index for group in state["param_groups"] for index in group["params"])
-    for parameter, index in zip(parameters, indices, strict=True):
-        moments = state["state"].get(index)
-        if moments is not None and not _are_moments(moments, parameter):
-            message = "the checkpoint is damaged: the moments of a weight do not fit it."
-            raise DataError(message, setting="optimizer_states", value=index)
-
-
-def _are_moments(state: Any, parameter: torch.Tensor) -> bool:
-    """Return whether a state is that of a parameter under Adam."""
-    if not isinstance(state, Mapping):
-        return False
-    moments, step = [state.get(name) for name in ("exp_avg", "exp_avg_sq")], state.get("step")
-    fits = all(isinstance(moment, torch.Tensor) and moment.shape == parameter.shape for moment in moments)
-    return fits and isinstance(step, (torch.Tensor, numbers.Real))
-
-
 def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any]:
     """Return the class of a checkpoint's model, after checking that it accepts the stored arguments.
 
@@ -349,7 +198,7 @@ def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any
     if not issubclass(cls, base):
         raise DataError(f"{path} holds a {cls.__name__}, not a {base.__name__}.")
     check_classes(about["arguments"])
-    unknown = sorted(set(about["arguments"]) - set(_own_parameters(cls)) - set(_defaults(cls)))
+    unknown = sorted(set(about["arguments"]) - set(own_parameters(cls)) - set(defaults_of(cls)))
     if unknown:
         raise DataError(f"{path} holds the setting {unknown[0]!r}, which {cls.__name__} does not take.")
     return cls
@@ -396,7 +245,7 @@ def load(
     with reading(path):
         model: Any = build(cls, about["arguments"], **overrides)
         _load_state(model, checkpoint["state_dict"], path, model.strict_loading if strict is None else strict)
-    if (wrong := _not_finite(model)) is not None:
+    if (wrong := not_finite(model)) is not None:
         raise DataError(f"{path} is damaged: {wrong} is not finite.", setting=str(path), value=wrong)
     model.run_seed, model.images_seen = about["run_seed"], about["images_seen"]
     model.weights_step = checkpoint.get("global_step", 0)
@@ -423,7 +272,7 @@ def build(cls: type[Model], arguments: Mapping[str, Any], **overrides: Any) -> M
         arguments: As :func:`resolved_arguments` returns them, with networks as ``{class_path, init_args}``.
         **overrides: Arguments that replace the stored ones.
     """
-    stored = {name: _instantiate(value) for name, value in arguments_to_pass(cls, arguments).items()}
+    stored = {name: instantiate(value) for name, value in arguments_to_pass(cls, arguments).items()}
     model: Any = cls(**stored | overrides)
     model.note_arguments(**{name: value for name, value in arguments.items() if name not in overrides})
     built: Model = model
@@ -518,143 +367,3 @@ def check_fit(model: nn.Module, weights: Mapping[str, torch.Tensor], strict: boo
                 f"and {list(value.shape)} in the model.",
                 setting=name,
             )
-
-
-def find_class(name: str) -> type:
-    """Return a class by its full name, importing only this package and ``torch.nn``.
-
-    Raises:
-        DataError: The class belongs to another package that is not imported, or does not exist.
-    """
-    parts = name.split(".")
-    for cut in range(len(parts) - 1, 0, -1):
-        module_name = ".".join(parts[:cut])
-        if module_name not in sys.modules:
-            if "__main__" in parts or not any(name.startswith(f"{ours}.") for ours in _OURS):
-                continue
-            try:
-                importlib.import_module(module_name)
-            except ImportError:
-                continue
-        found: Any = sys.modules[module_name]
-        for part in parts[cut:]:
-            found = getattr(found, part, None)
-        if isinstance(found, type):
-            return found
-    if any(name.startswith(f"{ours}.") for ours in _OURS):
-        raise DataError(f"{name} does not exist in this version.")
-    raise DataError(f"{name} is your own class: add `--import {parts[0]}` (in Python, import it first).")
-
-
-def find_network(name: Any) -> type[nn.Module]:
-    """Return the class of a network that a checkpoint names.
-
-    Raises:
-        DataError: It does not exist, is not an ``nn.Module``, or is not on the allow-list.
-    """
-    cls = find_class(str(name))
-    if not issubclass(cls, nn.Module):
-        raise DataError(f"{name} is not an nn.Module: a checkpoint may not name any other class.")
-    if not is_below(cls.__module__, (*_NETWORKS, *_trusted)):
-        raise DataError(
-            f"{name} is not a layer of torch.nn or lightning_gans.networks, so it is not built from a checkpoint: add "
-            f"`--import {cls.__module__}` if you trust both (in Python, imports=[{cls.__module__!r}])."
-        )
-    return cls
-
-
-def plain(value: Any) -> Any:
-    """Return a value in types that ``weights_only=True`` can read."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, numbers.Real):  # NumPy's scalars too
-        return int(value) if isinstance(value, numbers.Integral) else float(value)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence):
-        return (tuple if type(value) is tuple else list)(plain(item) for item in value)
-    return value
-
-
-def _is_plain(value: Any) -> bool:
-    """Return whether a value can be stored; networks and functions cannot."""
-    if isinstance(value, enum.Enum):
-        return _is_plain(value.value)
-    if value is None or isinstance(value, (numbers.Real, str, Path)):
-        return True
-    items = value.values() if isinstance(value, Mapping) else value
-    return isinstance(value, (Mapping, Sequence)) and not isinstance(value, bytes) and all(map(_is_plain, items))
-
-
-def _own_parameters(cls: type) -> dict[str, inspect.Parameter]:
-    """Return the parameters that a class's own constructor names."""
-    parameters = list(inspect.signature(cls.__init__).parameters.items())[1:]  # type: ignore[misc]
-    return {name: p for name, p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)}
-
-
-def _defaults(cls: type) -> dict[str, Any]:
-    """Return the defaults of all parameters that a constructor takes, including those of its bases."""
-    parameters = whole_signature(cls).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty}
-
-
-def whole_signature(cls: type) -> inspect.Signature:
-    """Return the signature of a class with the keyword arguments of its bases that ``**options`` passes on."""
-    parameters: dict[str, inspect.Parameter] = {}
-    for ancestor in (base for base in cls.__mro__ if "__init__" in vars(base)):
-        for name, parameter in _own_parameters(ancestor).items():
-            kind = parameter.KEYWORD_ONLY if ancestor is not cls else parameter.kind
-            parameters.setdefault(name, parameter.replace(kind=kind))
-        kinds = {p.kind for p in inspect.signature(ancestor.__init__).parameters.values()}  # type: ignore[misc]
-        if inspect.Parameter.VAR_KEYWORD not in kinds:
-            break
-    return inspect.Signature(sorted(parameters.values(), key=lambda parameter: parameter.kind))
-
-
-def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the stored arguments that a class takes; omit arguments of a base that still have their defaults.
-
-    They are omitted because a subclass that fixes them does not accept them.
-    """
-    own, defaults = _own_parameters(cls), _defaults(cls)
-    return {
-        name: value
-        for name, value in stored.items()
-        if name in own or name not in defaults or _listed(plain(defaults[name])) != _listed(value)
-    }
-
-
-def _listed(value: Any) -> Any:
-    """Return a value with lists instead of tuples, as JSON has it."""
-    return [*map(_listed, value)] if isinstance(value, (list, tuple)) else value
-
-
-def check_classes(value: Any) -> None:
-    """Raise :class:`DataError` if an argument names a class that is not a network on the allow-list."""
-    if isinstance(value, Mapping):
-        if "class_path" in value:
-            cls = find_network(value["class_path"])
-            if not isinstance(value.get("init_args") or {}, Mapping):
-                raise DataError(f"the checkpoint is damaged: the arguments of its {cls.__name__} are not a mapping.")
-        for item in value.values():
-            check_classes(item)
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            check_classes(item)
-
-
-def _instantiate(value: Any) -> Any:
-    """Build a network that is stored as ``{class_path, init_args}``, and whatever is nested in it."""
-    if isinstance(value, Mapping) and "class_path" in value:
-        return find_network(value["class_path"])(
-            **{name: _instantiate(item) for name, item in (value.get("init_args") or {}).items()}
-        )
-    if isinstance(value, list):
-        return [_instantiate(item) for item in value]
-    return value

@@ -13,7 +13,7 @@ from lightning_gans import _lightning
 from lightning_gans._lightning import Callback, TrainerFn, pl, rank_zero_warn
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.io.attributes import Attributes
-from lightning_gans.training import checkpoint_format
+from lightning_gans.training import checkpoint_format, finite, optimizer_states
 from lightning_gans.training.processes import check_strategy
 
 
@@ -66,7 +66,7 @@ class ExactResume(Callback):
         if checkpoint and ("optimizer_states" not in checkpoint or "loops" not in checkpoint):
             raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
         if checkpoint:
-            checkpoint_format.check_optimizers(trainer.optimizers, checkpoint["optimizer_states"])
+            optimizer_states.check_optimizers(trainer.optimizers, checkpoint["optimizer_states"])
         self._validated_step, self._before_validation = -1, None
         if not _is_ours(pl_module):
             return
@@ -120,7 +120,7 @@ class ExactResume(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Raise :class:`DivergedError` if the final weights are not finite, even if nothing was saved or logged."""
-        checkpoint_format.check_finite(pl_module, trainer.optimizers)
+        finite.check_finite(pl_module, trainer.optimizers)
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Add the model's description and the place in training.
@@ -128,7 +128,7 @@ class ExactResume(Callback):
         Raises:
             DivergedError: The weights are not finite; nothing is written then.
         """
-        checkpoint_format.check_finite(pl_module, trainer.optimizers)
+        finite.check_finite(pl_module, trainer.optimizers)
         if getattr(pl_module, "within_step", False):
             rank_zero_warn("This checkpoint is written within a training step: a run resumed from it is not exact.")
         before = self._before_validation
@@ -159,7 +159,7 @@ class ExactResume(Callback):
             checkpoint_format.restore_states(pl_module, about)
         if not _is_fitting(trainer):
             return
-        checkpoint_format.check_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop")
+        optimizer_states.check_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop")
         restore_loggers(trainer, checkpoint_format.loggers_of(about), checkpoint["global_step"])
         data: Any = getattr(trainer, "datamodule", None)
         if "run_seed" in about and hasattr(data, "use_seed") and type(data).__qualname__ not in checkpoint:

@@ -10,7 +10,7 @@ import pytest
 from lightning_gans.cli.commands import recipes
 from lightning_gans.cli.main import main
 from lightning_gans.cli.training import TrainingCLI
-from lightning_gans.training import checkpoint_format
+from lightning_gans.training import allowed_classes
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +98,7 @@ def test_a_run_of_a_custom_class_is_sampled_and_resumed(hints, steps, workplace,
     main(sample)
     main(resume)
     assert steps == [4, 8]
-    monkeypatch.setattr(checkpoint_format, "_trusted", set())
+    monkeypatch.setattr(allowed_classes, "_trusted", set())
     hints()
     fails(resume[:-1])
     _, (option,) = hints()

@@ -18,6 +18,7 @@ from torch import nn
 import lightning_gans.models
 from lightning_gans import ADA, DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
 from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
+from lightning_gans.training import allowed_classes, arguments, finite
 from lightning_gans.training import checkpoint_format as checkpoints
 from lightning_gans.training.regularizers import R1, LeCam
 from tests.toys import LATENT_DIM, MODELS, SHAPE, Toys, loader, make_batches, same, tiny
@@ -173,8 +174,8 @@ def test_a_setting_that_a_subclass_fixes_is_not_passed_again(save):
 def test_a_default_that_json_has_made_a_list_is_not_passed_either():
     default = inspect.signature(GAN).parameters["betas"].default
     assert isinstance(default, tuple)
-    assert checkpoints.arguments_to_pass(Narrow, {"betas": [*default]}) == {}
-    assert checkpoints.arguments_to_pass(Narrow, {"betas": [0.1, 0.2]}) == {"betas": [0.1, 0.2]}
+    assert arguments.arguments_to_pass(Narrow, {"betas": [*default]}) == {}
+    assert arguments.arguments_to_pass(Narrow, {"betas": [0.1, 0.2]}) == {"betas": [0.1, 0.2]}
 
 
 def tiny_narrow():
@@ -260,16 +261,16 @@ def test_weights_whose_sum_overflows_are_finite():
     model = tiny(GAN)
     with torch.no_grad():
         model.ema["generator"].get_parameter("hidden.0.weight").fill_(3e38)
-    checkpoints.check_finite(model)
+    finite.check_finite(model)
 
 
 def test_buffers_may_be_infinite_but_not_nan():
     model = tiny(VAE, prior="mixture", prior_components=2)
     model.mixture.log_weights[0] = -torch.inf
-    checkpoints.check_finite(model)
+    finite.check_finite(model)
     model.mixture.log_weights[0] = torch.nan
     with pytest.raises(DivergedError, match=r"mixture\.log_weights"):
-        checkpoints.check_finite(model)
+        finite.check_finite(model)
 
 
 def test_a_checkpoint_names_its_class(save):
@@ -304,7 +305,7 @@ def test_a_network_given_as_an_instance_has_to_be_given_again(save):
 
 
 def test_a_network_with_a_class_path_is_made_again(save):
-    checkpoints.trust(__name__)
+    allowed_classes.trust(__name__)
     body = {"class_path": "torch.nn.Linear", "init_args": {"in_features": LATENT_DIM, "out_features": 64}}
     config = {"class_path": f"{__name__}.Generator", "init_args": {"body": body, "scale": 0.5}}
     model = tiny(GAN, generator=own_generator(0.5))
@@ -321,7 +322,7 @@ def test_a_network_with_a_class_path_is_made_again(save):
 
 
 def test_a_network_that_replaces_a_stored_one_is_not_stored_as_that(save):
-    checkpoints.trust(__name__)
+    allowed_classes.trust(__name__)
     model = tiny(GAN, generator=own_generator())
     model.note_arguments(generator={"class_path": f"{__name__}.Generator", "init_args": {"body": None}})
     again = GAN.load_from_checkpoint(save(model), generator=own_generator())

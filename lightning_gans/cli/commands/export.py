@@ -25,7 +25,7 @@ from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.errors import DataError, SettingError, invalid, missing_extra, printable
 from lightning_gans.io.files import check_writable, replacing
 from lightning_gans.models import GenerativeModule
-from lightning_gans.training.checkpoint_format import public_name
+from lightning_gans.training.arguments import public_name
 from lightning_gans.training.sampling import labels_in_turn
 
 _EXAMPLE, _CHECKED = 2, (1, 3, 8)

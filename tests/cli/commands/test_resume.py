@@ -11,6 +11,7 @@ from lightning_gans import DCGAN, GAN, VAE, DataError, GenerativeModule, Setting
 from lightning_gans.cli import resume
 from lightning_gans.cli.parsing import TrainingParser
 from lightning_gans.cli.run_folder import RunFolder
+from lightning_gans.training import allowed_classes, arguments
 from lightning_gans.training import checkpoint_format as checkpoints
 from tests.toys import LATENT_DIM, SHAPE, Toys, same, tiny
 
@@ -175,7 +176,7 @@ def holds(model, checkpoint):
     about, ours = stored["lightning_gans"], model.arguments
     for name, value in about["arguments"].items():
         assert ours[name] == value or list(ours[name]) == list(value), name
-    return checkpoints.public_name(type(model)) == about["class"]
+    return arguments.public_name(type(model)) == about["class"]
 
 
 def test_settings_come_from_the_checkpoint_where_the_recipe_has_others(save, adopt):
@@ -242,7 +243,7 @@ def test_the_same_class_is_accepted(save, adopt):
 
 
 def test_networks_that_are_named_by_their_classes_come_from_the_checkpoint(save, adopt):
-    checkpoints.trust(__name__)
+    allowed_classes.trust(__name__)
     body = {"class_path": "torch.nn.Linear", "init_args": {"in_features": LATENT_DIM, "out_features": 64}}
     named = {"class_path": NETWORK, "init_args": {"body": body, "scale": 0.5}}
     model = tiny(GAN, generator=Scaled(nn.Linear(LATENT_DIM, 64), 0.5))
@@ -269,7 +270,7 @@ def test_penalties_come_from_the_checkpoint(save, adopt):
 
 
 def test_a_conflicting_network_is_an_error(save, adopt):
-    checkpoints.trust(__name__)
+    allowed_classes.trust(__name__)
     model = tiny(GAN, generator=nn.Sequential(nn.Linear(LATENT_DIM, 64), nn.Unflatten(1, SHAPE)))
     model.note_arguments(generator={"class_path": NETWORK, "init_args": {"body": None, "scale": 0.5}})
     with pytest.raises(SettingError) as error:
