@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,9 +31,8 @@ from lightning_gans.callbacks.base import (
 )
 from lightning_gans.errors import DataError, check_choice, check_counts, in_section, invalid
 from lightning_gans.io.files import check_writable
-from lightning_gans.io.pictures import from_bytes
 from lightning_gans.metrics.cache import Cache, fingerprint
-from lightning_gans.metrics.disentanglement import MutualInformationGap
+from lightning_gans.metrics.disentanglement import gap_of_means
 from lightning_gans.metrics.evaluate import DIVERGED, Evaluator, find_extractor
 from lightning_gans.metrics.extractors.base import Extractor
 from lightning_gans.metrics.processes import on_first_process
@@ -49,6 +49,7 @@ from lightning_gans.metrics.scores import METRICS, ON_REQUEST, Reference, Settin
 from lightning_gans.metrics.translations import DISTANCES, SIMILARITIES, Translations
 
 _LIKELIHOODS = ("elbo", "reconstruction", "kl", "iw_bound", "bits_per_dim")
+_OF_MODULE = (*_LIKELIHOODS, "mse", "code_nll")
 
 _OF_PAIRS, _DEFAULT_OF_PAIRS = (*SIMILARITIES, *DISTANCES), ("psnr", "ssim", "l1")
 
@@ -295,12 +296,14 @@ class GenerativeMetrics(WritesIntoRun):
         if self.iw_samples and hasattr(module, "bound"):
             record["scores"]["iw_bound"] = float(self._bound.compute())
         if self.mig:
-            record["scores"]["mig"] = on_first_process(trainer.strategy, lambda: _mig(trainer, module, stage))
+            images, factors = trainer.datamodule.split_images(stage), trainer.datamodule.factors(stage)
+            gap = partial(gap_of_means, module, images, factors)
+            record["scores"]["mig"] = on_first_process(trainer.strategy, gap)
             record["protocol"]["mig_images"] = f"{stage} split"
         scores = record["scores"]
         module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
         # The module itself logs its likelihood on the same images.
-        likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _LIKELIHOODS}
+        likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _OF_MODULE}
         likelihoods = {name: float(value) for name, value in likelihoods.items() if value is not None}
         record["scores"] = scores | likelihoods
         step = weights_step(trainer, module)
@@ -388,15 +391,3 @@ def _check_factors(trainer: Any, module: Any) -> None:
     if not (hasattr(module, "encode") and hasattr(trainer.datamodule, "factors")):
         allowed = "without mig, unless the model has encode(images), and the data module factors(split)"
         raise invalid("metrics.metrics", ["mig"], allowed)
-
-
-@torch.no_grad()
-def _mig(trainer: Any, module: Any, stage: Stage) -> float:
-    """Return the mutual information gap of the posterior means of a split's images."""
-    images, factors = trainer.datamodule.split_images(stage), trainer.datamodule.factors(stage)
-    metric = MutualInformationGap(sync_on_compute=False)
-    for rows in torch.split(torch.arange(len(images)), 1000):
-        labels = [images.labels[rows].to(module.device)] if num_labels(module) > 0 else []
-        means, _ = module.encode(from_bytes(images[rows]).to(module.device, module.dtype), *labels)
-        metric.update(means, factors[rows])
-    return float(metric.compute())

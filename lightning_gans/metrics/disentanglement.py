@@ -9,6 +9,8 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_gans.errors import check_counts, invalid
+from lightning_gans.io.pictures import from_bytes
+from lightning_gans.metrics.samples import num_labels
 
 
 class MutualInformationGap(Metric):
@@ -82,3 +84,20 @@ class MutualInformationGap(Metric):
         if not gaps:
             raise invalid("factors", len(factors), "images that differ in at least one factor")
         return torch.tensor(gaps, dtype=torch.double).mean()
+
+
+@torch.no_grad()
+def gap_of_means(module: Any, images: Any, factors: Tensor) -> float:
+    """Return the mutual information gap of the posterior means of images.
+
+    Args:
+        module: ``encode(images[, labels])`` returns the means first.
+        images: uint8 images of a split, with their ``labels``.
+        factors: What the images were drawn from, ``(N, K)``.
+    """
+    metric = MutualInformationGap(sync_on_compute=False)
+    for rows in torch.split(torch.arange(len(images)), 1000):
+        labels = [images.labels[rows].to(module.device)] if num_labels(module) > 0 else []
+        means, _ = module.encode(from_bytes(images[rows]).to(module.device, module.dtype), *labels)
+        metric.update(means, factors[rows])
+    return float(metric.compute())

@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric, Metric
 from lightning_gans import (
     GAN,
     VAE,
+    VQVAE,
     Checkpoint,
     ConditionalGAN,
     DataError,
@@ -42,6 +43,7 @@ from lightning_gans.metrics import (
 from lightning_gans.metrics import evaluate as extraction
 from lightning_gans.metrics.extractors import inception
 from lightning_gans.metrics.processes import everywhere, shard
+from tests.models.test_vqvae import SMALL
 from tests.toys import NUM_CLASSES, SHAPE, Toys, loader, make_batches, tiny
 
 SCORES = {"fid", "kid", "kid_std", "inception_score", "precision", "recall", "density", "coverage"}
@@ -484,6 +486,12 @@ def test_the_bound_is_the_mean_over_images_and_named_with_its_protocol(evaluate,
     assert found["val/elbo"] < found["val/iw_bound"]
     assert set(record["scores"]) == {"elbo", "reconstruction", "kl", "iw_bound"}
     assert record["protocol"]["binarization"] == "none" and record["protocol"]["iw_samples"] == 8
+
+
+def test_what_a_vqvae_measures_is_written_without_any_other_score(evaluate):
+    found, record = evaluate(VQVAE(SHAPE, **SMALL), Images(), metrics=[])
+    assert set(record["scores"]) == {"mse", "code_nll"}
+    assert record["scores"]["mse"] == found["val/mse"]
 
 
 def test_models_without_a_likelihood_have_no_bound(evaluate):
