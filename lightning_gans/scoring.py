@@ -176,6 +176,9 @@ def open_images(
         if num is None:
             message = f"{setting} is a model: set num, the number of samples. Samples cannot form pairs."
             raise SettingError(message, setting="num")
+        if len(image_shape(source)) != 3:
+            message = f"{setting} is a {type(source).__name__} of sequences: only images can be scored."
+            raise SettingError(message, setting=setting, value=image_shape(source))
         return ImageSet(type(source).__name__, Samples(source, num, seed, ema), data_labels_in_turn(source, num))
     name, _, split = str(source).partition("/")
     if isinstance(source, str) and name in DATA_SETS and not Path(source).exists():

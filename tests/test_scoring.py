@@ -14,7 +14,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_gans import GAN, DataError, DigitsDataModule, GenerativeMetrics, InfoGAN, SettingError
+from lightning_gans import GAN, DataError, DigitsDataModule, GenerativeMetrics, InfoGAN, RecurrentGAN, SettingError
 from lightning_gans.cli.main import main
 from lightning_gans.metrics import Translations, compare, image_sets
 from lightning_gans.metrics.extractors import make_extractor
@@ -242,6 +242,12 @@ def test_text_among_pictures_is_ignored_with_a_warning(sets, expected, tmp_path)
     write_text(folder / "part0" / "notes.txt")
     with pytest.warns(UserWarning, match="Ignored 1 other"):
         assert scores(folder, sets[1]) == expected
+
+
+def test_samples_that_are_sequences_cannot_be_scored(sets):
+    for sides in ((RecurrentGAN((1, 8), 4, hidden_dim=4), sets[1]), (sets[0], RecurrentGAN((1, 8), 4, hidden_dim=4))):
+        with pytest.raises(SettingError, match="sequences: only images can be scored"):
+            score(*sides, num=20, metrics=["fid"], extractor=Pooled())
 
 
 @pytest.mark.parametrize("num", [0, 1, 2, 3])

@@ -13,6 +13,7 @@ from lightning_gans._lightning import MisconfigurationException, ModelCheckpoint
 from lightning_gans.callbacks.base import is_due, is_stale, run_folder
 from lightning_gans.callbacks.scores import NAMES, GenerativeMetrics
 from lightning_gans.errors import SettingError, check_choice, check_counts, check_positive, in_section, nearest
+from lightning_gans.io.checkpoint_io import loading
 from lightning_gans.io.files import make_folder
 from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.scores import is_measured
@@ -166,6 +167,10 @@ class Checkpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the best and the last checkpoint if their files are in this run's folder, which may have moved."""
+        with loading():
+            self._restore(state_dict)
+
+    def _restore(self, state_dict: dict[str, Any]) -> None:
         folder = Path(self.dirpath or "")
         if (folder / "last.ckpt").is_file() and state_dict["last_model_path"]:
             self.last_model_path = str(folder / "last.ckpt")

@@ -25,6 +25,7 @@ from lightning_gans.errors import (
     invalid,
     is_number,
 )
+from lightning_gans.io.checkpoint_io import loading
 from lightning_gans.io.files import read_tensors
 from lightning_gans.io.pictures import to_bytes
 from lightning_gans.metrics import samples
@@ -344,9 +345,14 @@ class CollapseWatchdog(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore the state."""
-        self.streaks, self.warned = dict(state_dict["streaks"]), list(state_dict["warned"])
-        self.rollbacks, self._fid = state_dict["rollbacks"], dict(state_dict["fid"])
-        self._real_classes, self._real = state_dict["real_classes"], list(state_dict["real"])
+        with loading():
+            self.streaks, self.warned = dict(state_dict["streaks"]), list(state_dict["warned"])
+            self.rollbacks, self._fid = int(state_dict["rollbacks"]), dict(state_dict["fid"])
+            self._real_classes = state_dict["real_classes"]
+            self._real = [
+                (torch.as_tensor(images), None if labels is None else torch.as_tensor(labels))
+                for images, labels in state_dict["real"]
+            ]
 
 
 def roll_back(trainer: Any, module: Any, path: str, lr_factor: float) -> int:

@@ -65,7 +65,10 @@ def labels_of_pictures(model: GenerativeModule, given: str | None, labels: Seque
     Raises:
         SettingError: They are not classes of the model, or a conditional model has none.
     """
-    check_labels(model, given, labels or [-1] * (model.num_classes > 0))
+    if model.num_classes > 0 and not labels:
+        message = f"--labels is missing: give a class for each picture, from 0 to {model.num_classes - 1}."
+        raise SettingError(message, setting="--labels", value=given)
+    check_labels(model, given, labels)
     return [labels[place % len(labels)] for place in range(num)] if labels else None
 
 
@@ -125,8 +128,12 @@ def as_images(values: np.ndarray, known: Scale, name: str) -> Tensor:
         name: The file.
 
     Raises:
-        DataError: The values are not finite, or their type has no usual range and they are not in [-1, 1].
+        DataError: There are no values, they are not real, finite numbers, or their type has no usual range and they are
+            not in [-1, 1].
     """
+    if values.size == 0 or values.dtype.kind not in "buif":
+        message = f"{name} holds values of type {values.dtype} of the shape {list(values.shape)}, not images."
+        raise DataError(message, setting=name, value=list(values.shape))
     scale = known.for_type(values.dtype)
     numbers = torch.from_numpy(values.astype(np.float32))
     low, high = (float(bound) for bound in numbers.aminmax())
@@ -141,13 +148,6 @@ def as_images(values: np.ndarray, known: Scale, name: str) -> Tensor:
     return scale.normalize(numbers)
 
 
-def check_suffix(name: str, suffixes: Sequence[str] = (".png",), option: str = "--output") -> Path:
-    """Return the path of a file with one of the suffixes; raise before any work if it cannot be written."""
-    if Path(name).suffix not in suffixes:
-        raise invalid(option, name, f"a name that ends in {' or '.join(suffixes)}")
-    return check_writable(name)
-
-
 def check_output(name: str, suffixes: Sequence[str] = (".png", ".npz")) -> Path:
     """Return the path of an output, a folder or a file; raise before any work if it cannot be written."""
     output = Path(name)
@@ -156,6 +156,12 @@ def check_output(name: str, suffixes: Sequence[str] = (".png", ".npz")) -> Path:
     if output.suffix and not output.is_dir():
         raise invalid("--output", name, f"a folder or a name that ends in {', '.join(suffixes)}")
     return check_free_folder(output)
+
+
+def check_not_read(output: Path, inputs: Iterable[str | Path]) -> None:
+    """Raise :class:`SettingError` if an output would replace one of the files that it is made from."""
+    if output.exists() and any(Path(path).exists() and output.samefile(path) for path in inputs):
+        raise invalid("--output", str(output), "another file than the inputs")
 
 
 @contextmanager

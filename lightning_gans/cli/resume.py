@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from lightning_gans._lightning import rank_zero_warn
 from lightning_gans.cli.config_check import check_config
 from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.errors import DataError, SettingError, printable
@@ -85,6 +86,8 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str], resum
     asked_class, own_class = (path.rpartition(".")[2] for path in (model.class_path, about["class"]))
     if ("class_path" in given or resumed) and asked_class != own_class:
         raise _conflict("model", asked_class, own_class, checkpoint)
+    if asked_class != own_class:
+        rank_zero_warn(f"The recipe has a {asked_class}, but {checkpoint} holds a {own_class}, which is used instead.")
     for name, stored in about["arguments"].items():
         if name in given and name in named and _comparable(named[name]) != _comparable(stored):
             raise _conflict(f"model.{name}", named[name], stored, checkpoint)

@@ -28,6 +28,7 @@ from lightning_gans.datamodules.tasks import Task, find_task
 from lightning_gans.errors import DataError, check_choice, check_counts, check_whole, invalid, is_number, is_whole
 from lightning_gans.io.arrays import Scale, from_stored
 from lightning_gans.io.attributes import Attributes
+from lightning_gans.io.checkpoint_io import loading
 from lightning_gans.randomness import Stream
 
 Split = Literal["train", "val", "test"]
@@ -234,7 +235,8 @@ class ImageDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the seed of the order from a checkpoint."""
-        self.use_seed(state_dict["seed"])
+        with loading():
+            self.use_seed(int(state_dict["seed"]))
 
     def setup(self, stage: str | None = None) -> None:
         """Load the splits of the stage, once."""

@@ -94,12 +94,14 @@ class ArrayPicture:
         axis: The axis of the channels in the file, 0 or 2; None if it has none.
 
     Raises:
-        ValueError: The values are not real, finite numbers.
+        ValueError: There are no values, or they are not real, finite numbers.
     """
 
     def __init__(self, values: np.ndarray, axis: int | None = 0) -> None:
         if values.dtype.kind not in "buif":
             raise ValueError(f"its values are of type {values.dtype}")
+        if values.size == 0:
+            raise ValueError(f"it is empty: its shape is {list(values.shape)}")
         if not are_finite(values):
             raise ValueError("some of its values are not finite numbers, or are greater than 1e38")
         self.values = values
@@ -254,6 +256,10 @@ def _decode_png(path: str | Path) -> np.ndarray:
     """Return a PNG file of 16 bits per channel, uint16 ``(C, H, W)``; PIL would keep 8 bits of colors."""
     from torchvision.io import ImageReadMode, decode_png
 
+    with Image.open(path, formats=["PNG"]) as image:  # torchvision's decoder crashes on a damaged file; PIL raises
+        image.verify()
+    with Image.open(path, formats=["PNG"]) as image:
+        image.load()
     content = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
     found: np.ndarray = decode_png(content, ImageReadMode.UNCHANGED).numpy()
     return found

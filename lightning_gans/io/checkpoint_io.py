@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import torch
 
 from lightning_gans._lightning import TorchCheckpointIO
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, LightningGansError, first_line
 from lightning_gans.io.files import read_tensors, replacing
 
 _TYPES: dict[str, type] = {
@@ -29,6 +31,18 @@ _PARTS: dict[str, type] = {"state_dict": torch.Tensor, "loops": dict, "optimizer
 
 _OF_THE_TUNER = ".scale_batch_size_"
 """Beginning of the name under which Lightning's batch size finder keeps the model, in ``default_root_dir``."""
+
+
+@contextmanager
+def loading(path: Any = "the checkpoint") -> Iterator[None]:
+    """Turn any error that the content of a checkpoint raises inside the block into a :class:`DataError`."""
+    try:
+        yield
+    except LightningGansError:
+        raise
+    except Exception as error:
+        message = f"{path} cannot be loaded and may be damaged: {type(error).__name__}: {first_line(error)}."
+        raise DataError(message, setting=str(path)) from error
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -8,13 +8,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import IO, Any, TypeVar
 
-from lightning_gans.errors import DataError, LightningGansError, UnwritableError, first_line
+from lightning_gans.errors import DataError, LightningGansError, UnwritableError, first_line, invalid
 
 _Made = TypeVar("_Made")
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
@@ -186,8 +186,15 @@ def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:
             raise ValueError("torch cannot unpickle it") from error  # torch's own message advises to run its code
 
 
+def check_suffix(name: str, suffixes: Sequence[str] = (".png",), option: str = "--output") -> Path:
+    """Return the path of a file with one of the suffixes; raise before any work if it cannot be written."""
+    if Path(name).suffix not in suffixes:
+        raise invalid(option, name, f"a name that ends in {' or '.join(suffixes)}")
+    return check_writable(name)
+
+
 def check_writable(path: str | Path) -> Path:
-    """Return the expanded ``path`` if a file can be created there, and create its folder. Call it before any work.
+    """Return the expanded ``path`` if a file can be created there. Call it before any work.
 
     Raises:
         DataError: A parent is a file, ``path`` is a folder or a device, or the folder is not writable.
@@ -197,12 +204,12 @@ def check_writable(path: str | Path) -> Path:
         raise DataError(f"{path} is a folder: give the name of a file in it.", setting=str(path))
     if path.exists() and not path.is_file():
         raise DataError(f"{path} is not a regular file.", setting=str(path))
-    make_folder(path.parent)
+    _check_folder(path.parent)
     return path
 
 
 def check_free_folder(path: str | Path) -> Path:
-    """Return the absolute ``path`` if a folder can be created there, and create its parent. Call it before any work.
+    """Return the absolute ``path`` if a folder can be created there. Call it before any work.
 
     Raises:
         DataError: ``path`` is a file, the working folder, or a folder that is not empty, or its parent is not writable.
@@ -213,19 +220,28 @@ def check_free_folder(path: str | Path) -> Path:
     if path.is_dir() and (any(path.iterdir()) or path.samefile(os.curdir)):
         problem = "the working folder" if path.samefile(os.curdir) else "a folder with files in it"
         raise DataError(f"{path} is {problem}: name a new one.", setting=str(path))
-    make_folder(path.parent)
+    _check_folder(path.parent)
     return path
+
+
+def _check_folder(path: Path) -> None:
+    """Raise :class:`DataError` if files cannot be created in a folder, which may not exist yet."""
+    blocking = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not blocking.is_dir():
+        message = f"{path} cannot be created: {blocking} is a file, not a folder."
+        raise DataError(message, setting=str(path), value=str(blocking))
+    if not os.access(blocking, os.W_OK):
+        raise DataError(
+            f"{path} cannot be created: {blocking} is not writable.", setting=str(path), value=str(blocking)
+        )
 
 
 def make_folder(path: str | Path) -> Path:
     """Create a folder and its parents; raise :class:`DataError` if that is impossible."""
     path = expanded(path)
+    _check_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        blocking = next(parent for parent in (path, *path.parents) if parent.exists())
-        reason = error.strerror if blocking.is_dir() else f"{blocking} is a file, not a folder"
-        raise DataError(f"{path} cannot be created: {reason}.", setting=str(path), value=str(blocking)) from None
-    if not os.access(path, os.W_OK):
-        raise DataError(f"{path} is not writable.", setting=str(path))
+        raise DataError(f"{path} cannot be created: {error.strerror}.", setting=str(path)) from None
     return path

@@ -33,6 +33,9 @@ def read_pushed(place: Any) -> dict[str, Any]:
         DataError: The model cannot be downloaded, a file is missing or damaged, or the Hub's package is not installed.
     """
     folder = _downloaded(str(place)) if str(place).startswith(PREFIX) else expanded(place)
+    last = folder / "checkpoints" / "last.ckpt"
+    if last.is_file() and not (folder / CARD).exists():
+        raise DataError(f"{folder} is the folder of a run: give its checkpoint, {last}.", setting=str(folder))
     with reading(folder / CARD, "the card of a model"):
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         if not isinstance(card, dict) or not isinstance(card.get("global_step"), int):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -21,10 +20,10 @@ import yaml
 from torch import nn
 
 from lightning_gans._version import __version__
-from lightning_gans.errors import DataError, LightningGansError, first_line
+from lightning_gans.errors import DataError
 from lightning_gans.io.arrays import Scale, is_range
 from lightning_gans.io.attributes import Attributes
-from lightning_gans.io.checkpoint_io import read_checkpoint
+from lightning_gans.io.checkpoint_io import loading, read_checkpoint
 from lightning_gans.io.hub import is_pushed, read_pushed
 from lightning_gans.training.allowed_classes import check_classes, find_class, instantiate, trust
 from lightning_gans.training.arguments import (
@@ -71,18 +70,6 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
     }
 
 
-@contextmanager
-def reading(path: Any) -> Iterator[None]:
-    """Turn any error that the content of a checkpoint raises inside the block into a :class:`DataError`."""
-    try:
-        yield
-    except LightningGansError:
-        raise
-    except Exception as error:
-        message = f"{path} cannot be loaded and may be damaged: {type(error).__name__}: {first_line(error)}."
-        raise DataError(message, setting=str(path)) from error
-
-
 def read(path: Any, map_location: Any = "cpu") -> dict[str, Any]:
     """Read a checkpoint or a pushed model without running code from it.
 
@@ -113,6 +100,8 @@ def description(checkpoint: Mapping[str, Any], path: Any = "the checkpoint") -> 
     for name, kind in kinds.items():
         if not isinstance(found, dict) or not isinstance(found.get(name), kind):
             raise DataError(f"{path} is damaged: its {KEY!r} entry has no {name} of type {kind.__name__}.")
+        if kind is int and found[name] < 0:
+            raise DataError(f"{path} is damaged: its {name} is {found[name]}.", setting=str(path), value=found[name])
     if not all(isinstance(name, str) for name in (*found["arguments"], *found["missing"])):
         raise DataError(f"{path} is damaged: the name of an argument is not a string.")
     loggers_of(found)
@@ -170,7 +159,7 @@ def restore_states(model: Any, about: Mapping[str, Any]) -> None:
     if not isinstance(found, dict) or not all(isinstance(state, dict) for state in found.values()):
         raise DataError("the checkpoint is damaged: an entry of its states is invalid.", setting="states")
     for name, part in _parts_with_state(model):
-        with reading("the checkpoint"):
+        with loading("the checkpoint"):
             part.restore(found.get(name, {}))
 
 
@@ -242,7 +231,7 @@ def load(
         )
     for name in overrides.keys() - inspect.signature(cls).parameters.keys():
         raise TypeError(f"{cls.__name__} got an unexpected keyword argument {name!r}")
-    with reading(path):
+    with loading(path):
         model: Any = build(cls, about["arguments"], **overrides)
         _load_state(model, checkpoint["state_dict"], path, model.strict_loading if strict is None else strict)
     if (wrong := not_finite(model)) is not None:
@@ -259,7 +248,7 @@ def load(
 
 def _arguments_in(path: Any) -> dict[str, Any]:
     """Return the arguments in a YAML file."""
-    with reading(path):
+    with loading(path):
         found = yaml.full_load(Path(path).read_text())  # tuples have a tag
         return {name: value for name, value in found.items() if name not in (CLASS_PATH, *OF_THE_MACHINE)}
 
@@ -321,7 +310,7 @@ def load_weights(model: Any, path: Any, strict: bool = True) -> Transfer:
             weights[name] = weights.get(name.removeprefix("ema."), own[name])
     weights = {name: value for name, value in weights.items() if name in own or not name.startswith("ema.")}
     fitting = {name: value for name, value in weights.items() if name in own and own[name].shape == value.shape}
-    with reading(path):
+    with loading(path):
         _load_state(model, weights if strict else {**own, **fitting}, path)
     transfer = Transfer([], {}, sorted(weights.keys() - own.keys()))
     for name in (name for name in own if not name.startswith("ema.")):

@@ -13,6 +13,7 @@ from lightning_gans import _lightning
 from lightning_gans._lightning import Callback, TrainerFn, pl, rank_zero_warn
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.io.attributes import Attributes
+from lightning_gans.io.checkpoint_io import loading
 from lightning_gans.training import checkpoint_format, finite, optimizer_states
 from lightning_gans.training.processes import check_strategy
 
@@ -63,10 +64,12 @@ class ExactResume(Callback):
         """
         # Lightning does not call on_load_checkpoint for one that has no states of callbacks.
         checkpoint = _lightning.loaded_checkpoint(trainer)
-        if checkpoint and ("optimizer_states" not in checkpoint or "loops" not in checkpoint):
+        if checkpoint and not {"optimizer_states", "loops", "callbacks"} <= checkpoint.keys():
             raise DataError("the checkpoint holds weights only: start from them with --init_from (load_weights).")
         if checkpoint:
             optimizer_states.check_optimizers(trainer.optimizers, checkpoint["optimizer_states"])
+            if (wrong := finite.not_finite(pl_module, trainer.optimizers)) is not None:
+                raise DataError(f"the checkpoint is damaged: {wrong} is not finite.", setting="ckpt_path", value=wrong)
         self._validated_step, self._before_validation = -1, None
         if not _is_ours(pl_module):
             return
@@ -145,7 +148,7 @@ class ExactResume(Callback):
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
         """Take the seed, the counters and the scales from the checkpoint, and continue the loggers' runs."""
-        with checkpoint_format.reading("the checkpoint"):
+        with loading():
             self._load(trainer, pl_module, checkpoint)
 
     def _load(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lightning_gans.errors import DataError
-from lightning_gans.training.checkpoint_format import reading
+from lightning_gans.io.checkpoint_io import loading
 
 
 def check_like(found: Any, own: Any, place: str) -> None:
@@ -26,7 +26,7 @@ def check_like(found: Any, own: Any, place: str) -> None:
 def check_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[Any]) -> None:
     """Raise :class:`DataError` if a checkpoint's optimizers differ in their weights or the types of their options."""
     own = [[len(group["params"]) for group in optimizer.param_groups] for optimizer in optimizers]
-    with reading("the checkpoint"):
+    with loading():
         found = [[len(group["params"]) for group in state["param_groups"]] for state in states]
         damaged = not all(isinstance(state["state"], Mapping) for state in states)
     if own != found or damaged:

@@ -18,7 +18,7 @@ from lightning_gans.training.schedules import step_schedulers
 from lightning_gans.training.update import update
 
 REMEDIES = (
-    "Start from that one (--init_from, load_weights) with lower learning rates, with gradient_clip_val (1.0, say), "
+    "Start from the last one (--init_from, load_weights) with lower learning rates, with gradient_clip_val (1.0, say), "
     "or in 32-true or bf16-mixed precision."
 )
 
@@ -208,7 +208,7 @@ class TrainingStep:
             raise DivergedError(
                 f"update {self.trainer.global_step} is not finite: "
                 + ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-                + ". No checkpoint is written from here on; the last one is finite.\n"
+                + ". No checkpoint is written from here on; those from before are finite.\n"
                 + REMEDIES
             )
         values = {f"train/{name}": mean for name, mean in zip(self._logged, means, strict=True)}

@@ -1,5 +1,8 @@
 """Values of any depth: their scale, and their files."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -94,6 +97,40 @@ def test_color_with_16_bits_is_a_png_that_pil_reads_as_well(tmp_path):
         write_values(array, file, ".png")
     with Image.open(tmp_path / "a.png") as picture:
         assert (np.asarray(picture).transpose(2, 0, 1) == array >> 8).all()
+
+
+DAMAGED = """
+import sys
+from lightning_gans.errors import DataError
+from lightning_gans.io.pictures import read_picture
+
+content, name = open(sys.argv[1], "rb").read(), sys.argv[1] + ".damaged.png"
+refused = 0
+for place in range(8, len(content)):
+    for changed in (content[:place], content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :]):
+        open(name, "wb").write(changed)
+        try:
+            read_picture(name, (3, 4, 4), own_values=True)
+        except DataError:
+            refused += 1
+print(refused)
+"""
+
+
+def test_a_damaged_png_with_16_bits_is_an_error_and_not_the_end_of_the_process(tmp_path):
+    path = tmp_path / "a.png"
+    with open(path, "wb") as file:
+        write_values(np.arange(48, dtype=np.uint16).reshape(3, 4, 4) * 1000, file, ".png")
+    done = subprocess.run([sys.executable, "-c", DAMAGED, path], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert int(done.stdout) > 1.9 * (path.stat().st_size - 8)
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 28)), np.zeros((3, 3), np.complex64)])
+def test_an_array_without_values_or_of_complex_ones_is_no_picture(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(DataError, match="is not a picture"):
+        read_picture(tmp_path / "a.npy", (1, 28, 28), own_values=True)
 
 
 def test_a_kind_of_file_that_cannot_hold_the_values_is_an_error(tmp_path):

@@ -182,11 +182,11 @@ def test_a_full_disk_is_named_with_what_it_has_no_room_for(tmp_path, making, cod
     assert not list(tmp_path.iterdir())
 
 
-def test_a_writable_name_is_given_back_with_its_folder_made(tmp_path):
+def test_a_writable_name_is_given_back_and_nothing_is_made(tmp_path):
     path = tmp_path / "a" / "b" / "file.png"
     assert check_writable(str(path)) == path
-    assert path.parent.is_dir()
-    assert not path.exists()
+    assert check_free_folder(path) == path
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_no_name_of_a_file(tmp_path):

@@ -16,7 +16,19 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 import lightning_gans.models
-from lightning_gans import ADA, DCGAN, GAN, VAE, DataError, DivergedError, GenerativeModule, SettingError
+from lightning_gans import (
+    ADA,
+    DCGAN,
+    GAN,
+    VAE,
+    Checkpoint,
+    CollapseWatchdog,
+    DataError,
+    DigitsDataModule,
+    DivergedError,
+    GenerativeModule,
+    SettingError,
+)
 from lightning_gans.io.checkpoint_io import AtomicCheckpointIO
 from lightning_gans.training import allowed_classes, arguments, finite
 from lightning_gans.training import checkpoint_format as checkpoints
@@ -479,6 +491,8 @@ DAMAGE = [
     at(ABOUT, "arguments", "generator", value={"class_path": 3}),
     at(ABOUT, "missing", value=[[]]),
     at(ABOUT, "run_seed", value=None),
+    at(ABOUT, "run_seed", value=-1),
+    at(ABOUT, "images_seen", value=-100),
     at(ABOUT, "loggers", value={"class": "CSVLogger"}),
     at(ABOUT, "loggers", value=[{"class": ["CSVLogger"]}]),
     at(ABOUT, "scales", value=[{}, {"low": -1e308, "high": 1e308}]),
@@ -502,6 +516,8 @@ OF_THE_RUN = [
     at("optimizer_states", 0, "param_groups", 0, "lr", value="text"),
     at("optimizer_states", 0, "param_groups", 0, "betas", value=3),
     at("lr_schedulers", value=["text"]),
+    at("state_dict", "generator.output.bias", value=torch.full((64,), torch.nan)),
+    at("callbacks", value=None),
 ]
 
 
@@ -522,6 +538,27 @@ def test_a_damaged_checkpoint_is_not_resumed(edit, make_trainer, change):
     with pytest.raises(DataError) as error:
         trainer.fit(tiny(GAN), loader(make_batches(1)), ckpt_path=edit(change))
     assert len(str(error.value).splitlines()) <= 3
+
+
+def test_a_checkpoint_without_the_states_of_callbacks_is_not_resumed(edit, make_trainer):
+    with pytest.raises(DataError, match="weights only"):
+        make_trainer(max_epochs=2).fit(
+            tiny(GAN), loader(make_batches(1)), ckpt_path=edit(lambda checkpoint: checkpoint.pop("callbacks"))
+        )
+
+
+@pytest.mark.parametrize(
+    ("part", "state"),
+    [
+        *((part, state) for part in (CollapseWatchdog, Checkpoint, DigitsDataModule) for state in (3, {"a": 1})),
+        (CollapseWatchdog, {**CollapseWatchdog().state_dict(), "real": "zz"}),
+        (CollapseWatchdog, {**CollapseWatchdog().state_dict(), "rollbacks": "x"}),
+        (DigitsDataModule, {"seed": None}),
+    ],
+)
+def test_a_damaged_state_of_a_callback_or_of_the_data_is_an_error(part, state):
+    with pytest.raises(DataError, match="may be damaged"):
+        part().load_state_dict(state)
 
 
 COUNTS = torch.zeros(3)

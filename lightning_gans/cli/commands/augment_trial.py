@@ -13,7 +13,7 @@ from rich.progress import Progress
 from lightning_gans.cli.devices import find_device
 from lightning_gans.cli.outputs import check_pictures, load_model, parse_integers
 from lightning_gans.errors import SettingError, printable
-from lightning_gans.io.files import check_writable
+from lightning_gans.io.files import check_suffix
 from lightning_gans.metrics.augment_trial import ARMS, augment_trial, table
 from lightning_gans.metrics.protocol import write_scores
 from lightning_gans.scoring import open_labeled
@@ -32,7 +32,7 @@ def run(
     **options: Any,
 ) -> None:
     """Print accuracies; the other options are those of :func:`~lightning_gans.metrics.augment_trial.augment_trial`."""
-    path = None if json is None else check_writable(json)
+    path = None if json is None else check_suffix(json, (".json",), "--json")
     numbers = parse_integers("seeds", seeds)
     model = load_model(checkpoint, device, imports)
     check_pictures(model)

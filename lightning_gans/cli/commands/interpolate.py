@@ -12,13 +12,14 @@ from torch.nn import functional as F
 
 from lightning_gans.cli.outputs import (
     check_labels,
+    check_not_read,
     check_pictures,
-    check_suffix,
     load_model,
     parse_integers,
     read_pictures,
 )
 from lightning_gans.errors import SettingError, check_counts, check_positive, printable
+from lightning_gans.io.files import check_suffix
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents.walks import interpolated
 from lightning_gans.models import GenerativeModule
@@ -39,6 +40,7 @@ def run(
 ) -> None:
     """Write a row of pictures between stops, or a row per class."""
     path = check_suffix(output)
+    check_not_read(path, pictures or ())
     check_counts(least=2, **{"--steps": steps})
     if truncation is not None:
         check_positive(truncation=truncation)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from lightning_gans.cli.outputs import (
+    check_not_read,
     check_pictures,
-    check_suffix,
     labels_of_pictures,
     load_model,
     parse_integers,
@@ -21,7 +21,7 @@ from lightning_gans.cli.outputs import (
 )
 from lightning_gans.cli.run_folder import RunFolder, step_of
 from lightning_gans.errors import printable
-from lightning_gans.io.files import replacing
+from lightning_gans.io.files import check_suffix, replacing
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents import Inversion, invert
 from lightning_gans.latents.inversion import check_inversion
@@ -53,6 +53,7 @@ def run(
     check_inversion(steps=steps, lr=lr, starts=starts, feature_weight=feature_weight)
     given = parse_integers("labels", labels)
     files = picture_files([Path(picture) for picture in pictures])
+    check_not_read(path, files)
     model = load_model(checkpoint, device, imports)
     check_pictures(model)
     chosen = labels_of_pictures(model, labels, given, len(files))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lightning_gans.cli.outputs import (
+    check_not_read,
     check_output,
     check_pictures,
     labels_of_pictures,
@@ -39,6 +40,7 @@ def run(
     path = check_output(output)
     given = parse_integers("labels", labels)
     files = picture_files([Path(picture) for picture in pictures])
+    check_not_read(path, files)
     model: Any = load_model(checkpoint, device, imports)
     check_pictures(model)
     if not hasattr(model, "reconstruct"):

@@ -14,7 +14,7 @@ from lightning_gans.cli.report_page import render
 from lightning_gans.cli.report_page.chart import Chart, Points, make_chart
 from lightning_gans.cli.run_folder import RunFolder, read_json, step_of
 from lightning_gans.errors import DataError, printable
-from lightning_gans.io.files import check_writable, replacing
+from lightning_gans.io.files import check_suffix, check_writable, replacing
 
 _MOST_PICTURES = 12
 
@@ -26,7 +26,7 @@ def run(run: str, output: str | None = None) -> None:
     if not folder.holds(folder.metrics):
         message = f"{run} has no {folder.metrics.name}: it is not the folder of a run, or nothing was logged yet."
         raise DataError(message, setting=run)
-    path = check_writable(output or folder.report)
+    path = check_writable(folder.report) if output is None else check_suffix(output, (".html", ".htm"))
     page = make_page(folder)
     with replacing(path) as file:
         file.write(page.encode(errors="replace"))

@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from lightning_gans.cli.devices import find_device
 from lightning_gans.errors import printable
-from lightning_gans.io.files import check_writable
+from lightning_gans.io.files import check_suffix
 from lightning_gans.metrics.protocol import table, write_scores
 from lightning_gans.scoring import score
 
@@ -20,7 +20,7 @@ def run(
     fake: str, real: str, metrics: str | None = None, device: str = "auto", json: str | None = None, **options: Any
 ) -> None:
     """Print the scores; the other options are those of :func:`~lightning_gans.scoring.score`."""
-    path = None if json is None else check_writable(json)
+    path = None if json is None else check_suffix(json, (".json",), "--json")
     names = None if metrics is None else [name.strip() for name in metrics.split(",")]
     console = Console(stderr=True)
     with Progress(console=console, disable=not sys.stderr.isatty(), transient=True) as bar:

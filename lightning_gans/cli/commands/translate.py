@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_gans.cli.outputs import (
     as_images,
+    check_not_read,
     check_output,
     load_model,
     open_output,
@@ -90,6 +91,7 @@ def run(
 ) -> None:
     """Translate pictures, each at its own size, and write them under the same names."""
     path, source = check_output(output, (".png", *TIFF, *ARRAYS)), Path(pictures)
+    check_not_read(path, [source])
     if overlap is not None and tile is None:
         raise invalid("--overlap", overlap, "omitted without --tile")
     model: Any = load_model(checkpoint, device, imports)

@@ -7,8 +7,9 @@ from typing import Literal
 
 from torch import Tensor
 
-from lightning_gans.cli.outputs import check_pictures, check_suffix, load_model
+from lightning_gans.cli.outputs import check_pictures, load_model
 from lightning_gans.errors import check_counts, check_positive, printable
+from lightning_gans.io.files import check_suffix
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents import latent_divergences, sefa_directions, traverse
 from lightning_gans.models import GenerativeModule

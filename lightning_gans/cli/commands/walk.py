@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import torch
 
-from lightning_gans.cli.outputs import check_labels, check_pictures, check_suffix, load_model, parse_integers
+from lightning_gans.cli.outputs import check_labels, check_pictures, load_model, parse_integers
 from lightning_gans.errors import SettingError, check_counts, check_positive, printable
 from lightning_gans.io.animations import SUFFIXES, check_animation_file, check_animation_length, save_animation
+from lightning_gans.io.files import check_suffix
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents import walk
 from lightning_gans.latents.walks import Easing

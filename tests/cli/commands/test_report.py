@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
+from lightning_gans import SettingError
 from lightning_gans.cli.commands import report
 from lightning_gans.cli.main import main
 from lightning_gans.cli.run_folder import RunFolder
@@ -112,6 +113,14 @@ def run(workplace):
     record = {"command": "lightning-gans fit -c toys", "from_step": 0, "step": 20, "images_seen": 1280, "seconds": 3.5}
     (folder / "run.json").write_text(json.dumps({"fits": [record, record | {"command": "lightning-gans resume"}]}))
     return folder
+
+
+@pytest.mark.parametrize("output", ["checkpoints/last.ckpt", "metrics.csv", "page.pdf", ""])
+def test_the_page_replaces_no_file_of_another_kind(run, output):
+    before = (run / "metrics.csv").read_text()
+    with pytest.raises(SettingError, match="--output is"):
+        report.run(str(run), output and str(run / output))
+    assert (run / "metrics.csv").read_text() == before
 
 
 def test_the_page_needs_no_other_file(run, capsys):

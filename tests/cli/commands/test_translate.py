@@ -147,12 +147,17 @@ def test_a_checkpoint_is_validated_and_tested_but_not_sampled(workplace, capsys)
         ("pix2pix", ["odd.png", "--output", "out.png"], "image_shape"),
         ("pix2pix", ["twice", "--output", "out"], "a"),
         ("pix2pix", ["absent", "--output", "out"], "absent"),
+        ("pix2pix", ["in/a.png", "--output", "in/../in/a.png"], "--output"),
+        ("pix2pix", ["nothing.npz", "--output", "out"], "nothing.npz"),
+        ("pix2pix", ["complex.npz", "--output", "out"], "complex.npz"),
     ],
 )
 def test_what_cannot_be_translated_is_named_and_nothing_is_written(checkpoints, workplace, model, words, setting):
     for path in ("in/a.png", "in/b.png", "twice/a.png", "twice/a.bmp"):
         paint(workplace / path, (16, 16), 0)
     paint(workplace / "odd.png", (16, 17), 0)
+    np.savez(workplace / "nothing.npz", images=np.zeros((0, 16, 16, 1), np.uint8))
+    np.savez(workplace / "complex.npz", images=np.zeros((2, 16, 16, 1), np.complex64))
     error = fails(["translate", checkpoints[model], *words])
     assert error.setting == setting
     assert setting != "image_shape" or str(error).startswith("odd.png: ")
