@@ -112,7 +112,7 @@ class SampleGrid(Pictures):
     :meth:`lightning_gans.io.attributes.Attributes.examples`), with the same noise in each column. The module needs a
     method ``sample(n)``, or pass a function as ``sample``; see :func:`lightning_gans.metrics.samples.draw` for its
     options.
-    Translators, which have a method ``translate(images)``, get the first pairs of the evaluated split as rows of
+    Translators, which have a method ``translate(images)``, get pairs from all over the evaluated split as rows of
     sources, outputs and targets, and a row ``reverse`` of targets that are translated to sources, if
     ``translate(images, to="source")`` does that.
 
@@ -169,7 +169,10 @@ class SampleGrid(Pictures):
     def _translations(self, trainer: Any, module: Any) -> Image.Image:
         """Arrange pairs with their translations, and with those to the source where there are any."""
         assert self._pairs is not None
-        source, target = self._pairs[0][: max(1, self.num_samples // _TILES_OF_A_PAIR)]
+        pairs = self._pairs[0]
+        num = max(1, self.num_samples // _TILES_OF_A_PAIR)
+        step = max(1, len(pairs) // num)  # all classes are shown, also where the pairs are sorted by class
+        source, target = pairs[: num * step : step]
         rows = {
             "source": normalized(module, source),
             "output": translated(module, source),

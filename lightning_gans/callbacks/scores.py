@@ -34,7 +34,7 @@ from lightning_gans.io.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.disentanglement import gap_of_means
 from lightning_gans.metrics.evaluate import DIVERGED, Evaluator, find_extractor
-from lightning_gans.metrics.extractors.base import Extractor
+from lightning_gans.metrics.extractors.base import Extractor, NoExtractor
 from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.protocol import made, table, write_scores
 from lightning_gans.metrics.samples import (
@@ -184,8 +184,9 @@ class GenerativeMetrics(WritesIntoRun):
 
     @property
     def network(self) -> Extractor | None:
-        """The extractor; None before ``setup``."""
-        return None if self._evaluator is None else self._evaluator.extractor
+        """The extractor; None before ``setup``, and if no score needs one."""
+        extractor = None if self._evaluator is None else self._evaluator.extractor
+        return None if isinstance(extractor, NoExtractor) else extractor
 
     def measures(self, key: str) -> bool:
         """Return whether validations may log this key."""
@@ -219,13 +220,16 @@ class GenerativeMetrics(WritesIntoRun):
         pairs = Translations(self.of_pairs, sync_on_compute=False) if self.of_pairs and self._is_paired else None
         shape = image_shape(self.sampler(pl_module))
         check_is_image(shape, type(self).__name__, "metrics")
-        strategy = trainer.strategy
-        options = self.weights_path, "Samples will not be scored", trainer.datamodule  # type: ignore[attr-defined]
-        with in_section("metrics"):
-            extractor = find_extractor(strategy, self.extractor, shape, *options)
+        strategy, cache = trainer.strategy, None
+        extractor: Extractor | None = NoExtractor()
+        if self.metrics or self.own:
+            options = self.weights_path, "Samples will not be scored", trainer.datamodule  # type: ignore[attr-defined]
+            with in_section("metrics"):
+                extractor = find_extractor(strategy, self.extractor, shape, *options)
+            cache = self.cache
         if extractor is not None:
             self._evaluator = Evaluator(
-                extractor, self.metrics, self.settings, own=self.own, pairs=pairs, cache=self.cache, strategy=strategy
+                extractor, self.metrics, self.settings, own=self.own, pairs=pairs, cache=cache, strategy=strategy
             )
 
     @property
@@ -340,7 +344,7 @@ class GenerativeMetrics(WritesIntoRun):
         if self._has_data(trainer):
             split = self.split or ("test" if stage == "test" else "train")
             reference = self._evaluator.reference(trainer.datamodule, split)
-            if self.floor:
+            if self.floor and self.metrics:
                 floor = self._evaluator.floor(reference, trainer.datamodule, self.num_samples)
         else:
             if loader is None:

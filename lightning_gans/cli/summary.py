@@ -114,8 +114,10 @@ def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: 
             print(f"  {what:16} {_shown(paths[-1])}{score}")
     if monitored and places["scores"]:
         print(*_comparison(checkpoint.monitor, read_json(places["scores"][-1])), sep="\n")
-    if any(isinstance(callback, GenerativeMetrics) for callback in trainer.callbacks) and not places["scores"]:  # type: ignore[attr-defined]
-        print("  no scores yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs")
+    scorer = next((callback for callback in trainer.callbacks if isinstance(callback, GenerativeMetrics)), None)  # type: ignore[attr-defined]
+    if scorer is not None and not places["scores"]:
+        why = "yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
+        print(f"  no scores {why if scorer.active else 'without an extractor: see the warning at the start'}")
     if not run.last.is_file():
         return
     imports = [f"--import={module}" for module in imports_needed(run.settings())] if run.config.is_file() else []

@@ -122,7 +122,25 @@ def test_any_module_that_translates_is_scored_and_shown(make_trainer, sheets):
     assert trainer.callback_metrics["val/l1"].item() == pytest.approx(wanted.item(), rel=1e-6)
     ((images, _),) = sheets
     for row, shown in zip(images.split(16), (source, outputs, target), strict=True):
-        torch.testing.assert_close(row[:, :1], shown[:16], atol=1e-6, rtol=0)
+        torch.testing.assert_close(row[:, :1], spread(shown, 16), atol=1e-6, rtol=0)
+
+
+def spread(images, num):
+    """Return images from all over a split."""
+    step = len(images) // num
+    assert step > 1
+    return images[: num * step : step]
+
+
+def test_scores_of_pairs_alone_need_no_extractor(make_trainer, monkeypatch, tmp_path):
+    monkeypatch.setattr("lightning_gans.callbacks.scores.find_extractor", None)
+    callback = GenerativeMetrics(metrics=["l1", "psnr"], extractor="inception", cache_dir=str(tmp_path / "cache"))
+    trainer = make_trainer(callbacks=[callback])
+    trainer.validate(tiny(), noisy(), verbose=False)
+    record = json.loads(callback.last_path.read_text())
+    assert set(record["scores"]) == {"l1", "psnr"} and record["floor"] is None
+    assert "extractor" not in record["protocol"] and callback.network is None
+    assert not (tmp_path / "cache").exists()
 
 
 @pytest.fixture
@@ -140,7 +158,7 @@ def test_a_grid_shows_the_same_pairs_each_time(cls, make_trainer, sheets, tmp_pa
     channels = {Pix2Pix: (2, 8, 8), CycleGAN: None}[cls]
     data, model = noisy(task="inpaint_random" if channels else "denoise"), tiny(cls, source_shape=channels)
     make_trainer(max_epochs=2, limit_train_batches=2, callbacks=[SampleGrid(num_samples=33)]).fit(model, data)
-    source, target = (side[:8] for side in validation_pairs(data))
+    source, target = (spread(side, 8) for side in validation_pairs(data))
     assert len(list((tmp_path / "samples").iterdir())) == len(sheets) == 3
     names = ["source", "output", "target", *(["reverse"] if cls is CycleGAN else [])]
     for images, options in sheets:

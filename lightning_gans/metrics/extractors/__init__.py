@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 
 from lightning_gans.errors import DataError, check_choice, invalid
-from lightning_gans.metrics.extractors.base import Extractor, ModuleExtractor
+from lightning_gans.metrics.extractors.base import Extractor, ModuleExtractor, NoExtractor
 from lightning_gans.metrics.extractors.efficientnet import EfficientNetExtractor
 from lightning_gans.metrics.extractors.fidelity import CLIP, DINOV2, FidelityExtractor
 from lightning_gans.metrics.extractors.inception import InceptionExtractor, hub_path
@@ -24,6 +24,7 @@ __all__ = [
     "InceptionExtractor",
     "MNISTExtractor",
     "ModuleExtractor",
+    "NoExtractor",
     "StackedMNISTExtractor",
     "make_extractor",
 ]

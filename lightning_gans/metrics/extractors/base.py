@@ -120,6 +120,20 @@ class Extractor(nn.Module):
         return values
 
 
+class NoExtractor(Extractor):
+    """Extracts nothing, for scores that need no features."""
+
+    name, num_features, resize, weights_sha256 = "none", 0, "none", ""
+
+    def describe(self) -> dict[str, Any]:
+        """Return no fields."""
+        return {}
+
+    def extract(self, images: Tensor, block_size: int | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return features ``(N, 0)``, and no logits."""
+        return torch.empty(len(images), 0), None
+
+
 class ModuleExtractor(Extractor):
     """A custom network as an extractor.
 
