@@ -209,7 +209,7 @@ class ImageFolderDataModule(ScaledImages):
     def _other_types(self, path: str, types: tuple[str, ...]) -> DataError:
         found, wanted = (" and ".join(names) for names in (types, self._types))
         message = f"{path} has values of type {found}, but the first image of {self._root} has {wanted}: all images "
-        message += "need the same type (convert=true makes pictures 8 bits)."
+        message += "need the same type (--data.convert true makes pictures 8 bits)."
         return DataError(message, setting=path, value=found, allowed=wanted)
 
     def _cached(self, split: Split, files: list[str]) -> Decoded:
@@ -291,14 +291,14 @@ class ImageFolderDataModule(ScaledImages):
         return DecodedPictures(self._cache_dir / name, memory() / 2)
 
     def _note_others(self) -> None:
-        """Log the size of the files of decoded images that belong to other settings or folders."""
+        """Log the size of the files of decoded images that are not those of this folder and these settings."""
         own = {self._cache(split).path for split in self._folders}
         others = set(self._cache_dir.glob(f"{_CACHE_PREFIX}*.images")) - own
         if others:
             size = sum(path.stat().st_size for path in others) / 2**20
-            what = f"{size:,.0f} MiB of decoded images of other settings or folders"
+            what = f"{size:,.0f} MiB of decoded images that this folder does not use"
             rank_zero_info(
-                printable(f"{self._cache_dir} has {what}: delete {_CACHE_PREFIX}*.images to free the space.")
+                printable(f"{self._cache_dir} has {what}: {_CACHE_PREFIX}*.images that no run uses can be deleted.")
             )
 
     def _key(self, files: list[str]) -> str:
@@ -324,7 +324,7 @@ class ImageFolderDataModule(ScaledImages):
             for start in range(0, len(files), _DECODED_AT_ONCE):  # bounds the memory
                 for found in pool.map(self._decode, files[start : start + _DECODED_AT_ONCE], chunksize=8):
                     if isinstance(found, DataError) and self.on_error == "raise":
-                        hint = "Repair or remove it, or skip such images with on_error=skip."
+                        hint = "Repair or remove it, or skip such images with --data.on_error skip."
                         raise DataError(f"{found}\n{hint}", setting=found.setting)
                     picture = None if isinstance(found, DataError) else found
                     anything |= picture is not None

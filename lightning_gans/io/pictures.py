@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from lightning_gans.errors import SettingError
+from lightning_gans.errors import DataError, SettingError
 from lightning_gans.io.arrays import (
     ARRAYS,
     TIFF,
@@ -270,7 +270,7 @@ def opened_picture(
         if opened.width * opened.height > _LARGE_PIXELS:
             stack.enter_context(_one_large_picture)
         deep = deep_picture(opened, channels, convert) if own_values else None
-        yield _eight_bits(opened, convert, channels) if deep is None else deep
+        yield _eight_bits(opened, path, convert, channels) if deep is None else deep
 
 
 def to_array(image: Picture, shape: tuple[int, int, int], fit: Fit = "crop") -> np.ndarray:
@@ -317,7 +317,7 @@ def _is_transparent(image: Image.Image) -> bool:
     return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
 
 
-def _eight_bits(image: ImageFile.ImageFile, convert: bool, channels: int = 3) -> Image.Image:
+def _eight_bits(image: ImageFile.ImageFile, path: str | Path, convert: bool, channels: int = 3) -> Image.Image:
     """Return an image with 8 bits per channel, upright, and opaque unless its channels include the opacity."""
     deep = has_16_bits(image)
     # The other frames of a camera's JPEG (MPO) are previews and maps.
@@ -327,11 +327,13 @@ def _eight_bits(image: ImageFile.ImageFile, convert: bool, channels: int = 3) ->
         ImageOps.exif_transpose(image, in_place=True)
     mode = image.mode
     transparent = channels not in (2, 4) and _is_transparent(image)
+    hint = "set convert (--data.convert true; of score, --convert)"
     if not convert and several:
-        raise ValueError("it has several frames or pages (convert=true takes the first)")
+        raise DataError(f"{path} has several frames or pages: to take the first, {hint}.", setting=str(path))
     if not convert and (transparent or deep or mode[0] in "IF" or mode == "CMYK"):
-        what = "it is transparent" if transparent else "it has 16 bits per channel" if deep else f"its mode is {mode}"
-        raise ValueError(f"{what}, but 8 bits of gray or RGB are needed (convert=true makes them)")
+        what = "is transparent" if transparent else "has 16 bits per channel" if deep else f"has the mode {mode}"
+        message = f"{path} {what}, but 8 bits of gray or RGB are needed: to convert it, {hint}."
+        raise DataError(message, setting=str(path))
     if mode[0] == "I":  # 16 bits, which PIL's own conversion clips at 255
         return image.convert("I").point([round(value / 257) for value in range(65536)], "L")
     if mode == "F":

@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import re
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,15 +73,19 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("emoji"))
     options = parser.parse_args()
     packages = {re.sub(r"-\d.*", "", path.name): path for path in options.packages}
-    for make, needed in (
-        (style, {"emoji-datasource-google", "emoji-datasource-twitter"}),
-        (outline, {"openmoji"}),
-    ):
-        if needed <= set(packages):
-            for name, content in make(packages):
-                path = options.output / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
+    sets = {style: {"emoji-datasource-google", "emoji-datasource-twitter"}, outline: {"openmoji"}}
+    complete = [make for make, needed in sets.items() if needed <= set(packages)]
+    if not complete:
+        needed = "emoji-datasource-google and emoji-datasource-twitter, or openmoji"
+        sys.exit(f"emoji.py: the packages are {', '.join(packages)}: give those of {needed}")
+    for make in complete:
+        num = 0
+        for name, content in make(packages):
+            path = options.output / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+            num += 1
+        print(f"{options.output}: {num // 2:,} pairs of {' and '.join(sorted(sets[make]))}")
 
 
 if __name__ == "__main__":

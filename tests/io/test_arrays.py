@@ -172,7 +172,7 @@ def dtype_factor(dtype):
 
 def test_16_bits_without_own_values_are_an_error_or_8_bits(tmp_path):
     Image.fromarray(values("uint16")[0]).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="convert=true"):
+    with pytest.raises(DataError, match="convert true"):
         read_picture(tmp_path / "a.png", (1, 6, 8), convert=False)
     found = read_picture(tmp_path / "a.png", (1, 6, 8))
     assert (found == np.rint(values("uint16") / 257)).all()
