@@ -130,7 +130,7 @@ def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: 
     report = [["report", _shown(run.path)]] if run.metrics.is_file() else []
     print("Next:", *(shlex.join([PROGRAM, *words]) for words in (use, resume, *report)), sep="\n  ")
     if finished and model.lr_schedule != "constant":
-        print(f"(If resumed, lr_schedule {model.lr_schedule} spans the longer run.)")
+        print(f"(When resumed, the {model.lr_schedule} schedule is stretched over the longer run.)")
 
 
 def _comparison(monitor: str, record: dict[str, Any]) -> list[str]:

@@ -87,7 +87,7 @@ def test_what_to_do_next_can_be_pasted_into_a_shell(tmp_path, monkeypatch, capsy
     assert sample[:3] == ["lightning-gans", "sample", f"{run}/checkpoints/last.ckpt"]
     assert resume[:3] == ["lightning-gans", "resume", run]
     assert report == ["lightning-gans", "report", run]
-    assert remark == "(If resumed, lr_schedule cosine spans the longer run.)"
+    assert remark == "(When resumed, the cosine schedule is stretched over the longer run.)"
 
 
 @pytest.mark.slow
