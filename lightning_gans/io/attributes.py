@@ -158,7 +158,7 @@ class Attributes:
         found = {}
         for place, name in enumerate(names):
             low, high = self.lows[place], self.highs[place]
-            decimals = max(0, 2 - math.floor(math.log10(high - low)))  # as 2000.4, not 2e+03, if the highest is 2020
+            decimals = max(0, 3 - math.floor(math.log10(high - low)))  # as 2000.4, not 2e+03, if the highest is 2020
             for share in torch.linspace(0, 1, max(2, _ROWS_OF_GRID // len(names))).tolist():
                 labels = self.in_turn(num)
                 labels[:, place] = share
