@@ -113,6 +113,8 @@ def score(
         >>> sorted(record["scores"])
         ['fid', 'precision']
     """
+    if isinstance(metrics, str):
+        raise invalid("metrics", metrics, "a list of names")
     for name in metrics or ():
         check_choice("metrics", name, (*SIMILARITIES, *DISTANCES) if pairs else (*METRICS, *ON_REQUEST))
     if num is not None:

@@ -266,6 +266,7 @@ def test_floats_from_0_to_1_are_warned_about(sets):
     ("options", "setting"),
     [
         ({"metrics": ["fdi"]}, "metrics"),
+        ({"metrics": "fid"}, "metrics"),
         ({"num": 0}, "num"),
         ({"batch_size": 0}, "batch_size"),
         ({"extractor": "vgg"}, "extractor"),

@@ -142,6 +142,8 @@ class GenerativeMetrics(WritesIntoRun):
         self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
         named = (*METRICS, *_DEFAULT_OF_PAIRS) if metrics is None else metrics
         with in_section("metrics"):
+            if isinstance(named, str):
+                raise invalid("metrics", named, "a list of names")
             for name in own or ():
                 if name in _TAKEN or not name.isidentifier():
                     raise invalid("own", name, "an identifier that is not the name of another score")

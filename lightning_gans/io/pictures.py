@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFile, ImageFont, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from lightning_gans.errors import DataError, SettingError
+from lightning_gans.errors import DataError, SettingError, check_counts
 from lightning_gans.io.arrays import (
     ARRAYS,
     TIFF,
@@ -146,11 +146,14 @@ def grid(
         row_labels: A label for each row.
 
     Raises:
-        SettingError: They are not images.
+        SettingError: They are not images, or ``columns`` is not 1 or more.
     """
-    if images.dim() != 4:
-        message = f"A grid needs images (N, C, H, W), not the shape {list(images.shape)}."
-        raise SettingError(message, setting="images", value=list(images.shape), allowed="(N, C, H, W)")
+    if not isinstance(images, Tensor) or images.dim() != 4 or 0 in images.shape[1:]:
+        found = f"the shape {list(images.shape)}" if isinstance(images, Tensor) else f"a {type(images).__name__}"
+        message = f"A grid needs images (N, C, H, W), a tensor, not {found}."
+        raise SettingError(message, setting="images", value=found, allowed="(N, C, H, W)")
+    if columns is not None:
+        check_counts(columns=columns)
     tiles = to_uint8(in_view(images.detach().cpu()))
     columns = columns or square(len(tiles))
     across, down = sheet_size(len(tiles), columns, *tiles.shape[1:3])

@@ -23,6 +23,7 @@ from lightning_gans.errors import (
     check_not_negative,
     check_positive,
     check_share,
+    check_whole,
     invalid,
     shown,
 )
@@ -384,8 +385,10 @@ class GenerativeModule(pl.LightningModule):
         return self.ema[name] if ema and name in self.ema else getattr(self, name)
 
     def check_networks(self, *names: str) -> None:
-        """Raise :class:`SettingError` for a network of this package whose sizes differ from the model's."""
+        """Raise :class:`SettingError` for what is no network, or a network of this package with other sizes."""
         for name, network in self.networks(names).items():
+            if not isinstance(network, nn.Module):
+                raise invalid(name, network, "an nn.Module")
             if not type(network).__module__.startswith("lightning_gans.networks."):
                 continue  # a custom network may mean something else by these names
             for setting in ("image_shape", "latent_dim", "num_classes"):
@@ -465,8 +468,9 @@ class GenerativeModule(pl.LightningModule):
             Float images in [-1, 1], shape ``(num_samples, C, H, W)``, on the model's device.
 
         Raises:
-            SettingError: Labels do not match the model or the number of samples, a count is negative, the truncation is
-                not above 0, a custom network makes images of another shape, or the model has no latents.
+            SettingError: Labels do not match the model or the number of samples, a count is negative, the seed is not
+                whole, the truncation is not above 0, a custom network makes images of another shape, or the model has
+                no latents.
         """
         check_latents(self)
         if num_samples is None:
@@ -474,6 +478,8 @@ class GenerativeModule(pl.LightningModule):
         check_counts(least=0, num_samples=num_samples, start=start)
         if truncation is not None:
             check_positive(truncation=truncation)
+        if seed is not None:
+            check_whole(seed=seed)
         all_labels = checked_sample_labels(self, labels, num_samples, start)
         if seed is None:
             seed = int(torch.randint(2**31, ()))

@@ -69,7 +69,10 @@ def checked_sample_labels(
         return None
     if labels is None:
         return labels_in_turn(model, num_samples, start)
-    chosen = torch.as_tensor(labels).cpu()
+    try:
+        chosen = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise invalid("labels", labels, f"class numbers from 0 to {num_classes - 1}, or floats") from None
     if chosen.is_floating_point() and chosen.dim() > 1:
         if chosen.shape != (num_samples, num_classes) or not chosen.isfinite().all():
             allowed = f"finite numbers of the shape [{num_samples}, {num_classes}]"

@@ -68,7 +68,13 @@ def test_a_title_and_labels_make_room_for_themselves():
 def test_what_is_not_images_is_refused():
     with pytest.raises(SettingError) as error:
         grid(torch.zeros(1, 8, 8), columns=1)
-    assert (error.value.setting, error.value.value) == ("images", [1, 8, 8])
+    assert (error.value.setting, error.value.allowed) == ("images", "(N, C, H, W)")
+    for wrong in (None, [[1.0]], torch.zeros(2, 0, 8, 8)):
+        with pytest.raises(SettingError, match="A grid needs images"):
+            grid(wrong)
+    for columns in (0, -2, 1.5):
+        with pytest.raises(SettingError, match="columns is"):
+            grid(torch.zeros(2, 1, 8, 8), columns=columns)
 
 
 def test_other_channels_are_shown_by_the_first_ones():

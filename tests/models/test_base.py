@@ -135,6 +135,9 @@ def test_counts_of_samples():
         (ConditionalGAN, {"labels": [0, -1]}, "labels", -1),
         (ConditionalGAN, {"num_samples": 3, "labels": [0, 1]}, "labels", [2]),
         (ConditionalGAN, {"labels": [[0, 1]]}, "labels", [1, 2]),
+        (ConditionalGAN, {"labels": ["a"]}, "labels", ["a"]),
+        (GAN, {"num_samples": 1, "seed": 1.5}, "seed", 1.5),
+        (GAN, {"num_samples": 1, "seed": "a"}, "seed", "a"),
     ],
 )
 def test_samples_that_cannot_be_are_invalid(cls, arguments, setting, value):
@@ -309,6 +312,12 @@ def test_a_schedule_needs_an_end(make_trainer):
 
 
 # --- settings and data that do not fit --------------------------------------------------------------------
+
+
+def test_what_is_no_network_is_invalid():
+    for name in ("generator", "discriminator"):
+        with pytest.raises(SettingError, match=r"it must be an nn\.Module"):
+            tiny(GAN, **{name: "text"})
 
 
 @pytest.mark.parametrize(
