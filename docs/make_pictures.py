@@ -58,13 +58,12 @@ def checkpoint_of(recipe: str) -> Path:
 def picture(recipe: str) -> Image.Image:
     """Return samples of a recipe: a column for each class, a row for each value of an attribute, or in a square.
 
-    Of a translator, they are eight pairs of its run.
+    Of a translator, they are the pairs of its run's last picture.
     """
     model = load(checkpoint_of(recipe))
     if hasattr(model, "translate"):
         pairs = Image.open(max(Path("runs", recipe, "version_0", "samples").glob("*.png")))
-        labels = 52
-        return pairs.crop((0, 20, labels + (pairs.width - labels) // 2, pairs.height))
+        return pairs.crop((0, 20, pairs.width, pairs.height))
     if len(model.image_shape) == 2:
         return curves(model.sample(30, seed=0))
     if model.attributes is not None:

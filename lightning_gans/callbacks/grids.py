@@ -158,7 +158,7 @@ class SampleGrid(Pictures):
         """Arrange samples in a grid, with a row for each class."""
         if self._pairs is not None:
             return self._translations(trainer, module)
-        title = f"{type(module).__name__}, step {trainer.global_step}, seed {self.seed}"
+        title = f"{type(module).__name__}, step {weights_step(trainer, module)}, seed {self.seed}"
         sampler, (*_, columns) = self.sampler(module), self.size(module)
         labels = _labels_of_rows(sampler, trainer.datamodule)
         if not labels:
@@ -280,7 +280,7 @@ def _rows(parts: dict[str, Tensor], trainer: Any, module: Any) -> Image.Image:
             part = images[start : start + columns]
             white = torch.ones_like(part[:1]).expand(columns - len(part), -1, -1, -1)
             rows += [part, white]
-    title = f"{type(module).__name__}, step {trainer.global_step}"
+    title = f"{type(module).__name__}, step {weights_step(trainer, module)}"
     return grid(torch.cat(rows), columns=columns, title=title, row_labels=[*parts] * math.ceil(num / columns))
 
 

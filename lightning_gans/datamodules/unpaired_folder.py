@@ -86,7 +86,7 @@ class UnpairedFolderDataModule(ImageFolderDataModule):
         (source, rows), (other, other_rows) = (side._split(split) for side in self._sides(split))
         num, num_other = _size(source, rows), _size(other, other_rows)
         # The rows' places within the split, whose rows ascend.
-        places = draws.rows if rows is None else torch.searchsorted(rows, draws.rows)
+        places = draws.rows if rows is None else torch.searchsorted(rows, draws.rows.contiguous())
         if split != "train":
             return places % num_other
         generator = randomness.generator(draws.seed, Stream.PARTNER, *draws.place)
