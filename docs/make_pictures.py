@@ -33,6 +33,7 @@ EPOCHS = {  # of each recipe; about 60 minutes of one idle thread in all
     "cyclegan_digits_mnist": 6,
     "cyclegan_emoji_style": 3,
     "srgan_emoji": 15,
+    "ada_emoji": 124,
     "fastgan_emoji": 42,
 }
 FRONT = ("quickstart", "cgan_relativistic_mnist", "recurrent_gan_sines")  # side by side in README.md

@@ -117,8 +117,8 @@ class Updates(Callback):
         return [torch.cat([g.flatten().double() for g in of if g is not None]) for of in gradients]
 
 
-def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0, attributes=None):
-    """Make a training step of a stand-in for a model, in one process of several."""
+def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0, attributes=None, of=None):
+    """Make a training step of a stand-in for a model, with the terms of one, in one process of several."""
     trainer = SimpleNamespace(
         world_size=world_size,
         global_step=global_step,
@@ -132,6 +132,9 @@ def lone_step(*, world_size=1, rank=0, global_step=0, accumulate=1, run_seed=0, 
         trainer=trainer,
         accumulate_batches=accumulate,
         collect=lambda batch, count: [],
+        regularizers=getattr(of, "regularizers", ()),
+        augment=getattr(of, "augment", ()),
+        loss=getattr(of, "loss", "nonsaturating"),
         global_rank=rank,
         run_seed=run_seed,
         attributes=attributes,

@@ -137,7 +137,7 @@ def test_the_auxiliary_classifier_has_a_binary_cross_entropy_for_each_attribute(
     model = MODELS["auxiliary"](auxiliary_weight=2.0).eval()
     real, fake = torch.randn(2, 6, *SHAPE)
     labels = torch.rand(6, 2)
-    with model.turn("discriminator", lone_step(), real, fake, labels) as turn:
+    with model.turn("discriminator", lone_step(of=model), real, fake, labels) as turn:
         found = turn.regularized(model.discriminator_loss(turn.real, turn.fake, labels))
     (on_real, real_classes), (on_fake, fake_classes) = (model.discriminator(images, labels) for images in (real, fake))
     wanted = F.softplus(-on_real).mean() + F.softplus(on_fake).mean()

@@ -75,7 +75,7 @@ def test_settings_of_the_other_architecture_are_ignored():
 
 def total_loss(model, real, fake, labels, **place):
     """Return the discriminator's loss with its regularizers, in one process of several."""
-    with model.turn("discriminator", lone_step(**place), real, fake, labels) as turn:
+    with model.turn("discriminator", lone_step(of=model, **place), real, fake, labels) as turn:
         return turn.regularized(model.discriminator_loss(turn.real, turn.fake, labels))
 
 
