@@ -19,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lightning_gans import grid, load
 
 IMAGES = Path(__file__).resolve().parent / "images"
-EPOCHS = {  # of each recipe; about 60 minutes of one idle thread in all
+EPOCHS = {  # of each recipe; about 75 minutes of one idle thread in all
     "quickstart": 40,
     "cgan_relativistic_mnist": 2,
     "continuous_mnist": 2,
@@ -34,7 +34,7 @@ EPOCHS = {  # of each recipe; about 60 minutes of one idle thread in all
     "cyclegan_emoji_style": 3,
     "srgan_emoji": 15,
     "ada_emoji": 124,
-    "fastgan_emoji": 42,
+    "fastgan_emoji": 220,
 }
 FRONT = ("quickstart", "cgan_relativistic_mnist", "recurrent_gan_sines")  # side by side in README.md
 
