@@ -130,7 +130,7 @@ def test_a_network_that_does_not_compile_runs_eagerly_with_a_warning(make_traine
     with pytest.warns(UserWarning) as warned:
         model = train(make_trainer, DCGAN, acceleration=DEFAULT)
     assert [message.split()[1] for message in not_compiled(warned)] == ["generator", "discriminator"]
-    assert all(message.endswith(": no compiler here") for message in not_compiled(warned))
+    assert all(message.endswith(": no compiler here.") for message in not_compiled(warned))
     close(model, train(make_trainer, DCGAN))
 
 
