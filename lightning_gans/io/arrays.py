@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import struct
+import threading
 import zlib
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -25,6 +26,9 @@ TIFF = (".tif", ".tiff")
 
 RANGES: dict[str, tuple[float, float]] = {"bool": (0, 1), "uint8": (0, 255), "uint16": (0, 65535)}
 """The range of values of types that images usually fill."""
+
+# Some versions of Python 3.11 fail if two threads parse the header of an array at once (CPython's issue 106905).
+_one_header = threading.Lock()
 
 _MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")  # of one channel, without a palette
 _IN_TIFF = ("uint8", "uint16", "int32", "float32")
@@ -185,14 +189,15 @@ def from_stored(stored: Tensor) -> Tensor:
 
 def load_array(path: str | Path) -> np.ndarray:
     """Return the array of an ``.npy`` file, or the only one of an ``.npz`` file."""
-    loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
-    with loaded:
-        if len(loaded.files) != 1:
-            raise ValueError(f"it has {len(loaded.files)} arrays instead of one")
-        found: np.ndarray = loaded[loaded.files[0]]
-        return found
+    with _one_header:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if len(loaded.files) != 1:
+                raise ValueError(f"it has {len(loaded.files)} arrays instead of one")
+            found: np.ndarray = loaded[loaded.files[0]]
+            return found
 
 
 def load_tiff(path: str | Path) -> np.ndarray:
