@@ -385,6 +385,9 @@ def test_the_command(sets, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["score", "nowhere", "--real", "mnist", "--import", "no_such_module"])
     assert "no_such_module" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["score", "fake", "--real", "real.npz", "--json", "real.npz"])
+    assert "--json is 'real.npz': it must be a name that ends in .json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("values", [torch.zeros(2, 1, 4, 4).to_sparse(), torch.empty(2, 1, 4, 4, device="meta")])

@@ -189,7 +189,8 @@ def test_settings_come_from_the_checkpoint_where_the_recipe_has_others(save, ado
 @pytest.mark.parametrize("recipe", ["DCGAN", "VAE"])
 def test_the_class_comes_from_the_checkpoint_where_the_recipe_has_another(save, adopt, recipe):
     checkpoint = save(tiny(GAN))
-    assert holds(adopt(checkpoint, ["--model", recipe]), checkpoint)
+    with pytest.warns(UserWarning, match=f"The recipe has a {recipe}, but .* holds a GAN"):
+        assert holds(adopt(checkpoint, ["--model", recipe]), checkpoint)
 
 
 def test_a_default_of_a_base_class_comes_from_the_checkpoint_too(save, adopt):
