@@ -233,3 +233,12 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
         hint = nearest(str(value), allowed)
         message = f"{name} is {value!r}: choose from {', '.join(allowed)}.{hint}"
         raise SettingError(message, setting=name, value=value, allowed=allowed)
+
+
+def check_choices(name: str, values: Iterable[str], allowed: Iterable[str]) -> None:
+    """Raise :class:`SettingError` unless ``values`` is a list of some of ``allowed``; a string is no list."""
+    allowed = list(allowed)
+    if isinstance(values, str):
+        raise invalid(name, values, f"a list, of {', '.join(allowed)}")
+    for value in values:
+        check_choice(name, value, allowed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import randomness
-from lightning_gans.errors import DataError, SettingError, check_choice, check_counts, invalid, nearest
+from lightning_gans.errors import DataError, SettingError, check_choice, check_choices, check_counts, invalid, nearest
 from lightning_gans.io.files import expanded
 from lightning_gans.metrics.evaluate import Evaluator, sample_bytes
 from lightning_gans.metrics.extractors import make_extractor
@@ -113,10 +113,7 @@ def score(
         >>> sorted(record["scores"])
         ['fid', 'precision']
     """
-    if isinstance(metrics, str):
-        raise invalid("metrics", metrics, "a list of names")
-    for name in metrics or ():
-        check_choice("metrics", name, (*SIMILARITIES, *DISTANCES) if pairs else (*METRICS, *ON_REQUEST))
+    check_choices("metrics", metrics or (), (*SIMILARITIES, *DISTANCES) if pairs else (*METRICS, *ON_REQUEST))
     if num is not None:
         check_counts(num=num)
     if imports:

@@ -29,7 +29,7 @@ from lightning_gans.callbacks.base import (
     warn_if_not_validated,
     weights_step,
 )
-from lightning_gans.errors import DataError, check_choice, check_counts, in_section, invalid
+from lightning_gans.errors import DataError, check_choice, check_choices, check_counts, in_section, invalid
 from lightning_gans.io.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.disentanglement import gap_of_means
@@ -142,13 +142,10 @@ class GenerativeMetrics(WritesIntoRun):
         self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
         named = (*METRICS, *_DEFAULT_OF_PAIRS) if metrics is None else metrics
         with in_section("metrics"):
-            if isinstance(named, str):
-                raise invalid("metrics", named, "a list of names")
             for name in own or ():
                 if name in _TAKEN or not name.isidentifier():
                     raise invalid("own", name, "an identifier that is not the name of another score")
-            for name in named:
-                check_choice("metrics", name, NAMES)
+            check_choices("metrics", named, NAMES)
             if split is not None:
                 check_choice("split", split, ("train", "val", "test"))
             check_counts(every_n_epochs=every_n_epochs, num_repeats=num_repeats, **asdict(self.settings))

@@ -128,12 +128,8 @@ def as_images(values: np.ndarray, known: Scale, name: str) -> Tensor:
         name: The file.
 
     Raises:
-        DataError: There are no values, they are not real, finite numbers, or their type has no usual range and they are
-            not in [-1, 1].
+        DataError: The values are not finite, or their type has no usual range and they are not in [-1, 1].
     """
-    if values.size == 0 or values.dtype.kind not in "buif":
-        message = f"{name} holds values of type {values.dtype} of the shape {list(values.shape)}, not images."
-        raise DataError(message, setting=name, value=list(values.shape))
     scale = known.for_type(values.dtype)
     numbers = torch.from_numpy(values.astype(np.float32))
     low, high = (float(bound) for bound in numbers.aminmax())

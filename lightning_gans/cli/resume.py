@@ -84,9 +84,9 @@ def adopt_model(config: Any, checkpoint: str | Path, words: Sequence[str], resum
     model = config.model
     named = arguments.plain(model.init_args.as_dict()) if model.get("init_args") is not None else {}
     asked_class, own_class = (path.rpartition(".")[2] for path in (model.class_path, about["class"]))
-    if ("class_path" in given or resumed) and asked_class != own_class:
-        raise _conflict("model", asked_class, own_class, checkpoint)
     if asked_class != own_class:
+        if "class_path" in given or resumed:
+            raise _conflict("model", asked_class, own_class, checkpoint)
         rank_zero_warn(f"The recipe has a {asked_class}, but {checkpoint} holds a {own_class}, which is used instead.")
     for name, stored in about["arguments"].items():
         if name in given and name in named and _comparable(named[name]) != _comparable(stored):

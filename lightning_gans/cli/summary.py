@@ -86,6 +86,9 @@ def describe_parameters(model: torch.nn.Module) -> str:
     return f"{type(model).__name__}: {sum(counts.values()):,} parameters ({networks})"
 
 
+_NOT_YET = "yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
+
+
 def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: bool = True) -> None:
     """Print where everything is and what to do next; the command that resumes a finished run raises its limit."""
     model: Any = trainer.lightning_module
@@ -116,8 +119,9 @@ def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: 
         print(*_comparison(checkpoint.monitor, read_json(places["scores"][-1])), sep="\n")
     scorer = next((callback for callback in trainer.callbacks if isinstance(callback, GenerativeMetrics)), None)  # type: ignore[attr-defined]
     if scorer is not None and not places["scores"]:
-        why = "yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
-        print(f"  no scores {why if scorer.active else 'without an extractor: see the warning at the start'}")
+        lacking = (scorer.metrics or scorer.own) and not scorer.active
+        why = "without an extractor: see the warning at the start" if lacking else _NOT_YET
+        print(f"  no scores {why}")
     if not run.last.is_file():
         return
     imports = [f"--import={module}" for module in imports_needed(run.settings())] if run.config.is_file() else []

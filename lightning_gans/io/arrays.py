@@ -27,7 +27,7 @@ TIFF = (".tif", ".tiff")
 RANGES: dict[str, tuple[float, float]] = {"bool": (0, 1), "uint8": (0, 255), "uint16": (0, 65535)}
 """The range of values of types that images usually fill."""
 
-# Some versions of Python 3.11 fail if two threads parse the header of an array at once (CPython's issue 106905).
+# Some versions of Python 3.11 fail if two threads parse the header of an array at once (CPython, gh-106905).
 _one_header = threading.Lock()
 
 _MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L")  # of one channel, without a palette
@@ -90,6 +90,14 @@ class Scale:
         return to_type(values.numpy(), self.dtype)
 
 
+def check_values(values: np.ndarray) -> None:
+    """Raise ``ValueError`` if an array has no values, or none that are real numbers."""
+    if values.dtype.kind not in "buif":
+        raise ValueError(f"its values are of type {values.dtype}")
+    if values.size == 0:
+        raise ValueError(f"it is empty: its shape is {list(values.shape)}")
+
+
 class ArrayPicture:
     """An image as an array, with what this package uses of PIL's images.
 
@@ -102,10 +110,7 @@ class ArrayPicture:
     """
 
     def __init__(self, values: np.ndarray, axis: int | None = 0) -> None:
-        if values.dtype.kind not in "buif":
-            raise ValueError(f"its values are of type {values.dtype}")
-        if values.size == 0:
-            raise ValueError(f"it is empty: its shape is {list(values.shape)}")
+        check_values(values)
         if not are_finite(values):
             raise ValueError("some of its values are not finite numbers, or are greater than 1e38")
         self.values = values

@@ -19,7 +19,7 @@ from torchmetrics.image import LearnedPerceptualImagePatchSimilarity
 from torchvision.models import AlexNet_Weights
 
 from lightning_gans import losses
-from lightning_gans.errors import DataError, SettingError, check_choice, first_line, invalid
+from lightning_gans.errors import DataError, SettingError, check_choices, first_line, invalid
 from lightning_gans.io.pictures import from_bytes, to_bytes
 from lightning_gans.metrics.extractors import EfficientNetExtractor, inception
 from lightning_gans.metrics.scores import with_float64
@@ -76,8 +76,7 @@ class Translations(RowsMetric):
     """
 
     def __init__(self, metrics: Sequence[str] = SIMILARITIES, **options: Any) -> None:
-        for name in metrics:
-            check_choice("metrics", name, (*SIMILARITIES, *DISTANCES))
+        check_choices("metrics", metrics, (*SIMILARITIES, *DISTANCES))
         super().__init__(len(metrics), ("pairs",), **options)
         self.metrics = tuple(metrics)
         self.alexnet: Any = _lpips_network() if "lpips" in metrics else None

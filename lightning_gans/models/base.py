@@ -385,7 +385,7 @@ class GenerativeModule(pl.LightningModule):
         return self.ema[name] if ema and name in self.ema else getattr(self, name)
 
     def check_networks(self, *names: str) -> None:
-        """Raise :class:`SettingError` for what is no network, or a network of this package with other sizes."""
+        """Raise :class:`SettingError` if a value is not a network, or a network of this package has other sizes."""
         for name, network in self.networks(names).items():
             if not isinstance(network, nn.Module):
                 raise invalid(name, network, "an nn.Module")

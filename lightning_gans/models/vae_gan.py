@@ -212,13 +212,14 @@ class VAEGAN(AutoencodingModule):
 
         Its gradient with respect to the encoder is that of the encoder's loss, and likewise for the decoder.
         """
-        with self.turn("generator", step, real, made.fake, labels) as turn:
+        layer = find_feature_layer(self.discriminator, self.feature_layer)
+        with self.turn("generator", step, real, made.fake, labels, [layer]) as turn:
             g_loss = turn.regularized(self.generator_loss(*self._both_logits(real, made.fake, labels)))
         calls = turn.calls
         if self.augment:  # an image and its reconstruction were changed in different ways
-            with frozen(self.discriminator), record_calls(self.discriminator, layers=[self._layer()]) as calls:
+            with frozen(self.discriminator), record_calls(self.discriminator, layers=[layer]) as calls:
                 self._both_logits(real, made.fake, labels)
-        wanted, features = (self._features(calls, images) for images in (real, made.fake))
+        wanted, features = (_features(calls, layer, images) for images in (real, made.fake))
         error = 0.5 * (wanted - features[: len(real)]).square().sum(1)
         kl = losses.gaussian_kl(made.mean, made.log_variance)
         # The decoder got detached latents, so its graph ends there; the encoder receives the error's gradient through
@@ -239,21 +240,16 @@ class VAEGAN(AutoencodingModule):
         return logits_of(call(self.discriminator, images, labels), len(images))
 
     def turn(
-        self, player: Player, step: TrainingStep, real: Tensor, fake: Tensor, labels: Tensor | None
+        self,
+        player: Player,
+        step: TrainingStep,
+        real: Tensor,
+        fake: Tensor,
+        labels: Tensor | None,
+        layers: Sequence[nn.Module] = (),
     ) -> AbstractContextManager[Turn]:
         """Return a context manager for computing a player's loss, with its regularizers and augmentation."""
-        return take_turn(player, step, self.discriminator, real, fake, labels, [self._layer()])
-
-    def _layer(self) -> nn.Module:
-        return find_feature_layer(self.discriminator, self.feature_layer)
-
-    def _features(self, calls: DiscriminatorCalls, images: Tensor) -> Tensor:
-        """Return the recorded features of images, ``(N, F)``."""
-        known = calls.on(images)
-        if known is None or self._layer() not in known.features:
-            message = "the discriminator does not call its feature_layer: name another layer."
-            raise SettingError(message, setting="feature_layer")
-        return losses.full_precision(known.features[self._layer()].flatten(1))
+        return take_turn(player, step, self.discriminator, real, fake, labels, layers)
 
     def not_compiled(self) -> dict[str, str]:
         """Exclude the discriminator: its features are read by a hook, which compiled code does not call."""
@@ -288,3 +284,12 @@ class Made(NamedTuple):
 
 def _twice(labels: Tensor | None) -> Tensor | None:
     return None if labels is None else torch.cat([labels, labels])
+
+
+def _features(calls: DiscriminatorCalls, layer: nn.Module, images: Tensor) -> Tensor:
+    """Return the features of images that were recorded at a layer, ``(N, F)``."""
+    known = calls.on(images)
+    if known is None or layer not in known.features:
+        message = "the discriminator does not call its feature_layer: name another layer."
+        raise SettingError(message, setting="feature_layer")
+    return losses.full_precision(known.features[layer].flatten(1))

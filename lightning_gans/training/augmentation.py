@@ -16,7 +16,7 @@ from lightning_gans.augment import affine, pipeline
 from lightning_gans.augment.pipeline import Draw
 from lightning_gans.errors import (
     SettingError,
-    check_choice,
+    check_choices,
     check_counts,
     check_not_negative,
     check_numbers,
@@ -163,10 +163,7 @@ class ADA(Augmentation):
         fakes_as_real: bool = False,
     ) -> None:
         super().__init__()
-        if isinstance(transforms, str):
-            raise invalid("transforms", transforms, f"a list, of {', '.join(pipeline.TRANSFORMS)}")
-        for name in transforms:
-            check_choice("transforms", name, pipeline.TRANSFORMS)
+        check_choices("transforms", transforms, pipeline.TRANSFORMS)
         if not transforms and not fakes_as_real:
             raise invalid("transforms", transforms, "at least one kind, unless fakes_as_real is set")
         check_numbers(lambda value: -1 < value < 1, "between -1 and 1", target=target)

@@ -159,7 +159,7 @@ def restore_states(model: Any, about: Mapping[str, Any]) -> None:
     if not isinstance(found, dict) or not all(isinstance(state, dict) for state in found.values()):
         raise DataError("the checkpoint is damaged: an entry of its states is invalid.", setting="states")
     for name, part in _parts_with_state(model):
-        with loading("the checkpoint"):
+        with loading():
             part.restore(found.get(name, {}))
 
 

@@ -23,7 +23,16 @@ from lightning_gans.cli.outputs import (
     translation_options,
 )
 from lightning_gans.errors import DataError, SettingError, invalid, printable
-from lightning_gans.io.arrays import ARRAYS, TIFF, Scale, channel_axis, suffix_for, with_channels_first, write_values
+from lightning_gans.io.arrays import (
+    ARRAYS,
+    TIFF,
+    Scale,
+    channel_axis,
+    check_values,
+    suffix_for,
+    with_channels_first,
+    write_values,
+)
 from lightning_gans.io.files import reading, replacing, replacing_folder
 from lightning_gans.io.pictures import opened_picture, to_array
 from lightning_gans.metrics.image_sets import ARCHIVES, read_archive
@@ -124,6 +133,7 @@ def _batch(source: Path, channels: int) -> np.ndarray | None:
     """Return the images of an archive, ``(N, C, H, W)``; None if it has a single image."""
     with reading(source, "an array of images"):
         values = np.asarray(read_archive(source)[0])
+        check_values(values)
         if values.ndim == 2 or (values.ndim == 3 and channels > 1):
             return None
         return with_channels_first(values, channel_axis(values.shape[1:], channels))
