@@ -210,7 +210,7 @@ def make_report(options: argparse.Namespace) -> dict[str, Any]:
         "reference": {"seeds": references, "mean": mean},
         "floor": floor if options.floor else None,
         "files": files,
-        "neighbours": NEIGHBORS,
+        "neighbors": NEIGHBORS,
         "recipe": RECIPE,
     }
 

@@ -190,7 +190,7 @@ def from_mnist_score(report: dict[str, Any]) -> Score:
         "version": report["recipe"],
         "scorer_sha256": report["scorer"]["sha256"],
         "num_samples": row["num_samples"],
-        "neighbours": report["neighbours"],
+        "neighbors": report["neighbors"],
         "reference_distance": report["reference"]["mean"],
     }
     return Score("MNIST score", protocol, {name: float(row[name]) for name in names if row[name] is not None})

@@ -28,6 +28,9 @@ class LightningGansError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, setting: str = "", value: Any = None, allowed: Any = None) -> None:
+        for given in (setting, value):
+            if isinstance(given, str) and "\n" in given:  # a path, whose lines would look like the message's
+                message = message.replace(given, given.replace("\n", "\\n"))
         super().__init__(printable(message))
         self.setting, self.value, self.allowed = setting, value, allowed
 

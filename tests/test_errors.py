@@ -22,6 +22,11 @@ from lightning_gans.errors import (
 from tests.toys import NUM_CLASSES, SHAPE, tiny
 
 
+def test_a_path_with_line_breaks_stays_in_its_line():
+    error = DataError("a\nb.png is damaged.\nReplace it.", setting="a\nb.png")
+    assert str(error) == "a\\nb.png is damaged.\nReplace it." and error.setting == "a\nb.png"
+
+
 @pytest.mark.parametrize("check", [check_positive, check_not_negative, check_share])
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "a", None, [1.0]])
 def test_what_is_no_finite_number_is_none(check, value):

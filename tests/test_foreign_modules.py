@@ -45,7 +45,7 @@ class Pooled(nn.Module):
 
 
 def all_callbacks(sample):
-    options = {"extractor": Pooled(), "num_samples": 60, "metrics": ["fid", "kid", "precision"], "neighbour_images": 40}
+    options = {"extractor": Pooled(), "num_samples": 60, "metrics": ["fid", "kid", "precision"], "neighbor_images": 40}
     return [
         GenerativeMetrics(**options, **sample),
         SampleGrid(num_samples=4, **sample),

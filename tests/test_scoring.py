@@ -82,13 +82,13 @@ def test_every_form_gives_the_same_scores(form, sets, expected, tmp_path):
 
 def test_samples_get_the_scores_of_the_callback(tmp_path):
     model, data = tiny(GAN, image_shape=(1, 28, 28)), DigitsDataModule()
-    callback = GenerativeMetrics(METRICS, len(data.split_images("train")), Pooled(), floor=False, neighbour_images=200)
+    callback = GenerativeMetrics(METRICS, len(data.split_images("train")), Pooled(), floor=False, neighbor_images=200)
     trainer = quiet_trainer(tmp_path, callbacks=[callback])
     trainer.validate(model, data, verbose=False)
     wanted = {name.removeprefix("val/"): value.item() for name, value in trainer.callback_metrics.items()}
     trainer.save_checkpoint(tmp_path / "model.ckpt")
     for fake in (model, tmp_path / "model.ckpt"):
-        found = scores(fake, "digits", settings=Settings(neighbour_images=200))
+        found = scores(fake, "digits", settings=Settings(neighbor_images=200))
         assert found == pytest.approx(wanted, rel=1e-6)
 
 

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     name, devices = sys.argv[1], int(sys.argv[2])
     make, sample, low = MODULES[name]
     torch.manual_seed(1)
-    scorer = GenerativeMetrics(["fid", "kid", "recall"], 510, Pooled(), neighbour_images=100, **sample)
+    scorer = GenerativeMetrics(["fid", "kid", "recall"], 510, Pooled(), neighbor_images=100, **sample)
     trainer = pl.Trainer(
         **{"accelerator": "cpu", "devices": devices, "strategy": "ddp" if devices > 1 else "auto", "logger": False},
         **{"enable_progress_bar": False, "enable_model_summary": False, "callbacks": [scorer]},

@@ -38,11 +38,11 @@ from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.samples import BLOCK, Sample, draw, image_shape, translates
 from lightning_gans.metrics.scores import subsample
 
-_OFF = "neighbours.enabled: false"
+_OFF = "neighbors.enabled: false"
 
 
 class NearestNeighbors(Pictures):
-    """Samples above their nearest training images, as ``neighbours/step=XXXXXXX.png``, and a score of memorization.
+    """Samples above their nearest training images, as ``neighbors/step=XXXXXXX.png``, and a score of memorization.
 
     The picture shows the samples that are nearest to a training image, by their features or, if ``auto`` finds no
     extractor, by their pixels. The scores are ``memorization`` (features) and ``memorization_pixels`` under ``val/`` or
@@ -66,7 +66,7 @@ class NearestNeighbors(Pictures):
             instead of a ``LightningDataModule``.
     """
 
-    folder_name = "neighbours"
+    folder_name = "neighbors"
 
     def __init__(
         self,
@@ -100,12 +100,12 @@ class NearestNeighbors(Pictures):
         if not self.shows(pl_module):
             return
         if stage != "fit" and getattr(trainer, "datamodule", None) is None:
-            message = f"neighbours needs the training images: use a data module, or set {_OFF}."
-            raise SettingError(message, setting="neighbours", allowed="a data module")
+            message = f"neighbors needs the training images: use a data module, or set {_OFF}."
+            raise SettingError(message, setting="neighbors", allowed="a data module")
         if self._extractor is None:
             shape = image_shape(self.sampler(pl_module))
             options = self.weights_path, "Neighbors are searched by pixels only", trainer.datamodule  # type: ignore[attr-defined]
-            with in_section("neighbours"):
+            with in_section("neighbors"):
                 self._extractor = find_extractor(trainer.strategy, self.extractor, shape, *options)
 
     def shows(self, module: Any) -> bool:
@@ -114,7 +114,7 @@ class NearestNeighbors(Pictures):
 
     def size(self, module: Any) -> tuple[str, int, int, int]:
         """Return three rows."""
-        return "neighbours.num_shown", self.num_shown, 3 * self.num_shown, self.num_shown
+        return "neighbors.num_shown", self.num_shown, 3 * self.num_shown, self.num_shown
 
     def measures(self, key: str) -> bool:
         """Return whether validations may log this key."""
@@ -202,15 +202,15 @@ def _in_order(given: Any) -> DataLoader[Any]:
     dataset = given.dataset if isinstance(given, DataLoader) else given
     if dataset is given or isinstance(dataset, IterableDataset):
         name = type(dataset).__name__
-        message = f"neighbours needs a DataLoader of a data set with indices, but got {name}: set {_OFF}."
-        raise SettingError(message, setting="neighbours", value=name, allowed="a DataLoader of a data set with indices")
+        message = f"neighbors needs a DataLoader of a data set with indices, but got {name}: set {_OFF}."
+        raise SettingError(message, setting="neighbors", value=name, allowed="a DataLoader of a data set with indices")
     sampler = getattr(given.batch_sampler, "sampler", given.sampler)
     if isinstance(sampler, SubsetRandomSampler):
         dataset = Subset(dataset, sampler.indices)
     elif type(sampler) not in (RandomSampler, SequentialSampler, DistributedSampler):
         name = type(sampler).__name__
-        message = f"neighbours does not know which images a {name} samples: use a data set of them, or set {_OFF}."
-        raise SettingError(message, setting="neighbours", value=name, allowed="a known sampler")
+        message = f"neighbors does not know which images a {name} samples: use a data set of them, or set {_OFF}."
+        raise SettingError(message, setting="neighbors", value=name, allowed="a known sampler")
     size = None if given.batch_sampler is None else BLOCK  # None: the data set yields batches
     return DataLoader(dataset, size, collate_fn=given.collate_fn)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -105,7 +106,7 @@ class GenerativeMetrics(WritesIntoRun):
             disables it.
         precision_recall_k: The k of the k-th neighbor that defines the manifolds of precision and recall.
         density_coverage_k: The k of the k-th neighbor that defines density and coverage.
-        neighbour_images: Largest number of images of each set for precision, recall, density and coverage; the choice
+        neighbor_images: Largest number of images of each set for precision, recall, density and coverage; the choice
             depends only on the size of the set.
         cache_dir: Folder of the cached features; None is ``$LIGHTNING_GANS_CACHE``, or else ``lightning_gans`` in the
             user's cache folder.
@@ -113,6 +114,7 @@ class GenerativeMetrics(WritesIntoRun):
             ``update(features, real=True)``, and of all samples, ``update(features, real=False)``, float32
             ``(N, num_features)``. ``compute()`` must return one number.
         sample: For modules without a method ``sample(n)``: a function of the module and n that returns n images.
+        neighbour_images: Deprecated name of ``neighbor_images``.
 
     Raises:
         SettingError: A setting is invalid, the extractor does not fit the images, or the module has no ``sample``.
@@ -134,12 +136,16 @@ class GenerativeMetrics(WritesIntoRun):
         iw_samples: int = 0,
         precision_recall_k: int = 3,
         density_coverage_k: int = 5,
-        neighbour_images: int = 10_000,
+        neighbor_images: int = 10_000,
         cache_dir: str | None = None,
         own: Mapping[str, Metric] | None = None,
         sample: Sample | None = None,
+        neighbour_images: int | None = None,
     ) -> None:
-        self.settings = Settings(precision_recall_k, density_coverage_k, neighbour_images)
+        if neighbour_images is not None:
+            warnings.warn("neighbour_images is deprecated: use neighbor_images.", FutureWarning, stacklevel=2)
+            neighbor_images = neighbour_images
+        self.settings = Settings(precision_recall_k, density_coverage_k, neighbor_images)
         named = (*METRICS, *_DEFAULT_OF_PAIRS) if metrics is None else metrics
         with in_section("metrics"):
             for name in own or ():
@@ -151,7 +157,7 @@ class GenerativeMetrics(WritesIntoRun):
             check_counts(every_n_epochs=every_n_epochs, num_repeats=num_repeats, **asdict(self.settings))
             check_counts(least=0, iw_samples=iw_samples)
             check_counts(least=2, num_samples=num_samples)
-            self.settings.check(named, min(num_samples, neighbour_images))
+            self.settings.check(named, min(num_samples, neighbor_images))
         self.metrics = [name for name in named if name not in (*_OF_PAIRS, "mig")]
         self.of_pairs = [name for name in named if name in _OF_PAIRS]
         self.mig = "mig" in named

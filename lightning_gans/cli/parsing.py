@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,7 +35,7 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
     "metrics": callbacks.GenerativeMetrics,
     "samples": callbacks.SampleGrid,
     "reconstructions": callbacks.Reconstructions,
-    "neighbours": callbacks.NearestNeighbors,
+    "neighbors": callbacks.NearestNeighbors,
     "watchdog": callbacks.CollapseWatchdog,
     "acceleration": callbacks.Acceleration,
     "checkpoint": callbacks.Checkpoint,
@@ -42,8 +43,11 @@ CALLBACKS: dict[str, type[pl.Callback]] = {
 }
 """The callbacks that have a key of their own in recipes, with a switch ``KEY.enabled``."""
 
-OFF = ("neighbours",)
+OFF = ("neighbors",)
 """The callbacks that are off by default."""
+
+_RENAMED = {"neighbours": "neighbors"}
+"""Keys of earlier versions that are still accepted."""
 
 _LEAST = {"log_every_n_steps": 0, "min_epochs": 0, "min_steps": 0, "num_sanity_val_steps": -1}
 """Minimum values of settings that Lightning does not check."""
@@ -70,6 +74,8 @@ def resuming(config: Path) -> Iterator[None]:
 
 def _load_yaml(text: str) -> Any:
     loaded, resumed = load_yaml(text, _loaded_yaml), _resumed.get()
+    if isinstance(loaded, dict):
+        loaded = {_current_name(key): value for key, value in loaded.items()}
     if resumed is not None:
         check_config(resumed, loaded)
     return loaded
@@ -77,6 +83,19 @@ def _load_yaml(text: str) -> Any:
 
 set_loader("yaml", _load_yaml, exceptions=(yaml.YAMLError,))  # for recipes and for options
 yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, item: dumper.represent_data(item.value))  # Timer has some
+
+
+def current_options(words: Iterable[str]) -> list[str]:
+    """Return a command line with today's names of the keys that earlier versions had."""
+    options = "|".join(map(re.escape, _RENAMED))
+    return [re.sub(rf"^--({options})(?=[.=]|$)", lambda found: f"--{_current_name(found[1])}", word) for word in words]
+
+
+def _current_name(key: Any) -> Any:
+    """Return a key, or its new name if it has been renamed."""
+    if key in _RENAMED:
+        warnings.warn(f"{key} is deprecated: use {_RENAMED[key]}.", FutureWarning, stacklevel=2)
+    return _RENAMED.get(key, key)
 
 
 class RecipeAction(ActionConfigFile):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import socket
@@ -16,6 +15,7 @@ import yaml
 from lightning_gans.cli.recipe_yaml import load_yaml
 from lightning_gans.errors import DataError, SettingError
 from lightning_gans.io.files import make_folder
+from lightning_gans.io.score_files import parsed
 
 try:
     import fcntl
@@ -112,8 +112,9 @@ class RunFolder:
         return self._by_step("metrics", "json")
 
     def pictures(self, kind: str) -> list[Path]:
-        """Return the pictures of ``samples``, ``reconstructions`` or ``neighbours``, by step."""
-        return self._by_step(kind, "png")
+        """Return the pictures of ``samples``, ``reconstructions`` or ``neighbors``, by step."""
+        before = kind.replace("neighbor", "neighbour")  # the name in 0.1
+        return self._by_step(kind if (self.path / kind).is_dir() else before, "png")
 
     def explorations(self) -> list[Path]:
         """Return the pictures that ``walk`` and ``traverse`` wrote into the folder, by their names."""
@@ -198,7 +199,7 @@ def step_of(path: Path) -> int:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that may be missing, damaged or edited by hand; return an empty dict instead of an error."""
     try:
-        found = json.loads(path.read_bytes())
+        found = parsed(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -94,7 +94,10 @@ def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: 
     model: Any = trainer.lightning_module
     if finished and not trained:
         reached = " and ".join(word.removeprefix("--") for word in _larger_limits(trainer)[::2])
-        print(f"\nNothing was trained: the run had already reached {reached or 'its limit'}.")
+        why = f"the run had already reached {reached or 'its limit'}"
+        if trainer.limit_train_batches == 0:
+            why = "trainer.limit_train_batches is 0"
+        print(f"\nNothing was trained: {why}.")
     print(f"\n{trainer.global_step:,} updates, {model.images_seen:,} images, {seconds / 60:.1f} minutes")
     checkpoint: Any = next((c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)), None)
     run = RunFolder.of_trainer(trainer, getattr(checkpoint, "dirpath", None))

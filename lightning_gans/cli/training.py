@@ -30,7 +30,15 @@ from lightning_gans.callbacks.graceful_stop import slurm_job
 from lightning_gans.cli import resume
 from lightning_gans.cli.lightning_cli import LightningArgumentParser, SafeLightningCLI, SaveConfigCallback
 from lightning_gans.cli.outputs import open_output
-from lightning_gans.cli.parsing import CALLBACKS, OFF, RecipeAction, TrainingParser, check_settings, resuming
+from lightning_gans.cli.parsing import (
+    CALLBACKS,
+    OFF,
+    RecipeAction,
+    TrainingParser,
+    check_settings,
+    current_options,
+    resuming,
+)
 from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.cli.summary import describe_parameters, find_commit, print_summary, write_record
 from lightning_gans.errors import DataError, SettingError, printable
@@ -83,7 +91,7 @@ class TrainingCLI(SafeLightningCLI):
 
     def __init__(self, words: list[str], run: RunFolder | None = None) -> None:
         quiet()
-        self.words = words
+        self.words = current_options(words)
         self.run = run
         self.from_step: int | None = None
         self.began = False
@@ -102,7 +110,7 @@ class TrainingCLI(SafeLightningCLI):
                 load_from_checkpoint_support=False,  # checkpoints describe their model themselves
                 save_config_callback=_SaveConfig,
                 save_config_kwargs={"save_to_log_dir": False},
-                args=words,
+                args=self.words,
             )
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # static in Lightning

@@ -18,6 +18,11 @@ def write_scores(path: str | Path, record: dict[str, Any]) -> None:
         file.write((json.dumps({"format": FORMAT, **record}, indent=2, allow_nan=False) + "\n").encode())
 
 
+def parsed(content: bytes) -> Any:
+    """Return what the content of a file of scores stands for, with today's spelling of the names of version 0.1."""
+    return json.loads(content.decode().replace('"neighbour', '"neighbor'))
+
+
 def read_scores(path: str | Path) -> dict[str, Any]:
     """Read a record.
 
@@ -27,7 +32,7 @@ def read_scores(path: str | Path) -> dict[str, Any]:
     try:
         with reading(expanded(path), "a record of scores"):
             content = Path(path).read_bytes()
-        record = json.loads(content)
+        record = parsed(content)
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or not all(isinstance(record.get(key), dict) for key in ("scores", "protocol")):

@@ -49,7 +49,7 @@ class ManifoldMetrics(TwoSetsMetric):
         closed, opened = self.precision_recall_k, self.density_coverage_k
         most = max(closed or 0, opened or 0)
         nearest = self.remember(
-            "neighbours", {"k": most}, lambda: {"squared_distances": nearest_squared_distances(real, most)}
+            "neighbors", {"k": most}, lambda: {"squared_distances": nearest_squared_distances(real, most)}
         )
         radii = nearest["squared_distances"].to(real.device)
         fake_in_real, real_in_fake, num_fake_within = count_inside(

@@ -53,7 +53,7 @@ def table(record: dict[str, Any]) -> str:
             f"extractor {protocol['extractor']}: {protocol['num_features']} features, {protocol['resize']}, "
             f"weights {protocol['weights_sha256'][:16]}",
             f"k = {protocol['precision_recall_k']} (precision, recall), {protocol['density_coverage_k']} (density, "
-            f"coverage), on {protocol['neighbour_images_fake']:,} samples and {protocol['neighbour_images_real']:,} "
+            f"coverage), on {protocol['neighbor_images_fake']:,} samples and {protocol['neighbor_images_real']:,} "
             "real images",
         ]
         if floor:

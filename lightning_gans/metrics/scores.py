@@ -35,7 +35,7 @@ class Settings:
     Attributes:
         precision_recall_k: The k of the k-th neighbor that defines precision and recall (Kynkäänniemi et al. 2019).
         density_coverage_k: The k of the k-th neighbor that defines density and coverage (Naeem et al. 2020).
-        neighbour_images: Largest number of images of each set for these four metrics.
+        neighbor_images: Largest number of images of each set for these four metrics.
         kid_subsets: Number of pairs of subsets for the KID.
         kid_subset_size: Images per subset, at most the size of the smaller set.
         inception_score_splits: Number of splits of the images for the Inception Score.
@@ -43,7 +43,7 @@ class Settings:
 
     precision_recall_k: int = 3
     density_coverage_k: int = 5
-    neighbour_images: int = 10_000
+    neighbor_images: int = 10_000
     kid_subsets: int = 100
     kid_subset_size: int = 1000
     inception_score_splits: int = 10
@@ -51,8 +51,8 @@ class Settings:
     def fitted(self, num_real: int, num_fake: int) -> dict[str, int]:
         """Return the settings as they apply to sets of these sizes."""
         return asdict(self) | {
-            "neighbour_images_real": min(num_real, self.neighbour_images),
-            "neighbour_images_fake": min(num_fake, self.neighbour_images),
+            "neighbor_images_real": min(num_real, self.neighbor_images),
+            "neighbor_images_fake": min(num_fake, self.neighbor_images),
             "kid_subset_size": min(self.kid_subset_size, num_real, num_fake),
             "inception_score_splits": min(self.inception_score_splits, num_fake),
         }
@@ -235,11 +235,11 @@ def _manifold(fake: FeatureSet, reference: Reference, device: torch.device, name
     """Return precision, recall, density and coverage; the pairs share one pass over the distances."""
     settings, real = reference.settings, reference.images.features
     for images in (real, fake.features):
-        settings.check(names, min(len(images), settings.neighbour_images))
+        settings.check(names, min(len(images), settings.neighbor_images))
     ks = {name: getattr(settings, name) if family & set(names) else None for name, family in _K.items()}
     metric = ManifoldMetrics(real.shape[1], **ks, **_WHOLE)
-    most = settings.neighbour_images
-    metric.remember = lambda kind, key, compute: reference.remember(kind, {"neighbour_images": most, **key}, compute)
+    most = settings.neighbor_images
+    metric.remember = lambda kind, key, compute: reference.remember(kind, {"neighbor_images": most, **key}, compute)
     found = _compared(metric, subsample(real, most), subsample(fake.features, most), device)
     return {name: float(value) for name, value in found.items()}
 
@@ -295,7 +295,7 @@ def score(
         device: Where to compute; see :func:`with_float64`.
 
     Returns:
-        The scores by the key they are logged under, and the seconds of the nearest-neighbor metrics (``neighbours``)
+        The scores by the key they are logged under, and the seconds of the nearest-neighbor metrics (``neighbors``)
         and of all other metrics (``metrics``).
 
     Raises:
@@ -308,7 +308,7 @@ def score(
         started = time.monotonic()
         found = compute(fake, reference, device, metrics)
         scores |= {key: value for key, value in found.items() if _metric_of(key) in metrics}
-        part = "neighbours" if compute is _manifold else "metrics"
+        part = "neighbors" if compute is _manifold else "metrics"
         seconds[part] = seconds.get(part, 0.0) + time.monotonic() - started
     return scores, seconds
 

@@ -110,6 +110,8 @@ class ResNetTranslator(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, in_channels, H, W)`` to images ``(N, out_channels, H, W)``."""
-        check_divisible(images.shape[1:], self.multiple, f"the network halves them {self.depth} times")
+        check_divisible(
+            images.shape[1:], self.multiple, f"the network halves them {self.depth} times", "an image's shape"
+        )
         pixels: Tensor = self.layers(images)
         return pixels

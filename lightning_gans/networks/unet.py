@@ -32,11 +32,11 @@ def halvings(image_shape: Sequence[int]) -> int:
     return depth
 
 
-def check_divisible(image_shape: Sequence[int], factor: int, reason: str) -> None:
+def check_divisible(image_shape: Sequence[int], factor: int, reason: str, what: str = "image_shape") -> None:
     """Raise :class:`SettingError` if height or width is not a multiple of a factor."""
     if any(side % factor for side in image_shape[1:]):
         raise SettingError(
-            f"image_shape is {list(image_shape)}: its height and width must be multiples of {factor}, as {reason}.",
+            f"{what} is {list(image_shape)}: its height and width must be multiples of {factor}, as {reason}.",
             setting="image_shape",
             value=tuple(image_shape),
             allowed=f"multiples of {factor}",
@@ -99,7 +99,9 @@ class UNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(N, in_channels, H, W)`` to images ``(N, out_channels, H, W)``."""
-        check_divisible(images.shape[1:], self.multiple, f"the U-Net halves them {self.depth} times")
+        check_divisible(
+            images.shape[1:], self.multiple, f"the U-Net halves them {self.depth} times", "an image's shape"
+        )
         skipped = []
         for layer in self.down:
             images = layer(images)

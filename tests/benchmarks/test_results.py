@@ -81,7 +81,7 @@ def test_how_a_run_was_made_and_attached_files(tmp_path):
     fit = {"command": "lightning-gans fit --data.data_dir /a", "hardware": "CPU", "commit": "0" * 40 + "-dirty"}
     whole = [fit | {"seconds": 60, "step": 6, "from_step": 0}, fit | {"seconds": 90, "step": 10, "from_step": 6}]
     digits = {"distance": 0.7, "ratio": 0.05, "precision": 0.9, "recall": 0.7, "label_accuracy": None}
-    score = {"scorer": {"sha256": "1"}, "reference": {"mean": 14.0}, "neighbours": 5, "recipe": 1}
+    score = {"scorer": {"sha256": "1"}, "reference": {"mean": 14.0}, "neighbors": 5, "recipe": 1}
     score["files"] = [digits | {"num_samples": 10000}]
     first = make_run(tmp_path / "a/version_0", [record(10, {"fid": 5.0})], run={"fits": whole}, mnist_score=score)
     killed = make_run(tmp_path / "b/version_0", [record(10, {"fid": 5.0})], run={"fits": whole[1:]})

@@ -303,7 +303,7 @@ def test_images_of_other_channels_are_shown_by_some_of_them_and_have_no_scores(m
     told = [str(warning.message) for warning in found if "will not be scored" in str(warning.message)]
     assert len(told) == 1 and f"images have {channels} channels" in told[0]
     assert "val/memorization_pixels" in trainer.callback_metrics and "val/fid" not in trainer.callback_metrics
-    assert names(tmp_path / "samples") and names(tmp_path / "neighbours")
+    assert names(tmp_path / "samples") and names(tmp_path / "neighbors")
     with Image.open(tmp_path / "reconstructions" / names(tmp_path / "reconstructions")[-1]) as image:
         sheet = np.asarray(image)
     shown = data.split_images("val")[:][0, :, 0, 0].tolist()
@@ -327,7 +327,7 @@ def test_what_is_not_a_picture_raises_before_the_first_step(make_trainer, callba
     [
         (SampleGrid(num_samples=200_000), "samples.num_samples"),
         (Reconstructions(num_images=200_000), "reconstructions.num_images"),
-        (NearestNeighbors(num_shown=200_000, extractor=torch.nn.Flatten()), "neighbours.num_shown"),
+        (NearestNeighbors(num_shown=200_000, extractor=torch.nn.Flatten()), "neighbors.num_shown"),
     ],
 )
 def test_a_picture_that_is_too_large_raises_before_the_first_step(make_trainer, callback, setting):

@@ -43,7 +43,7 @@ def test_copies_are_shown_beside_what_they_are_copied_from(make_trainer, tmp_pat
     rows = np.split(sheet[22:, -3 * 66 - 2 :][: 3 * 66], 3)
     assert np.array_equal(rows[0], rows[1]) and np.array_equal(rows[0], rows[2])
     assert rows[0].std() > 10
-    assert callback.last_path.parent == tmp_path / "neighbours"
+    assert callback.last_path.parent == tmp_path / "neighbors"
 
 
 def test_new_images_are_no_copies(make_trainer, tmp_path):
@@ -54,7 +54,7 @@ def test_new_images_are_no_copies(make_trainer, tmp_path):
 def test_a_fit_looks_as_often_as_it_is_told(make_trainer, tmp_path):
     callback = NearestNeighbors(every_n_epochs=2, num_samples=4, num_shown=2, extractor=nn.Flatten())
     make_trainer(callbacks=[callback], max_epochs=4).fit(tiny(GAN), Toys())
-    assert len(list((tmp_path / "neighbours").iterdir())) == 2
+    assert len(list((tmp_path / "neighbors").iterdir())) == 2
 
 
 class OwnData(pl.LightningDataModule):
@@ -152,7 +152,7 @@ def test_loaders_without_training_images_are_refused(make_trainer):
     trainer = make_trainer(callbacks=[NearestNeighbors()])
     with pytest.raises(SettingError) as caught:
         trainer.test(tiny(GAN), loader(make_batches(1)), verbose=False)
-    assert caught.value.setting == "neighbours"
+    assert caught.value.setting == "neighbors"
 
 
 def test_colour_pictures_without_inception_are_compared_by_pixels(make_trainer, monkeypatch, tmp_path):

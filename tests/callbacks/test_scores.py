@@ -734,7 +734,7 @@ def test_a_split_that_is_too_small_gives_no_floor(evaluate):
     assert record["floor"] is None
 
 
-@pytest.mark.parametrize("options", [{"num_samples": 3}, {"neighbour_images": 5}])
+@pytest.mark.parametrize("options", [{"num_samples": 3}, {"neighbor_images": 5}])
 def test_too_few_images_for_k_raise_at_once(options):
     with pytest.raises(SettingError) as caught:
         GenerativeMetrics(**options)
@@ -742,7 +742,13 @@ def test_too_few_images_for_k_raise_at_once(options):
     GenerativeMetrics(metrics=["fid"], **options)
 
 
-def test_one_of_the_neighbour_metrics_does_not_need_the_others_k(evaluate):
+def test_the_british_spelling_is_deprecated():
+    with pytest.warns(FutureWarning, match="neighbor_images"):
+        callback = GenerativeMetrics(neighbour_images=300)
+    assert callback.settings.neighbor_images == 300
+
+
+def test_one_of_the_neighbor_metrics_does_not_need_the_others_k(evaluate):
     found, _ = evaluate(tiny(GAN), Images(num_train=65), metrics=["precision"], floor=False)
     assert set(found) == {"val/precision"}
 

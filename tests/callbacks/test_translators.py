@@ -185,7 +185,7 @@ def test_the_watchdog_sees_the_distance_alone_and_neighbors_are_off(make_trainer
     trainer.fit(tiny(), noisy(batch_size=16))
     assert dog.values == {"fid": 1.0}
     assert not [warning for warning in recwarn if "atchdog" in str(warning.message)]
-    assert not (tmp_path / "neighbours").exists() and not any("memo" in name for name in trainer.callback_metrics)
+    assert not (tmp_path / "neighbors").exists() and not any("memo" in name for name in trainer.callback_metrics)
 
 
 @pytest.mark.parametrize("callback", [GenerativeMetrics(extractor=Extractor()), SampleGrid()])

@@ -693,6 +693,11 @@ def test_a_run_is_not_resumed_with_another_model(stopped, trained, fails):
     assert LAST.read_bytes() == before
 
 
+def test_a_run_without_batches_says_that_nothing_was_trained(workplace, capsys):
+    main([*QUICK, "--trainer.limit_train_batches", "0"])
+    assert "Nothing was trained: trainer.limit_train_batches is 0." in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_run_that_has_reached_its_limit_says_that_nothing_was_trained(stopped, capsys):
     main(["resume", str(RUN), "--trainer.max_steps", "1000"])
@@ -879,8 +884,18 @@ stop:
     names = [type(callback).__name__ for callback in cli.trainer.callbacks]
     for name in ("ModelCheckpoint", "TQDMProgressBar", "SampleGrid"):
         assert names.count(name) == 1
-    assert not {"Checkpoint", "ProgressBar", "GracefulStop", "NearestNeighbours"} & set(names)
+    assert not {"Checkpoint", "ProgressBar", "GracefulStop", "NearestNeighbors"} & set(names)
     assert {path.name for path in (RUN / "checkpoints").iterdir()} == {"mine.ckpt", "last.ckpt"}
+
+
+def test_british_names_of_earlier_versions_are_accepted_with_a_warning(workplace, capsys):
+    (workplace / "old.yaml").write_text("neighbours: {num_shown: 3}\nmetrics: {neighbour_images: 200}\n")
+    with pytest.warns(FutureWarning) as caught, pytest.raises(SystemExit):
+        main(["fit", "-c", "quickstart", "-c", "old.yaml", "--neighbours.enabled=true", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["neighbors"]["enabled"] and config["neighbors"]["num_shown"] == 3 and "neighbours" not in config
+    assert config["metrics"]["neighbour_images"] == 200  # the constructor takes either
+    assert {str(warning.message) for warning in caught} == {"neighbours is deprecated: use neighbors."}
 
 
 def test_messages_go_where_standard_error_goes_at_the_moment(monkeypatch):

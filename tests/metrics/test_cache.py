@@ -33,7 +33,7 @@ def test_arrays_come_back_as_they_were(cache):
 
 
 @pytest.mark.parametrize(
-    ("kind", "key"), [("sums", KEY | {"k": 6}), ("sums", {}), ("sums", KEY | {"more": 1}), ("neighbours", KEY)]
+    ("kind", "key"), [("sums", KEY | {"k": 6}), ("sums", {}), ("sums", KEY | {"more": 1}), ("neighbors", KEY)]
 )
 def test_another_key_is_another_file(cache, kind, key):
     assert cache.load(kind, key) is None

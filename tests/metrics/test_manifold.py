@@ -80,7 +80,7 @@ def test_every_count_is_that_of_plain_differences(monkeypatch, real, fake, chunk
 
 @pytest.mark.parametrize("chunk_bytes", [2**26, 61 * 8 * 9, 1])
 @pytest.mark.parametrize("points", [real for real, _ in SETS.values()], ids=SETS)
-def test_squared_distances_to_neighbours(monkeypatch, points, chunk_bytes):
+def test_squared_distances_to_neighbors(monkeypatch, points, chunk_bytes):
     monkeypatch.setattr(manifold, "_CHUNK_BYTES", chunk_bytes)
     found = manifold.nearest_squared_distances(points.double(), 60).numpy()
     assert (found[:, :-1] <= found[:, 1:]).all()
@@ -143,7 +143,7 @@ def test_one_image_more_than_k_is_enough():
 
 
 @pytest.mark.parametrize("cls", [PrecisionRecall, DensityCoverage])
-def test_no_neighbour_at_all(cls):
+def test_no_neighbor_at_all(cls):
     with pytest.raises(SettingError) as caught:
         cls(3, k=0)
     assert caught.value.setting == "k"

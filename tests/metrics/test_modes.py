@@ -118,7 +118,7 @@ class Bright(nn.Module):
 
 def test_a_callback_logs_them_where_they_are_named_and_nowhere_else(make_trainer):
     def validated(metrics):
-        callback = GenerativeMetrics(num_samples=70, extractor=Bright(), metrics=metrics, neighbour_images=20)
+        callback = GenerativeMetrics(num_samples=70, extractor=Bright(), metrics=metrics, neighbor_images=20)
         trainer = make_trainer(callbacks=[callback])
         trainer.validate(model, Toys(num_images=60), verbose=False)
         assert callback.measures("val/modes") == ("val/modes" in trainer.callback_metrics)

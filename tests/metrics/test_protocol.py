@@ -23,11 +23,11 @@ RECORD = {
         "ema": True,
         "precision_recall_k": 3,
         "density_coverage_k": 5,
-        "neighbour_images_real": 8000,
-        "neighbour_images_fake": 9000,
+        "neighbor_images_real": 8000,
+        "neighbor_images_fake": 9000,
     },
     "floor": {"split": "val", "num_images": 5000, "scores": {"fid": 0.4321, "precision": 0.82}},
-    "seconds": {"metrics": 1.25, "neighbours": 3.0},
+    "seconds": {"metrics": 1.25, "neighbors": 3.0},
     "seed": 7,
     "num_repeats": 1,
     "versions": {"torch": "2.15.0"},
@@ -183,7 +183,7 @@ def test_a_table_says_how_the_scores_were_made():
         "extractor mnist: 96 features, bilinear, weights 0123456789abcdef\n",
         "k = 3 (precision, recall), 5 (density, coverage), on 9,000 samples and 8,000 real images",
         "5,000 real images of the val split",
-        "seconds: metrics 1.2, neighbours 3.0",
+        "seconds: metrics 1.2, neighbors 3.0",
     ):
         assert part in text
     assert "10,000 samples (weights without EMA of step 12,000, seed 7)" in table(changed(ema=False))

@@ -50,7 +50,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def searches(monkeypatch):
-    """Record how many points each search for neighbours takes."""
+    """Record how many points each search for neighbors takes."""
     found = []
 
     def counting(points, k):
@@ -97,7 +97,7 @@ def test_all_metrics_are_what_each_class_computes(real, fake, cache, settings):
     found, seconds = score(fake, Reference(real, settings, cache, KEY), METRICS)
     assert found == pytest.approx(one_by_one(real, fake, settings), rel=1e-9)
     assert all(type(value) is float for value in found.values())
-    assert seconds.keys() == {"metrics", "neighbours"}
+    assert seconds.keys() == {"metrics", "neighbors"}
     assert all(value >= 0 for value in seconds.values())
 
 
@@ -108,7 +108,7 @@ def test_each_metric_alone_is_what_it_is_among_all(real, fake, cache, name):
     keys = {"kid": {"kid", "kid_std"}, "fid_class": {f"fid_class/{label}" for label in range(NUM_CLASSES)}}
     assert alone.keys() == keys.get(name, {name})
     assert alone == {key: together[key] for key in alone}
-    assert ("neighbours" in seconds) == (name in {"precision", "recall", "density", "coverage"})
+    assert ("neighbors" in seconds) == (name in {"precision", "recall", "density", "coverage"})
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ def test_sets_smaller_than_the_settings(real, fake, cache):
 )
 def test_settings_as_they_apply(num_real, num_fake, wanted):
     fitted = Settings().fitted(num_real, num_fake)
-    names = ("neighbour_images_real", "neighbour_images_fake", "kid_subset_size", "inception_score_splits")
+    names = ("neighbor_images_real", "neighbor_images_fake", "kid_subset_size", "inception_score_splits")
     assert tuple(fitted[name] for name in names) == wanted
     assert (fitted["precision_recall_k"], fitted["density_coverage_k"], fitted["kid_subsets"]) == (3, 5, 100)
 
@@ -240,8 +240,8 @@ def test_no_choice_where_all_may_stay(most):
     assert subsample(rows, most).equal(rows)
 
 
-def test_neighbours_are_looked_for_in_the_choice_and_everything_else_in_all(real, fake, cache):
-    settings = Settings(kid_subsets=4, kid_subset_size=20, inception_score_splits=3, neighbour_images=40)
+def test_neighbors_are_looked_for_in_the_choice_and_everything_else_in_all(real, fake, cache):
+    settings = Settings(kid_subsets=4, kid_subset_size=20, inception_score_splits=3, neighbor_images=40)
     found, _ = score(fake, Reference(real, settings, cache, KEY), METRICS)
     wanted = one_by_one(real, fake, settings)
     for each in (real, fake):
@@ -307,7 +307,7 @@ def test_another_key_is_computed_for_itself(real, fake, cache, other):
     [
         {"precision_recall_k": 8},
         {"density_coverage_k": 8},
-        {"neighbour_images": 30},
+        {"neighbor_images": 30},
         {"kid_subsets": 5},
         {"kid_subset_size": 21},
     ],
@@ -322,7 +322,7 @@ def test_other_settings_are_computed_for_themselves(real, fake, cache, tmp_path,
 def test_damaged_files_are_made_again(real, fake, cache):
     wanted, _ = score(fake, Reference(real, SETTINGS, cache, KEY), METRICS)
     files = sorted(cache.folder.iterdir())
-    assert [path.name.split("-")[0] for path in files] == ["kernel", "neighbours", "sums"]
+    assert [path.name.split("-")[0] for path in files] == ["kernel", "neighbors", "sums"]
     for path in files:
         path.write_bytes(path.read_bytes()[:-200])
     with pytest.warns(UserWarning, match="is damaged") as caught:

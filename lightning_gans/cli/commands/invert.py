@@ -20,7 +20,7 @@ from lightning_gans.cli.outputs import (
     read_pictures,
 )
 from lightning_gans.cli.run_folder import RunFolder, step_of
-from lightning_gans.errors import printable
+from lightning_gans.errors import invalid, printable
 from lightning_gans.io.files import check_suffix, replacing
 from lightning_gans.io.pictures import check_sheet, grid, save_png
 from lightning_gans.latents import Inversion, invert
@@ -51,6 +51,9 @@ def run(
     path = check_suffix(output)
     latents_path = None if latents is None else check_suffix(latents, (".npz",), "--latents")
     check_inversion(steps=steps, lr=lr, starts=starts, feature_weight=feature_weight)
+    uses_extractor = extractor != "none" and feature_weight > 0
+    if weights_path is not None and not uses_extractor:
+        raise invalid("--weights_path", weights_path, "none with --extractor none or --feature_weight 0")
     given = parse_integers("labels", labels)
     files = picture_files([Path(picture) for picture in pictures])
     check_not_read(path, files)
@@ -59,7 +62,7 @@ def run(
     chosen = labels_of_pictures(model, labels, given, len(files))
     check_sheet("number of PICTURES", len(files), 2 * len(files), 2, model.image_shape)
     network = None
-    if extractor != "none" and feature_weight > 0:
+    if uses_extractor:
         network = make_extractor(extractor, model.image_shape, weights_path, _extractor_of_the_run(checkpoint))
     options: dict[str, Any] = {"steps": steps, "lr": lr, "starts": starts, "seed": seed}
     options |= {"extractor": network, "feature_weight": feature_weight, "ema": ema}

@@ -42,7 +42,7 @@ def make_page(run: RunFolder) -> str:
     return render(
         title="/".join(run.path.absolute().parts[-2:]),
         about=_about(latest, fits),
-        pictures={kind: _pictures(run.pictures(kind)) for kind in ("samples", "reconstructions", "neighbours")},
+        pictures={kind: _pictures(run.pictures(kind)) for kind in ("samples", "reconstructions", "neighbors")},
         explorations=[
             {"name": path.name, "kind": path.suffix[1:], "content": _content(path)} for path in run.explorations()
         ],

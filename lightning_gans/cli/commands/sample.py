@@ -58,8 +58,9 @@ def run(
         raise SettingError("--labels and --condition are both given: remove one of them.", setting="--condition")
     model = load_model(checkpoint, device, imports)
     num = num_samples or len(given) or len(conditions) or 64
-    if layout == "adm" and model.makes_pictures and model.image_shape[0] not in (1, 3):
-        message = f"the model's images have {model.image_shape[0]} channels, but --layout adm holds RGB."
+    if layout == "adm" and not (model.makes_pictures and model.image_shape[0] in (1, 3)):
+        made = f"images have {model.image_shape[0]} channels" if model.makes_pictures else "samples are sequences"
+        message = f"the model's {made}, but --layout adm holds RGB images."
         raise SettingError(message, setting="--layout", value=layout, allowed="plain")
     by_class = model.num_classes > 0 and model.attributes is None and not given
     columns = model.num_classes if by_class else None

@@ -87,6 +87,8 @@ def test_the_layout_of_guided_diffusion_has_its_names_and_rgb(checkpoints, name,
     assert np.array_equal(made["arr_0"], plain["images"].repeat(3 // channels, axis=3))
     assert np.array_equal(made["arr_1"], plain["labels"])
     assert fails([*words, "folder", "--layout", "adm"]).setting == "--output"
+    words[1] = checkpoints["recurrent"]
+    assert fails([*words, "waves.npz", "--layout", "adm"]).setting == "--layout"
 
 
 def test_an_archive_is_what_numpy_writes(checkpoints):
@@ -593,6 +595,7 @@ def test_the_extractor_is_that_of_the_runs_scores(checkpoints, workplace, monkey
         ("gan", ["in", "--output", "i.png", "--starts", "0"], 2, "starts"),
         ("gan", ["in", "--output", "i.png", "--lr", "-1"], 2, "lr"),
         ("gan", ["in", "--output", "i.png", "--extractor", "vgg"], 2, "extractor"),
+        ("gan", ["in", "--output", "i.png", "--extractor", "none", "--weights_path", "w.pt"], 2, "--weights_path"),
         ("gan", ["in", "--output", "i.png", "--labels", "1"], 2, "--labels"),
         ("gan", ["nowhere", "--output", "i.png"], 1, "nowhere"),
         ("conditional", ["in", "--output", "i.png"], 2, "--labels"),

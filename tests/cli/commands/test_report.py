@@ -15,7 +15,7 @@ from PIL import Image
 from lightning_gans import SettingError
 from lightning_gans.cli.commands import report
 from lightning_gans.cli.main import main
-from lightning_gans.cli.run_folder import RunFolder
+from lightning_gans.cli.run_folder import RunFolder, read_json
 
 SCORES = {
     "stage": "val",
@@ -138,11 +138,20 @@ def test_the_page_needs_no_other_file(run, capsys):
 def test_the_sections_are_in_order_and_only_those_with_content(run):
     found = [(section.all("h2")[0].text, section.attributes["class"]) for section in page_of(run).all("section")]
     assert [title for title, _ in found] == ["Samples", "Training", "Scores", "Watchdog", "Settings and environment"]
-    for kind in ("reconstructions", "neighbours"):
+    for kind in ("reconstructions", "neighbors"):
         (run / kind).mkdir()
         Image.new("L", (4, 4)).save(run / kind / "step=0000020.png")
     titles = [node.text for node in page_of(run).all("h2")]
     assert titles[3:5] == ["Reconstructions", "Nearest training images"] and len(titles) == 7
+
+
+def test_folder_and_scores_of_earlier_versions_are_read(run):
+    (run / "neighbours").mkdir()
+    Image.new("L", (4, 4)).save(run / "neighbours" / "step=0000020.png")
+    assert "Nearest training images" in page_of(run).text
+    old = run / "old.json"
+    old.write_text('{"protocol": {"neighbour_images_real": 8}, "seconds": {"neighbours": 1.5}}')
+    assert read_json(old) == {"protocol": {"neighbor_images_real": 8}, "seconds": {"neighbors": 1.5}}
 
 
 def test_the_pictures_are_those_of_the_run_from_first_to_last(run):

@@ -90,7 +90,7 @@ SHORT = [*LIMITS, "--checkpoint.monitor=val/psnr", "--checkpoint.mode=max"]
 
 
 def test_a_run_is_scored_and_shown_and_its_summary_names_the_command(workplace, capsys):
-    main(["fit", *RUN, *SHORT, "--neighbours.enabled=true"])
+    main(["fit", *RUN, *SHORT, "--neighbors.enabled=true"])
     (run,) = (workplace / "runs").glob("*/version_0")
     assert {path.stem for path in (run / "samples").iterdir()} == {"step=0000000", "step=0000002"}
     assert (run / "checkpoints" / "best.ckpt").is_file()
