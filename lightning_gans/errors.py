@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from numbers import Integral, Real
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
+
+_MOST = 2**31 - 1
+"""Largest count; torch cannot use larger sizes, or loops over them for years."""
 
 
 class LightningGansError(Exception):
@@ -132,13 +135,13 @@ def import_named(setting: str, module: str) -> ModuleType:
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a setting is a finite number, including NumPy's scalars."""
-    return is_whole(value) or (isinstance(value, Real) and math.isfinite(value))
+    """Return whether a setting is a finite number, including NumPy's scalars; true and false are none."""
+    return not isinstance(value, bool) and isinstance(value, Real) and bool(abs(value) <= sys.float_info.max)  # type: ignore[operator]
 
 
 def is_whole(value: Any) -> TypeIs[int]:
-    """Return whether a setting is an integer by its type, including NumPy's integers; 2.0 is not one."""
-    return isinstance(value, Integral)
+    """Return whether a setting is an integer by its type, including NumPy's integers; 2.0 and true are not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def invalid(setting: str, value: Any, allowed: str, hint: str = "") -> SettingError:
@@ -183,10 +186,11 @@ def check_not_negative(**settings: float) -> None:
 
 
 def check_counts(*, least: int = 1, **settings: int) -> None:
-    """Raise :class:`SettingError` for the first setting that is not a whole number of at least ``least``."""
+    """Raise :class:`SettingError` for the first setting that is not a whole number from ``least`` to 2³¹ - 1."""
     for name, value in settings.items():
-        if not is_whole(value) or value < least:
-            raise invalid(name, value, f"a whole number, {least} or more")
+        if not are_counts([value], least):
+            limit = "" if not is_whole(value) or value < least else f", {_MOST:,} or less"
+            raise invalid(name, value, f"a whole number, {least} or more{limit}")
 
 
 def check_whole(**settings: int) -> None:
@@ -202,8 +206,8 @@ def check_share(**settings: float) -> None:
 
 
 def are_counts(values: Any, least: int = 1) -> bool:
-    """Return whether a setting is a list of whole numbers, none below the least."""
-    return isinstance(values, Sequence) and all(is_whole(value) and value >= least for value in values)
+    """Return whether a setting is a list of whole numbers, none below the least or above 2³¹ - 1."""
+    return isinstance(values, Sequence) and all(is_whole(value) and least <= value <= _MOST for value in values)
 
 
 def shown(values: Any) -> Any:
@@ -232,7 +236,7 @@ def check_adam(betas: Sequence[float], weight_decay: float, beta2_end: float | N
 def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
     """Raise :class:`SettingError` if ``value`` is not one of ``allowed``."""
     allowed = list(allowed)
-    if value not in allowed:
+    if not (isinstance(value, str) and value in allowed):
         hint = nearest(str(value), allowed)
         message = f"{name} is {value!r}: choose from {', '.join(allowed)}.{hint}"
         raise SettingError(message, setting=name, value=value, allowed=allowed)
@@ -241,7 +245,7 @@ def check_choice(name: str, value: str, allowed: Iterable[str]) -> None:
 def check_choices(name: str, values: Iterable[str], allowed: Iterable[str]) -> None:
     """Raise :class:`SettingError` unless ``values`` is a list of some of ``allowed``; a string is no list."""
     allowed = list(allowed)
-    if isinstance(values, str):
+    if isinstance(values, str) or not isinstance(values, (Sequence, Set)):
         raise invalid(name, values, f"a list, of {', '.join(allowed)}")
     for value in values:
         check_choice(name, value, allowed)

@@ -8,7 +8,24 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_gans import DCGAN, GAN, R3GAN, VAE, ConditionalGAN, RecurrentGAN, ResNetGAN, SettingError
+from lightning_gans import (
+    ADA,
+    DCGAN,
+    GAN,
+    R3GAN,
+    SRGAN,
+    VAE,
+    VAEGAN,
+    VQVAE,
+    ConditionalGAN,
+    FastGAN,
+    GenerativeMetrics,
+    ImageFolderDataModule,
+    RecurrentGAN,
+    ResNetGAN,
+    RotatedMNISTDataModule,
+    SettingError,
+)
 from lightning_gans.errors import (
     DataError,
     UnwritableError,
@@ -28,7 +45,7 @@ def test_a_path_with_line_breaks_stays_in_its_line():
 
 
 @pytest.mark.parametrize("check", [check_positive, check_not_negative, check_share])
-@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, "a", None, [1.0]])
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 10**400, True, "a", None, [1.0]])
 def test_what_is_no_finite_number_is_none(check, value):
     with pytest.raises(SettingError, match=r"^x is .*: it must be a finite number\.$"):
         check(y=1.0, x=value)
@@ -37,7 +54,7 @@ def test_what_is_no_finite_number_is_none(check, value):
 def test_whole_numbers_are_told_by_their_type():
     check_counts(x=3, y=np.int64(1))
     check_counts(least=0, x=0)
-    for value in (2.5, 2.0, "2", None):
+    for value in (2.5, 2.0, "2", None, True, 2**31):
         with pytest.raises(SettingError, match=f"^x is {value!r}: it must be a whole number"):
             check_counts(x=value)
     with pytest.raises(SettingError, match=r"^x is 0: it must be a whole number, 1 or more"):
@@ -89,6 +106,34 @@ def test_models_refuse_fractions_of_a_count(cls, name):
     with pytest.raises(SettingError, match=r"is 2\.5: it must be a whole number") as told:
         tiny(cls, **{name: 2.5})
     assert str(told.value).startswith((name, "width"))
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        (GAN, "latent_dim", None),
+        (GAN, "generator", 3),
+        (GAN, "lr_schedule", np.ones(2)),
+        (GAN, "regularizers", torch.tensor(3.0)),
+        (GAN, "feature_layer", []),
+        (FastGAN, "regularizers", 1.5),
+        (VAEGAN, "discriminator", 1.5),
+        (VQVAE, "encoder", 1.5),
+        (SRGAN, "generator", "x"),
+        (SRGAN, "discriminator", 1.5),
+        (RecurrentGAN, "step_noise", "x"),
+        (GenerativeMetrics, "metrics", 1.5),
+        (GenerativeMetrics, "own", 1.5),
+        (ADA, "transforms", 1.5),
+        (RotatedMNISTDataModule, "digits", 1.5),
+        (ImageFolderDataModule, "image_size", torch.tensor(3.0)),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_its_name(tmp_path, cls, name, value):
+    needed = {"data_dir": tmp_path} if cls is ImageFolderDataModule else {}
+    with pytest.raises(SettingError) as told:
+        cls(**needed, **{name: value})
+    assert told.value.setting.split(".")[-1] == name
 
 
 @pytest.mark.parametrize("cls", [ResNetGAN, R3GAN, RecurrentGAN])

@@ -148,8 +148,10 @@ class GenerativeMetrics(WritesIntoRun):
         self.settings = Settings(precision_recall_k, density_coverage_k, neighbor_images)
         named = (*METRICS, *_DEFAULT_OF_PAIRS) if metrics is None else metrics
         with in_section("metrics"):
+            if own is not None and not isinstance(own, Mapping):
+                raise invalid("own", own, "a dict of metrics by their names")
             for name in own or ():
-                if name in _TAKEN or not name.isidentifier():
+                if name in _TAKEN or not (isinstance(name, str) and name.isidentifier()):
                     raise invalid("own", name, "an identifier that is not the name of another score")
             check_choices("metrics", named, NAMES)
             if split is not None:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -115,7 +115,7 @@ class ImageFolderDataModule(ScaledImages):
         **options: Any,
     ) -> None:
         super().__init__(value_range, percentiles, val_size=val_size, **options)
-        sides = list(image_size) if isinstance(image_size, Iterable) else [image_size, image_size]
+        sides = list(image_size) if isinstance(image_size, Sequence) else [image_size, image_size]
         if len(sides) != 2 or not are_counts(sides):
             raise invalid("image_size", image_size, "one whole number, or [height, width], each 1 or more")
         check_choice("on_error", on_error, ["raise", "skip"])

@@ -13,7 +13,7 @@ from torch import Tensor
 from lightning_gans import randomness
 from lightning_gans.datamodules.base import Split
 from lightning_gans.datamodules.mnist import MNISTDataModule
-from lightning_gans.errors import check_positive, check_whole, invalid
+from lightning_gans.errors import are_counts, check_positive, check_whole, invalid
 from lightning_gans.randomness import Stream
 
 _AT_ONCE = 4096
@@ -40,7 +40,7 @@ class RotatedMNISTDataModule(MNISTDataModule):
         self, digits: Sequence[int] | None = None, max_angle: float = 45.0, angle_seed: int = 0, **options: Any
     ) -> None:
         super().__init__(**options)
-        if digits is not None and (not digits or not set(digits) <= set(range(10))):
+        if digits is not None and not (are_counts(digits, 0) and digits and max(digits) < 10):
             raise invalid("digits", digits, "a list of digits, as in [3, 7]")
         check_positive(max_angle=max_angle)
         check_whole(angle_seed=angle_seed)

@@ -159,13 +159,13 @@ class AdversarialModule(GenerativeModule):
             FeatureMatching(feature_matching, feature_matching_norm, feature_layer),
             *regularizers,
         ]
-        if feature_matching > 0 or feature_layer is not None:
-            find_feature_layer(discriminator, feature_layer)
         if adversarial_weight == feature_matching == 0 and not any("generator" in r.players for r in regularizers):
             message = "adversarial_weight and feature_matching are 0: the generator has no loss."
             raise SettingError(message, setting="adversarial_weight", value=0, allowed="more than 0")
         self.check_networks("generator", "discriminator")
         self.create_ema()
+        if feature_matching > 0 or feature_layer is not None:
+            find_feature_layer(discriminator, feature_layer)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the discriminator ``d_steps`` times, each time on its own batch, and then the generator once.

@@ -143,7 +143,8 @@ class GenerativeModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         warn_of_both_families()
-        check_sizes(image_shape, latent_dim or None, num_classes, sequences=True)
+        check_sizes(image_shape, num_classes, sequences=True)
+        check_counts(least=0, latent_dim=latent_dim)
         check_choice("lr_schedule", lr_schedule, CURVES)
         check_not_negative(ema_half_life=ema_half_life, ema_ramp=ema_ramp)
         check_counts(accumulate_batches=accumulate_batches)
@@ -375,7 +376,13 @@ class GenerativeModule(pl.LightningModule):
         return {name: getattr(self, name) for name in names}
 
     def create_ema(self) -> None:
-        """Copy the networks of ``averaged_networks`` into :attr:`ema`; call it once they exist."""
+        """Copy the networks of ``averaged_networks`` into :attr:`ema`; call it once all networks exist.
+
+        Raises:
+            SettingError: A network is not an ``nn.Module``.
+        """
+        for name in dict.fromkeys((*self.trained_networks, *self.averaged_networks)):
+            check_network(name, getattr(self, name, None))
         if self.ema_half_life > 0:
             averaged = self.networks(self.averaged_networks)
             self.ema = EMA(averaged, self.ema_half_life, self.ema_ramp, self.ema_start)
@@ -385,10 +392,8 @@ class GenerativeModule(pl.LightningModule):
         return self.ema[name] if ema and name in self.ema else getattr(self, name)
 
     def check_networks(self, *names: str) -> None:
-        """Raise :class:`SettingError` if a value is not a network, or a network of this package has other sizes."""
+        """Raise :class:`SettingError` if a network of this package has other sizes than the model."""
         for name, network in self.networks(names).items():
-            if not isinstance(network, nn.Module):
-                raise invalid(name, network, "an nn.Module")
             if not type(network).__module__.startswith("lightning_gans.networks."):
                 continue  # a custom network may mean something else by these names
             for setting in ("image_shape", "latent_dim", "num_classes"):
@@ -601,20 +606,20 @@ class GenerativeModule(pl.LightningModule):
 
 def check_sizes(
     image_shape: Sequence[int],
-    latent_dim: int | None = None,
     num_classes: int = 0,
     *,
     sequences: bool = False,
     setting: str = "image_shape",
+    **lengths: int,
 ) -> None:
     """Raise :class:`SettingError` for sizes that no network can have; call it before building one.
 
     Args:
         image_shape: ``(C, H, W)`` of images, or ``(C, T)`` of sequences if the model takes them.
-        latent_dim: Length of the latent vectors; None for a model without latents.
         num_classes: Number of labels, or 0.
         sequences: Whether the model takes sequences too.
         setting: Name of the shape's setting.
+        **lengths: ``latent_dim``, if the model has latents.
     """
     if not are_counts(image_shape) or len(image_shape) not in ((2, 3) if sequences else (3,)):
         allowed = "[channels, height, width]" + (", or [channels, steps] for sequences" if sequences else "")
@@ -624,9 +629,14 @@ def check_sizes(
             value=image_shape,
             allowed=allowed,
         )
-    if latent_dim is not None:
-        check_counts(latent_dim=latent_dim)
+    check_counts(**lengths)
     check_counts(least=0, num_classes=num_classes)
+
+
+def check_network(name: str, network: Any) -> None:
+    """Raise :class:`SettingError` if a network that replaces the default one is not an ``nn.Module``."""
+    if network is not None and not isinstance(network, nn.Module):
+        raise invalid(name, network, "an nn.Module")
 
 
 def tried(name: str, network: nn.Module, *shapes: Sequence[int]) -> Any:
@@ -640,6 +650,7 @@ def tried(name: str, network: nn.Module, *shapes: Sequence[int]) -> Any:
     Raises:
         SettingError: It fails.
     """
+    check_network(name, network)
     weight = next(network.parameters(), torch.zeros(()))
     images = [torch.zeros(1, *shape, dtype=weight.dtype, device=weight.device) for shape in shapes]
     try:

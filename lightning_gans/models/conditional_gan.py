@@ -59,7 +59,7 @@ class ConditionalGAN(AdversarialModule):
     ) -> None:
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_counts(num_classes=num_classes)
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim=latent_dim)
         # Check the settings of both architectures: a recipe keeps them when its architecture is overridden.
         check_choice("generator_conditioning", generator_conditioning, ("input", "batch_norm"))
         check_counts(width=width)

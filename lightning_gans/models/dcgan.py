@@ -48,7 +48,7 @@ class DCGAN(AdversarialModule):
         **options: Any,
     ) -> None:
         check_unconditional(type(self).__name__, options)
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim=latent_dim)
         check_widths(dense_dims=dense_dims, empty=True)
         if discriminator_width is not None:
             check_counts(discriminator_width=discriminator_width)

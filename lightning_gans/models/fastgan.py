@@ -17,7 +17,7 @@ from lightning_gans.models.base import check_sizes, check_unconditional
 from lightning_gans.networks import EfficientNetLite0, FastGANDiscriminator, FastGANGenerator
 from lightning_gans.randomness import Stream
 from lightning_gans.training.augmentation import Augmentation
-from lightning_gans.training.regularizers import Regularizer
+from lightning_gans.training.regularizers import Regularizer, checked_regularizers
 from lightning_gans.training.turn import Turn
 
 Distance = Literal["l1", "efficientnet"]
@@ -64,7 +64,7 @@ class FastGAN(AdversarialModule):
         **options: Any,
     ) -> None:
         check_unconditional(type(self).__name__, options)
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim=latent_dim)
         if reconstruction_loss == "efficientnet" and image_shape[0] not in (1, 3):
             allowed = f"l1, as EfficientNet takes 1 or 3 channels and images have {image_shape[0]}"
             raise invalid("reconstruction_loss", reconstruction_loss, allowed)
@@ -84,7 +84,7 @@ class FastGAN(AdversarialModule):
             discriminator=discriminator or FastGANDiscriminator(image_shape, discriminator_width or width),
             loss=loss,
             augment=augment,
-            regularizers=[reconstruction, *regularizers],
+            regularizers=[reconstruction, *checked_regularizers(regularizers)],
             **options,
         )
         self.reconstruction_weight = reconstruction_weight

@@ -44,7 +44,7 @@ class GAN(AdversarialModule):
         **options: Any,
     ) -> None:
         check_unconditional(type(self).__name__, options)
-        check_sizes(image_shape, latent_dim)
+        check_sizes(image_shape, latent_dim=latent_dim)
         check_widths(generator_dims=generator_dims, discriminator_dims=discriminator_dims)
         super().__init__(
             image_shape=image_shape,

@@ -75,7 +75,7 @@ class InfoGAN(AdversarialModule):
         recognition_dims: Sequence[int] = (128,),
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim, num_classes)
+        check_sizes(image_shape, num_classes, latent_dim=latent_dim)
         check_counts(least=0, continuous_dim=continuous_dim)
         if not max(1 - num_classes, 0) <= continuous_dim <= latent_dim:
             raise invalid("continuous_dim", continuous_dim, f"1 to latent_dim, {latent_dim}; 0 only with num_classes")

@@ -64,7 +64,7 @@ class R3GAN(AdversarialModule):
         betas: tuple[float, float] = (0.0, 0.99),
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim, num_classes)
+        check_sizes(image_shape, num_classes, latent_dim=latent_dim)
         sizes = (widths, blocks, group_width, expansion, patch_size, num_classes)
         super().__init__(
             image_shape=image_shape,

@@ -52,7 +52,7 @@ class RecurrentGAN(AdversarialModule):
         step_noise: int = 0,
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim, num_classes, sequences=True)
+        check_sizes(image_shape, num_classes, latent_dim=latent_dim, sequences=True)
         super().__init__(
             image_shape=image_shape,
             latent_dim=latent_dim,

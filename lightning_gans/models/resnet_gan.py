@@ -66,7 +66,7 @@ class ResNetGAN(AdversarialModule):
         **options: Any,
     ) -> None:
         check_choice("architecture", architecture, ("sngan", "biggan"))
-        check_sizes(image_shape, latent_dim, num_classes)
+        check_sizes(image_shape, num_classes, latent_dim=latent_dim)
         biggan = architecture == "biggan"
         g_settings = (latent_dim, generator_width, num_classes, attention, generator_spectral_norm)
         d_settings = (discriminator_width, num_classes, spectral_norm, conditioning, attention)

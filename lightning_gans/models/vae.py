@@ -140,7 +140,7 @@ class VAE(AutoencodingModule):
         sigma: float | None = None,
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim, num_classes)
+        check_sizes(image_shape, num_classes, latent_dim=latent_dim)
         # Check the settings of both architectures: a recipe keeps them when its architecture is overridden.
         check_counts(width=width)
         check_widths(encoder_dims=encoder_dims, decoder_dims=decoder_dims)
@@ -175,7 +175,7 @@ class VAE(AutoencodingModule):
             self.encoder = encoder or ConvEncoder(image_shape, latent_dim, width, num_classes, dense_dims)
             self.decoder = decoder or ConvDecoder(image_shape, latent_dim, width, num_classes, dense_dims[::-1])
         self.likelihood = likelihood
-        self.log_sigma = nn.Parameter(torch.tensor(sigma or 1.0).log(), requires_grad=sigma is None)
+        self.log_sigma = nn.Parameter(torch.tensor(float(sigma or 1)).log(), requires_grad=sigma is None)
         self.beta = beta
         self.kl_warmup_images = kl_warmup_images
         self.free_bits = free_bits

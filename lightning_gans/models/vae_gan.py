@@ -117,7 +117,7 @@ class VAEGAN(AutoencodingModule):
         freeze_layers: int = 0,
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, latent_dim, num_classes)
+        check_sizes(image_shape, num_classes, latent_dim=latent_dim)
         made = (
             encoder or ConvEncoder(image_shape, latent_dim, width, num_classes),
             decoder or DCGANGenerator(image_shape, latent_dim, width, num_classes),
@@ -130,7 +130,6 @@ class VAEGAN(AutoencodingModule):
         check_not_negative(feature_matching=feature_matching)
         check_adam(betas, weight_decay)
         self.encoder, self.decoder, self.discriminator = made
-        find_feature_layer(self.discriminator, feature_layer)
         self.gamma = gamma
         self.kl_weight = kl_weight
         self.loss = loss
@@ -152,6 +151,7 @@ class VAEGAN(AutoencodingModule):
         ]
         self.check_networks("encoder", "decoder", "discriminator")
         self.create_ema()
+        find_feature_layer(self.discriminator, feature_layer)
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Update the discriminator, then the encoder and the decoder together.

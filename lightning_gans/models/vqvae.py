@@ -100,7 +100,7 @@ class VQVAE(GenerativeModule):
         weight_decay: float = 0.0,
         **options: Any,
     ) -> None:
-        check_sizes(image_shape, None, num_classes)
+        check_sizes(image_shape, num_classes)
         check_share(prior_start=prior_start)
         check_counts(prior_width=prior_width, prior_layers=prior_layers, prior_heads=prior_heads)
         if prior_width % prior_heads:

@@ -90,12 +90,12 @@ class RecurrentGenerator(nn.Module):
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         channels, self.num_steps, *rest = self.image_shape
-        self.step_noise = step_noise
-        self.shared_noise = latent_dim - self.num_steps * step_noise
-        if not is_whole(step_noise) or step_noise < 0 or self.shared_noise < 0:
-            most = latent_dim // self.num_steps
+        most = latent_dim // self.num_steps
+        if not is_whole(step_noise) or not 0 <= step_noise <= most:
             allowed = f"0 to {most} for {self.num_steps} steps and latent_dim {latent_dim}"
             raise invalid("step_noise", step_noise, allowed)
+        self.step_noise = step_noise
+        self.shared_noise = latent_dim - self.num_steps * step_noise
         in_features = self.shared_noise + num_classes
         self.recurrent = _recurrent(cell, in_features + step_noise, hidden_dim, num_layers)
         self.num_states = 2 if cell == "lstm" else 1  # an LSTM has a hidden state and a cell state

@@ -109,7 +109,7 @@ def find_feature_layer(discriminator: nn.Module, name: str | None) -> nn.Module:
             for place, layer in layers.items()
             if place and not isinstance(layer, nn.Embedding) and "parametrizations" not in place.split(".")
         }
-        if name not in known:
+        if not (isinstance(name, str) and name in known):
             message = f"feature_layer is {name!r}: choose from {', '.join(known)}."
             raise SettingError(message, setting="feature_layer", value=name, allowed=list(known))
         return known[name]

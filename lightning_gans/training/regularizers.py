@@ -6,7 +6,7 @@ discriminator's calls and random numbers, and returns a scalar. A custom one is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -466,7 +466,7 @@ def gradient_penalties(weights: Any, every: int = 1, end: float = 1.0) -> list[R
 
 def checked_regularizers(regularizers: Any) -> list[Regularizer]:
     """Return custom regularizers as a list; raise :class:`SettingError` if they are not a list of instances."""
-    found: list[Any] = list(regularizers) if isinstance(regularizers, Iterable) else [None]
+    found: list[Any] = list(regularizers) if isinstance(regularizers, Sequence) else [None]
     if not all(isinstance(regularizer, Regularizer) for regularizer in found):
         raise invalid("regularizers", regularizers, "a list of instances of Regularizer, as in [R1(0.5)]")
     return found

@@ -156,7 +156,7 @@ def test_every_discriminator_has_its_own_p(make_trainer):
 
 def test_with_p_0_nothing_changes(make_trainer):
     first = tiny(DCGAN, d_steps=2)
-    second = tiny(DCGAN, d_steps=2, augment=ADA(TRANSFORMS, 0.99, ramp_images=10**12, fakes_as_real=True))
+    second = tiny(DCGAN, d_steps=2, augment=ADA(TRANSFORMS, 0.99, ramp_images=10**9, fakes_as_real=True))
     second.load_state_dict(first.state_dict())
     first.run_seed = second.run_seed = 3
     for model in (first, second):
