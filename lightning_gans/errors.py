@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
-_MOST = 2**31 - 1
-"""Largest count; torch cannot use larger sizes, or loops over them for years."""
-
 
 class LightningGansError(Exception):
     """An error that the user can fix; the command line prints its message without a traceback.
@@ -185,12 +182,24 @@ def check_not_negative(**settings: float) -> None:
     check_numbers(lambda value: value >= 0, "0 or more", **settings)
 
 
-def check_counts(*, least: int = 1, **settings: int) -> None:
-    """Raise :class:`SettingError` for the first setting that is not a whole number from ``least`` to 2³¹ - 1."""
+def check_counts(*, least: int = 1, most: int = 2**31 - 1, **settings: int) -> None:
+    """Raise :class:`SettingError` for the first setting that is not a whole number from ``least`` to ``most``.
+
+    The largest ``most`` is what torch accepts as a size.
+    """
     for name, value in settings.items():
-        if not are_counts([value], least):
-            limit = "" if not is_whole(value) or value < least else f", {_MOST:,} or less"
-            raise invalid(name, value, f"a whole number, {least} or more{limit}")
+        if not is_whole(value) or value < least:
+            raise invalid(name, value, f"a whole number, {least} or more")
+        if value > most:
+            raise invalid(name, value, f"{most:,} or less")
+
+
+def check_repeats(*, least: int = 1, **settings: int) -> None:
+    """Raise :class:`SettingError` for the first setting that is not a whole number from ``least`` to 1,000.
+
+    These are numbers of layers and of updates, each of which takes time and memory.
+    """
+    check_counts(least=least, most=1000, **settings)
 
 
 def check_whole(**settings: int) -> None:
@@ -206,8 +215,8 @@ def check_share(**settings: float) -> None:
 
 
 def are_counts(values: Any, least: int = 1) -> bool:
-    """Return whether a setting is a list of whole numbers, none below the least or above 2³¹ - 1."""
-    return isinstance(values, Sequence) and all(is_whole(value) and least <= value <= _MOST for value in values)
+    """Return whether a setting is a list of whole numbers, none below the least."""
+    return isinstance(values, Sequence) and all(is_whole(value) and least <= value < 2**31 for value in values)
 
 
 def shown(values: Any) -> Any:

@@ -32,6 +32,7 @@ from lightning_gans.errors import (
     check_counts,
     check_not_negative,
     check_positive,
+    check_repeats,
     check_share,
     check_widths,
     in_section,
@@ -54,9 +55,13 @@ def test_what_is_no_finite_number_is_none(check, value):
 def test_whole_numbers_are_told_by_their_type():
     check_counts(x=3, y=np.int64(1))
     check_counts(least=0, x=0)
-    for value in (2.5, 2.0, "2", None, True, 2**31):
+    for value in (2.5, 2.0, "2", None, True):
         with pytest.raises(SettingError, match=f"^x is {value!r}: it must be a whole number"):
             check_counts(x=value)
+    with pytest.raises(SettingError, match=r"^x is 2147483648: it must be 2,147,483,647 or less"):
+        check_counts(x=2**31)
+    with pytest.raises(SettingError, match=r"^x is 1001: it must be 1,000 or less"):
+        check_repeats(x=1001)
     with pytest.raises(SettingError, match=r"^x is 0: it must be a whole number, 1 or more"):
         check_counts(x=0)
     with pytest.raises(SettingError, match=r"^x is -1: it must be a whole number, 0 or more"):

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from lightning_gans.cli import resume
 from lightning_gans.cli.main import main, trusting
 from lightning_gans.cli.parsing import RecipeAction, TrainingParser, resuming
 from lightning_gans.cli.run_folder import RunFolder
+from lightning_gans.cli.working_folder import add_working_folder
 from lightning_gans.training import allowed_classes
 from tests.toys import loader, make_batches, tiny
 
@@ -253,9 +255,31 @@ def test_an_import_without_a_module_is_refused(words):
 # --- the working folder -------------------------------------------------------------------------------------
 
 
-def test_the_working_folder_comes_last_on_the_path(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("first", ["", None])
+def test_the_working_folder_is_not_searched(tmp_path, monkeypatch, first):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", ["", str(tmp_path), *sys.path])
-    main(["--version"])
-    assert sys.path[-1] == str(tmp_path)
-    assert "" not in sys.path and sys.path.count(str(tmp_path)) == 1
+    monkeypatch.setattr(sys, "path", [str(tmp_path) if first is None else first, *sys.path])
+    monkeypatch.setattr(sys, "argv", ["lightning-gans", "--version"])
+    main()
+    assert not {"", str(tmp_path)} & set(sys.path)
+
+
+def test_the_working_folder_is_searched_last_for_what_is_named(tmp_path, monkeypatch):
+    (tmp_path / "own_networks_of_mine.py").touch()
+    (tmp_path / "torch.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    add_working_folder(["torch.nn.Linear", "absent_networks.Net", "0.5"])
+    assert str(tmp_path) not in sys.path
+    add_working_folder(["own_networks_of_mine.Net"])
+    assert sys.path[-1] == str(tmp_path) and sys.path.count(str(tmp_path)) == 1
+
+
+@pytest.mark.slow
+def test_no_module_of_a_downloaded_folder_runs(tmp_path):
+    """Torch and jsonargparse look for these."""
+    for name in ("tabulate", "ruamel", "attrs", "onnxruntime"):
+        (tmp_path / f"{name}.py").write_text("print('it ran')")
+    words = [sys.executable, "-m", "lightning_gans", "fit", "-c", "quickstart", "--trainer.fast_dev_run", "true"]
+    told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "it ran" not in told.stdout + told.stderr

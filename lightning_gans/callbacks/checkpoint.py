@@ -12,9 +12,17 @@ from typing import Any, Literal
 from lightning_gans._lightning import MisconfigurationException, ModelCheckpoint, pl, rank_zero_info, state_key
 from lightning_gans.callbacks.base import is_due, is_stale, run_folder
 from lightning_gans.callbacks.scores import NAMES, GenerativeMetrics
-from lightning_gans.errors import SettingError, check_choice, check_counts, check_positive, in_section, nearest
+from lightning_gans.errors import (
+    SettingError,
+    check_choice,
+    check_counts,
+    check_positive,
+    in_section,
+    invalid,
+    nearest,
+)
 from lightning_gans.io.checkpoint_io import loading
-from lightning_gans.io.files import make_folder
+from lightning_gans.io.files import expanded, make_folder
 from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.scores import is_measured
 
@@ -47,6 +55,9 @@ class Checkpoint(ModelCheckpoint):
     ) -> None:
         with in_section("checkpoint"):
             check_choice("mode", mode, ("min", "max"))
+            if monitor is not None and not (isinstance(monitor, str) and monitor):
+                raise invalid("monitor", monitor, "the key of a score, or none")
+            dirpath = None if dirpath is None else str(expanded(dirpath))
             check_counts(every_n_epochs=every_n_epochs)
             check_counts(least=0, every_n_steps=every_n_steps)
             if every_n_minutes is not None:

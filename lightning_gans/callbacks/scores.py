@@ -30,7 +30,7 @@ from lightning_gans.callbacks.base import (
     warn_if_not_validated,
     weights_step,
 )
-from lightning_gans.errors import DataError, check_choice, check_choices, check_counts, in_section, invalid
+from lightning_gans.errors import DataError, check_choice, check_choices, check_counts, check_whole, in_section, invalid
 from lightning_gans.io.files import check_writable
 from lightning_gans.metrics.cache import Cache, fingerprint
 from lightning_gans.metrics.disentanglement import gap_of_means
@@ -148,8 +148,8 @@ class GenerativeMetrics(WritesIntoRun):
         self.settings = Settings(precision_recall_k, density_coverage_k, neighbor_images)
         named = (*METRICS, *_DEFAULT_OF_PAIRS) if metrics is None else metrics
         with in_section("metrics"):
-            if own is not None and not isinstance(own, Mapping):
-                raise invalid("own", own, "a dict of metrics by their names")
+            if own is not None and not (isinstance(own, Mapping) and all(isinstance(m, Metric) for m in own.values())):
+                raise invalid("own", own, "a dict of torchmetrics' metrics by their names")
             for name in own or ():
                 if name in _TAKEN or not (isinstance(name, str) and name.isidentifier()):
                     raise invalid("own", name, "an identifier that is not the name of another score")
@@ -159,6 +159,7 @@ class GenerativeMetrics(WritesIntoRun):
             check_counts(every_n_epochs=every_n_epochs, num_repeats=num_repeats, **asdict(self.settings))
             check_counts(least=0, iw_samples=iw_samples)
             check_counts(least=2, num_samples=num_samples)
+            check_whole(seed=seed)
             self.settings.check(named, min(num_samples, neighbor_images))
         self.metrics = [name for name in named if name not in (*_OF_PAIRS, "mig")]
         self.of_pairs = [name for name in named if name in _OF_PAIRS]

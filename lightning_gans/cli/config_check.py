@@ -5,13 +5,13 @@ Parsing a configuration imports what it names and calls it, and a run's folder m
 
 from __future__ import annotations
 
-import importlib.util
 import pydoc
-import sys
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_gans.cli.working_folder import is_importable
 from lightning_gans.errors import DataError
 from lightning_gans.training import allowed_classes
 
@@ -30,7 +30,7 @@ def check_config(path: str | Path, settings: Any) -> None:
 
     Every string that could be the dotted name of something importable is checked, whatever its key.
     """
-    for name in _dotted_names(settings):
+    for name in dotted_names(settings):
         if not (allowed_classes.is_below(name, allowed_classes.trusted_modules()) or _is_allowed(name)):
             module = name.rpartition(".")[0]
             raise DataError(
@@ -42,7 +42,7 @@ def check_config(path: str | Path, settings: Any) -> None:
 
 def imports_needed(settings: Mapping[str, Any]) -> list[str]:
     """Return the modules that settings name and that need ``--import``."""
-    return sorted({name.rpartition(".")[0] for name in _dotted_names(settings) if not _is_allowed(name)})
+    return sorted({name.rpartition(".")[0] for name in dotted_names(settings) if not _is_allowed(name)})
 
 
 def _is_allowed(name: str) -> bool:
@@ -54,14 +54,12 @@ def _is_allowed(name: str) -> bool:
     return found is None or (isinstance(found, type) and allowed_classes.is_below(found.__module__, _ALLOWED))
 
 
-def _dotted_names(value: Any) -> Iterator[str]:
+def dotted_names(value: Any) -> Iterator[str]:
     """Yield each string that begins with the name of a module that can be imported."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, (list, tuple, set)):
         for item in value:
-            yield from _dotted_names(item)
-    elif isinstance(value, str) and "." in value and all(map(str.isidentifier, value.split("."))):
-        root = value.partition(".")[0]
-        if root in sys.modules or importlib.util.find_spec(root) is not None:
-            yield value
+            yield from dotted_names(item)
+    elif isinstance(value, str) and re.fullmatch(r"\w+(\.\w+)+", value) and is_importable(value.partition(".")[0]):
+        yield value

@@ -40,6 +40,9 @@ def known_error(error: BaseException) -> LightningGansError | None:
         too_large = re.search(rf"(\w.*)?({_MEMORY}).*", str(error))
         if isinstance(error, MemoryError) or too_large:
             return SettingError(f"a size does not fit into memory: {too_large[0] if too_large else message}")
+        optimizers = [type(frame.f_locals.get("self")).__name__ for frame in frames if _is_of_optimizer(frame)]
+        if optimizers and _is_of_optimizer(frames[-1]):
+            return SettingError(f"the optimizer {optimizers[0]} fails: {message}", value=optimizers[0])
     return _of_lightning(frames, error, message)
 
 
@@ -53,6 +56,10 @@ def own_error(error: BaseException | None) -> LightningGansError | None:
 def _module_of(frame: FrameType) -> str:
     """Return the name of a frame's module."""
     return str(frame.f_globals.get("__name__", ""))
+
+
+def _is_of_optimizer(frame: FrameType) -> bool:
+    return _module_of(frame).startswith("torch.optim.")
 
 
 def _is_custom(frame: FrameType) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from lightning_gans._version import __version__
 from lightning_gans.cli.arguments import COMMANDS, LIGHTNING, PROGRAM, parse
 from lightning_gans.cli.known_errors import known_error
+from lightning_gans.cli.working_folder import add_working_folder, remove_working_folder
 from lightning_gans.errors import SettingError, nearest
 
 
@@ -34,9 +35,8 @@ def main(args: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        # Search the working folder for custom modules last, so that no file in it shadows a library.
-        here = os.getcwd()
-        sys.path[:] = [*(place for place in sys.path if place not in ("", here)), here]
+        if args is None:  # the process is ours
+            remove_working_folder()
         _run(words)
         print(end="", flush=True)  # a closed output or a full disk raises here
     except (Exception, KeyboardInterrupt, SystemExit) as error:
@@ -79,6 +79,7 @@ def trusting(words: Sequence[str]) -> list[str]:
         if option != "--import":
             left.append(word)
         elif module := module if assigned else next(remaining, ""):
+            add_working_folder([module])
             trust(module)
         else:
             raise SettingError("--import needs the name of a module, as in --import my_networks.", setting="--import")

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lightning_gans.cli.devices import find_device
+from lightning_gans.cli.working_folder import add_working_folder
 from lightning_gans.errors import DataError, SettingError, invalid
 from lightning_gans.io.arrays import RANGES, Scale, suffix_for, write_values
 from lightning_gans.io.files import check_free_folder, check_writable, replacing, replacing_folder
@@ -27,6 +28,7 @@ from lightning_gans.training.sampling import check_latents
 
 def load_model(checkpoint: str, device: str, imports: Sequence[str]) -> GenerativeModule:
     """Read the model of a checkpoint onto a device; ``auto`` is CUDA if available."""
+    add_working_folder(imports)
     return load(checkpoint, find_device(device), imports=imports)
 
 
@@ -154,10 +156,10 @@ def check_output(name: str, suffixes: Sequence[str] = (".png", ".npz")) -> Path:
     return check_free_folder(output)
 
 
-def check_not_read(output: Path, inputs: Iterable[str | Path]) -> None:
+def check_not_read(output: Path, inputs: Iterable[str | Path], option: str = "--output") -> None:
     """Raise :class:`SettingError` if an output would replace one of the files that it is made from."""
     if output.exists() and any(Path(path).exists() and output.samefile(path) for path in inputs):
-        raise invalid("--output", str(output), "another file than the inputs")
+        raise invalid(option, str(output), "another file than the inputs")
 
 
 @contextmanager

@@ -21,10 +21,11 @@ from lightning_gans import callbacks
 from lightning_gans._lightning import pl
 from lightning_gans.cli.arguments import PROGRAM
 from lightning_gans.cli.commands import recipes
-from lightning_gans.cli.config_check import check_config
+from lightning_gans.cli.config_check import check_config, dotted_names
 from lightning_gans.cli.known_errors import own_error
 from lightning_gans.cli.lightning_cli import LightningArgumentParser
 from lightning_gans.cli.recipe_yaml import load_yaml
+from lightning_gans.cli.working_folder import add_working_folder
 from lightning_gans.datamodules import ImageDataModule
 from lightning_gans.errors import LightningGansError, SettingError, check_positive, invalid, missing_extra, nearest
 from lightning_gans.models import GenerativeModule
@@ -76,7 +77,9 @@ def _load_yaml(text: str) -> Any:
     loaded, resumed = load_yaml(text, _loaded_yaml), _resumed.get()
     if isinstance(loaded, dict):
         loaded = {_current_name(key): value for key, value in loaded.items()}
-    if resumed is not None:
+    if resumed is None:
+        add_working_folder(dotted_names(loaded))
+    else:
         check_config(resumed, loaded)
     return loaded
 
@@ -238,6 +241,11 @@ def check_settings(config: Any) -> None:
                 raise invalid(f"trainer.logger.{name}", str(place), "the name of a folder in its save_dir")
     if isinstance(trainer.strategy, str):
         check_strategy_name(trainer.strategy)
+        if trainer.strategy.startswith(("ddp_spawn", "ddp_fork", "ddp_notebook")):
+            message = (
+                f"trainer.strategy is {trainer.strategy}, which trains where the command line cannot follow: use ddp."
+            )
+            raise SettingError(message, setting="trainer.strategy", value=trainer.strategy, allowed="ddp")
     for name in ("check_val_every_n_epoch", "val_check_interval"):  # Lightning divides by them
         if isinstance(trainer.get(name), (int, float)):
             check_positive(**{f"trainer.{name}": trainer[name]})

@@ -31,6 +31,7 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], RunFolder]:
     if len(words) > 1 and not words[1].startswith("-"):
         raise SettingError(f"resume takes one run, but got {words[0]} and {words[1]}.", setting="RUN", value=words[1])
     run = RunFolder.find(words[0])
+    run.check_content()
     settings = run.settings()
     check_config(run.config, settings)
     fit = ["fit", "-c", str(run.config), *words[1:]]

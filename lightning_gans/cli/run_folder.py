@@ -134,17 +134,23 @@ class RunFolder:
         """Lock the run and its checkpoints.
 
         Raises:
-            DataError: Another process is training there, or a link would make the run write outside its folder.
+            DataError: Another process is training there, or the folder's content is invalid.
         """
-        for path in self.path.glob("*"):
-            if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
-                message = f"{path} is a link out of the run's folder: replace it, or set checkpoint.dirpath instead."
-                raise DataError(message, setting=str(path))
+        self.check_content()
         with ExitStack() as held:
             held.enter_context(_locked(self.path / ".lock"))
             if not self.checkpoints.absolute().is_relative_to(self.path.absolute()):
                 held.enter_context(_locked(self.checkpoints / ".lock"))
             yield
+
+    def check_content(self) -> None:
+        """Raise :class:`DataError` for a link that leads out of the folder, or for a pipe, which would block."""
+        for path in self.path.glob("*"):
+            if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
+                message = f"{path} is a link out of the run's folder: replace it, or set checkpoint.dirpath instead."
+                raise DataError(message, setting=str(path))
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise DataError(f"{path} is neither a file nor a folder: remove it.", setting=str(path))
 
     def missing(self) -> list[Path]:
         """Return the files and folders that a command creates before its first batch and that do not exist yet."""

@@ -130,6 +130,8 @@ class ImageFolderDataModule(ScaledImages):
         self._root = expanded(data_dir).absolute()
         if label_columns is not None and labels is None:
             raise invalid("label_columns", label_columns, "omitted without labels")
+        if label_columns is not None and not 0 < len(set(label_columns)) == len(label_columns):
+            raise invalid("label_columns", label_columns, "at least one attribute, each once")
         self._labels_path = None if labels is None else self._root / expanded(labels)
         self._label_columns = label_columns
         self._cache_dir = self._root if cache_dir is None else expanded(cache_dir).absolute()

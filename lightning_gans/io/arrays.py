@@ -215,7 +215,13 @@ def load_tiff(path: str | Path) -> np.ndarray:
         import tifffile
     except ImportError:
         raise missing_extra(f"{path}, a TIFF file that PIL cannot read,", "tiff", setting=str(path)) from None
-    found: np.ndarray = tifffile.imread(path)
+    with tifffile.TiffFile(path) as file:
+        places = set()
+        for page in file.pages:
+            if page.offset in places:  # tifffile would read it for ever
+                raise ValueError("its pages form a circle")
+            places.add(page.offset)
+        found: np.ndarray = file.asarray()
     return found
 
 

@@ -132,8 +132,12 @@ class Attributes:
 
     def _parsed(self, text: str, setting: str) -> Iterable[tuple[str, float]]:
         """Yield the names and the values of a condition; raise :class:`SettingError` as :meth:`conditions` does."""
+        named: set[str] = set()
         for part in text.split(","):
             name, equals, number = (piece.strip() for piece in part.rpartition("="))
+            if name in named:
+                raise invalid(setting, text, f"one value of {name}")
+            named.add(name)
             if not equals:
                 raise invalid(setting, text, f"NAME=VALUE, or several with commas, as in {self.names[0]}=1")
             if name not in self.names:

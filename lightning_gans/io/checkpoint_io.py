@@ -32,6 +32,9 @@ _PARTS: dict[str, type] = {"state_dict": torch.Tensor, "loops": dict, "optimizer
 _OF_THE_TUNER = ".scale_batch_size_"
 """Beginning of the name under which Lightning's batch size finder keeps the model, in ``default_root_dir``."""
 
+_OF_THE_LAUNCHER = ".temp.ckpt"
+"""Name of the file of weights that Lightning's processes of ``ddp_fork`` leave to the first one."""
+
 
 @contextmanager
 def loading(path: Any = "the checkpoint") -> Iterator[None]:
@@ -89,6 +92,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return loaded
         if "://" in str(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
+        if Path(path).name == _OF_THE_LAUNCHER:
+            weights: dict[str, Any] = read_tensors(path, map_location)
+            return weights
         return read_checkpoint(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lightning_gans.errors import DataError
+from lightning_gans.errors import DataError, is_number
 from lightning_gans.io.files import expanded, reading, replacing
 
 FORMAT = 1
@@ -42,10 +42,9 @@ def read_scores(path: str | Path) -> dict[str, Any]:
         version = record.get("format")
         message = f"{path} has format {version}, but this version reads format {FORMAT}."
         raise DataError(message, setting=str(path), value=version, allowed=FORMAT)
-    try:
-        record["scores"] = {name: float(value) for name, value in record["scores"].items()}
-    except (TypeError, ValueError, OverflowError) as error:
-        raise DataError(f"{path} is damaged: a score is not a number ({error}).", setting=str(path)) from None
+    for name, value in record["scores"].items():
+        if not is_number(value):
+            raise DataError(f"{path} is damaged: {name} is {value!r} instead of a number.", setting=str(path))
     return record
 
 
@@ -73,5 +72,7 @@ def compare(first: str | Path, second: str | Path) -> dict[str, tuple[float, flo
     if unlike:
         message = f"{first} and {second} have different protocols and are not comparable.\n{'; '.join(unlike)}"
         raise DataError(message, setting=str(second), value=unlike)
+    if not common:
+        raise DataError(f"{first} and {second} have no score in common.", setting=str(second))
     scores = [record["scores"] for record in records]
     return {name: (scores[0][name], scores[1][name]) for name in scores[0] if name in scores[1]}

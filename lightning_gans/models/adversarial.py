@@ -15,9 +15,9 @@ from lightning_gans.errors import (
     SettingError,
     check_adam,
     check_choice,
-    check_counts,
     check_not_negative,
     check_positive,
+    check_repeats,
 )
 from lightning_gans.models.base import GenerativeModule
 from lightning_gans.training.augmentation import Augmentation, checked_augment
@@ -130,7 +130,7 @@ class AdversarialModule(GenerativeModule):
     ) -> None:
         super().__init__(image_shape, latent_dim, num_classes, **options)
         check_positive(generator_lr=generator_lr, discriminator_lr=discriminator_lr)
-        check_counts(d_steps=d_steps)
+        check_repeats(d_steps=d_steps)
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_not_negative(adversarial_weight=adversarial_weight, auxiliary_weight=auxiliary_weight)
         check_not_negative(feature_matching=feature_matching)

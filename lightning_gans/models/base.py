@@ -22,6 +22,7 @@ from lightning_gans.errors import (
     check_counts,
     check_not_negative,
     check_positive,
+    check_repeats,
     check_share,
     check_whole,
     invalid,
@@ -147,7 +148,7 @@ class GenerativeModule(pl.LightningModule):
         check_counts(least=0, latent_dim=latent_dim)
         check_choice("lr_schedule", lr_schedule, CURVES)
         check_not_negative(ema_half_life=ema_half_life, ema_ramp=ema_ramp)
-        check_counts(accumulate_batches=accumulate_batches)
+        check_repeats(accumulate_batches=accumulate_batches)
         if gradient_clip_val is not None:
             check_positive(gradient_clip_val=gradient_clip_val)
         if schedule_images is not None:

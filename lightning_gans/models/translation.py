@@ -18,6 +18,7 @@ from lightning_gans.errors import (
     check_counts,
     check_not_negative,
     check_positive,
+    check_repeats,
     invalid,
 )
 from lightning_gans.models.adversarial import Loss
@@ -155,7 +156,7 @@ class TranslationModule(GenerativeModule):
         check_choice("loss", loss, losses.ADVERSARIAL_LOSSES)
         check_not_negative(adversarial_weight=adversarial_weight)
         check_adam(betas, weight_decay, beta2_end)
-        check_counts(d_steps=d_steps)
+        check_repeats(d_steps=d_steps)
         self.source_shape = self.image_shape if source_shape is None else tuple(source_shape)
         self.loss = loss
         self.adversarial_weight = adversarial_weight

@@ -18,6 +18,7 @@ from lightning_gans.errors import (
     check_counts,
     check_not_negative,
     check_positive,
+    check_repeats,
     check_widths,
     invalid,
 )
@@ -151,7 +152,8 @@ class VAE(AutoencodingModule):
             check_positive(sigma=sigma)
         check_choice("architecture", architecture, ("mlp", "conv"))
         check_positive(encoder_lr=encoder_lr, decoder_lr=decoder_lr)
-        check_counts(encoder_steps=encoder_steps, importance_samples=importance_samples)
+        check_repeats(encoder_steps=encoder_steps)
+        check_counts(importance_samples=importance_samples)
         check_counts(least=0, kl_warmup_images=kl_warmup_images)
         check_not_negative(beta=beta, free_bits=free_bits, tc_weight=tc_weight)
         check_adam(betas, weight_decay)

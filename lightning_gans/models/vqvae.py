@@ -9,7 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans import randomness
-from lightning_gans.errors import check_adam, check_counts, check_not_negative, check_positive, check_share, invalid
+from lightning_gans.errors import (
+    check_adam,
+    check_counts,
+    check_not_negative,
+    check_positive,
+    check_repeats,
+    check_share,
+    invalid,
+)
 from lightning_gans.losses import full_precision
 from lightning_gans.models.base import GenerativeModule, check_sizes, tried
 from lightning_gans.networks.code_prior import CodePrior
@@ -102,7 +110,8 @@ class VQVAE(GenerativeModule):
     ) -> None:
         check_sizes(image_shape, num_classes)
         check_share(prior_start=prior_start)
-        check_counts(prior_width=prior_width, prior_layers=prior_layers, prior_heads=prior_heads)
+        check_counts(prior_width=prior_width, prior_heads=prior_heads)
+        check_repeats(prior_layers=prior_layers)
         if prior_width % prior_heads:
             raise invalid("prior_width", prior_width, f"a multiple of prior_heads, {prior_heads}")
         check_not_negative(commitment=commitment)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import check_counts, invalid
+from lightning_gans.errors import check_counts, check_repeats, invalid
 from lightning_gans.losses import full_precision
 from lightning_gans.networks.conditioning import check_labels, look_up
 
@@ -60,7 +60,8 @@ class CodePrior(nn.Module):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
-        check_counts(num_codes=num_codes, length=length, width=width, num_layers=num_layers, num_heads=num_heads)
+        check_counts(num_codes=num_codes, length=length, width=width, num_heads=num_heads)
+        check_repeats(num_layers=num_layers)
         if width % num_heads:
             raise invalid("width", width, f"a multiple of num_heads, {num_heads}")
         self.length = length

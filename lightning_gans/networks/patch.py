@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_counts
+from lightning_gans.errors import SettingError, check_counts, check_repeats
 from lightning_gans.networks.dcgan import initialize
 from lightning_gans.networks.normalization import Norm, make_norm
 
@@ -35,7 +35,8 @@ class PatchDiscriminator(nn.Module):
 
     def __init__(self, in_channels: int = 6, num_layers: int = 3, width: int = 64, norm: Norm = "batch") -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, num_layers=num_layers, width=width)
+        check_counts(in_channels=in_channels, width=width)
+        check_repeats(num_layers=num_layers)
         self.in_channels = in_channels
         self.smallest = 3 * 2**num_layers
         bias = norm != "batch"

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import check_choice, check_counts, invalid, is_whole
+from lightning_gans.errors import check_choice, check_counts, check_repeats, invalid, is_whole
 from lightning_gans.networks.conditioning import with_labels
 
 Cell = Literal["gru", "lstm"]
@@ -40,7 +40,8 @@ def _recurrent(cell: Cell, in_features: int, hidden_dim: int, num_layers: int, *
     is 1 (Jozefowicz et al. 2015, https://proceedings.mlr.press/v37/jozefowicz15.html).
     """
     check_choice("cell", cell, _CELLS)
-    check_counts(hidden_dim=hidden_dim, num_layers=num_layers)
+    check_counts(hidden_dim=hidden_dim)
+    check_repeats(num_layers=num_layers)
     layers = _CELLS[cell](in_features, hidden_dim, num_layers, batch_first=True, **options)
     for name, weight in layers.named_parameters():
         gates = weight.detach().chunk(len(weight) // hidden_dim)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_gans.errors import check_counts
+from lightning_gans.errors import check_counts, check_repeats
 from lightning_gans.networks.dcgan import initialize
 from lightning_gans.networks.normalization import Norm, make_norm
 from lightning_gans.networks.unet import check_divisible
@@ -89,8 +89,9 @@ class ResNetTranslator(nn.Module):
         affine: bool = False,
     ) -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels, num_blocks=num_blocks, width=width)
-        check_counts(least=0, depth=depth)
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        check_repeats(num_blocks=num_blocks)
+        check_repeats(least=0, depth=depth)
         self.depth, self.multiple = depth, 2**depth
         bias = norm != "batch"
         first = nn.Conv2d(in_channels, width, 7, padding=3, padding_mode="reflect", bias=bias)

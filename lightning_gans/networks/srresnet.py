@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from lightning_gans.errors import check_counts, invalid
+from lightning_gans.errors import check_counts, check_repeats, invalid
 from lightning_gans.networks.normalization import Norm, make_norm
 
 
@@ -62,7 +62,8 @@ class SRResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(in_channels=in_channels, out_channels=out_channels)
-        check_counts(scale=scale, num_blocks=num_blocks, width=width)
+        check_counts(scale=scale, width=width)
+        check_repeats(num_blocks=num_blocks)
         if scale & (scale - 1):
             raise invalid("scale", scale, "a power of 2")
         self.scale = scale

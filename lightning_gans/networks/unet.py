@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_counts, check_share
+from lightning_gans.errors import SettingError, check_counts, check_repeats, check_share
 from lightning_gans.networks.dcgan import initialize
 from lightning_gans.networks.normalization import Norm, make_norm
 
@@ -76,7 +76,8 @@ class UNet(nn.Module):
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
-        check_counts(in_channels=in_channels, out_channels=out_channels, depth=depth, width=width)
+        check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
+        check_repeats(depth=depth)
         check_share(dropout=dropout)
         self.depth, self.multiple = depth, 2**depth
         bias = norm != "batch"

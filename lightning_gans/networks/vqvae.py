@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import check_counts, check_share, invalid
+from lightning_gans.errors import check_counts, check_repeats, check_share, invalid
 from lightning_gans.losses import full_precision
 
 
@@ -50,7 +50,8 @@ class VQEncoder(nn.Module):
         self, image_shape: Sequence[int], code_dim: int = 64, width: int = 128, downsamplings: int = 2, blocks: int = 2
     ) -> None:
         super().__init__()
-        check_counts(code_dim=code_dim, width=width, downsamplings=downsamplings, blocks=blocks)
+        check_counts(code_dim=code_dim, width=width)
+        check_repeats(downsamplings=downsamplings, blocks=blocks)
         _check_size(image_shape, downsamplings)
         self.image_shape = tuple(image_shape)
         layers: list[nn.Module] = []
@@ -85,7 +86,8 @@ class VQDecoder(nn.Module):
         self, image_shape: Sequence[int], code_dim: int = 64, width: int = 128, downsamplings: int = 2, blocks: int = 2
     ) -> None:
         super().__init__()
-        check_counts(code_dim=code_dim, width=width, downsamplings=downsamplings, blocks=blocks)
+        check_counts(code_dim=code_dim, width=width)
+        check_repeats(downsamplings=downsamplings, blocks=blocks)
         _check_size(image_shape, downsamplings)
         self.image_shape = tuple(image_shape)
         layers: list[nn.Module] = [nn.Conv2d(code_dim, width, 3, padding=1), *(_Residual(width) for _ in range(blocks))]

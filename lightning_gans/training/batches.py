@@ -163,6 +163,9 @@ def checked_labels(labels: Tensor | None, num: int, num_classes: int, look: bool
             value=list(labels.shape),
             allowed=[num],
         )
+    if labels.is_floating_point():
+        message = f"the data's labels are {labels.dtype}: class numbers must be of a type of whole numbers."
+        raise DataError(message, setting="batch", value=labels.dtype, allowed="whole numbers")
     labels = labels.long()  # small unsigned types have no aminmax
     if num > 0 and (look or labels.device.type == "cpu"):
         for label in (bound.item() for bound in labels.aminmax()):

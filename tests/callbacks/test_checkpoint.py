@@ -283,7 +283,9 @@ def test_settings_of_the_clock_are_checked():
     assert caught.value.setting == "checkpoint.every_n_minutes"
 
 
-@pytest.mark.parametrize(("setting", "value"), [("mode", "least"), ("every_n_epochs", 0), ("every_n_steps", -1)])
+@pytest.mark.parametrize(
+    ("setting", "value"), [("mode", "least"), ("every_n_epochs", 0), ("every_n_steps", -1), ("monitor", "")]
+)
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(SettingError) as caught:
         Checkpoint(**{setting: value})

@@ -748,6 +748,9 @@ def test_an_interrupt_before_the_training_exits_with_130(monkeypatch, capsys, me
     [
         ("strategy", "deepspeed", "use ddp"),
         ("strategy", "fsdp", "use ddp"),
+        ("strategy", "ddp_spawn", "use ddp"),
+        ("strategy", "ddp_fork_find_unused_parameters_true", "use ddp"),
+        ("strategy", "ddp_fork_find_unused_parameters_true", "use ddp"),
         ("gradient_clip_val", "1", "--model.gradient_clip_val"),
         ("accumulate_grad_batches", "2", "--model.accumulate_batches"),
     ],

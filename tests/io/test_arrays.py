@@ -240,6 +240,21 @@ def test_a_tiff_that_pil_cannot_read_names_the_extra(tmp_path, monkeypatch):
     assert found.dtype == np.uint8 and found[:, 4, 4].tolist() == [0, 156, 255]
 
 
+def test_a_tiff_whose_pages_form_a_circle_is_damaged(tmp_path):
+    """tifffile follows them for ever."""
+    tifffile = pytest.importorskip("tifffile")
+    write_interleaved_tiff(tmp_path / "a.tif")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        first, last = file.pages[0].offset, file.pages[-1]
+        place = last.offset + 2 + 12 * len(last.tags)
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    assert int.from_bytes(content[place : place + 4], "little") == 0
+    content[place : place + 4] = first.to_bytes(4, "little")
+    (tmp_path / "a.tif").write_bytes(content)
+    with pytest.raises(DataError, match="circle"):
+        read_picture(tmp_path / "a.tif", (3, 9, 9), own_values=True)
+
+
 def test_tifffile_reads_what_pil_cannot(tmp_path):
     pytest.importorskip("tifffile")
     write_interleaved_tiff(tmp_path / "a.tif")

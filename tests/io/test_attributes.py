@@ -55,7 +55,9 @@ def test_conditions_set_what_they_name(attributes):
     assert found[1::2].tolist() == [[0.0, 0.75], [0.0, 0.75]]
 
 
-@pytest.mark.parametrize("text", ["smiling", "smiling=", "smiling=yes", "angle=nan", "angle=1,,", "smile=1", ""])
+@pytest.mark.parametrize(
+    "text", ["smiling", "smiling=", "smiling=yes", "angle=nan", "angle=1,,", "smile=1", "angle=1,angle=2", ""]
+)
 def test_invalid_conditions(attributes, text):
     with pytest.raises(SettingError) as error:
         attributes.conditions([text], 2)

@@ -132,6 +132,12 @@ def test_pickled_code_is_refused_whatever_is_asked_for(saved, tmp_path, weights_
     assert (tmp_path / "run").exists()
 
 
+def test_the_weights_that_forked_processes_leave_are_read(tmp_path):
+    plugin, path = AtomicCheckpointIO(), tmp_path / ".temp.ckpt"  # Lightning's name
+    plugin.save_checkpoint({"weight": torch.ones(2)}, path)
+    assert plugin.load_checkpoint(path)["weight"].tolist() == [1, 1]
+
+
 def test_missing_and_damaged_checkpoints_are_named(saved):
     for damage in (lambda: saved.write_bytes(saved.read_bytes()[:1000]), saved.unlink):
         damage()

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans._version import __version__
-from lightning_gans.cli.outputs import load_model, translation_options
+from lightning_gans.cli.outputs import check_not_read, load_model, translation_options
 from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.errors import DataError, SettingError, invalid, missing_extra, printable
 from lightning_gans.io.files import check_writable, replacing
@@ -55,6 +55,9 @@ def run(
         raise missing_extra("an ONNX file", "onnx", setting="--output", value=output)
     check_writable(path)
     card_file = check_writable(path.with_name(f"{path.name}.json"))
+    read = [Path(checkpoint), *Path(checkpoint).glob("*")]  # a checkpoint, or a folder that `push` wrote
+    for written in (path, card_file):
+        check_not_read(written, read)
     model = load_model(checkpoint, "cpu", imports).float()
     if encoder and not hasattr(model, "encode"):
         raise SettingError(f"--encoder: a {type(model).__name__} has no encoder.", setting="--encoder")

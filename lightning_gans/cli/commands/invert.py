@@ -57,6 +57,8 @@ def run(
     given = parse_integers("labels", labels)
     files = picture_files([Path(picture) for picture in pictures])
     check_not_read(path, files)
+    if latents_path is not None:
+        check_not_read(latents_path, files, "--latents")
     model = load_model(checkpoint, device, imports)
     check_pictures(model)
     chosen = labels_of_pictures(model, labels, given, len(files))

@@ -34,6 +34,7 @@ def run(
 ) -> None:
     """Write the pictures on the way from seed to seed."""
     path = check_suffix(output, (*SUFFIXES, ".png"))
+    check_positive(fps=fps)
     if path.suffix != ".png":
         check_animation_file(path, fps)
     check_counts(frames=frames)

@@ -46,9 +46,16 @@ def test_other_files_are_refused(written, tmp_path, content, capsys):
     assert capsys.readouterr().err.startswith("lightning-gans: b.json")
 
 
-@pytest.mark.parametrize("scores", ['{"fid": "x"}', '{"fid": null}', '{"fid": [1]}', '{"fid": ' + "1" * 400 + "}"])
-def test_scores_that_are_not_numbers_are_named(written, tmp_path, scores, capsys):
-    (tmp_path / "b.json").write_text(f'{{"format": 1, "scores": {scores}, "protocol": {{}}}}')
+@pytest.mark.parametrize("value", ['"x"', "null", "true", "NaN", "[1]", "1" * 400])
+def test_scores_that_are_not_numbers_are_named(written, tmp_path, value, capsys):
+    (tmp_path / "b.json").write_text(f'{{"format": 1, "scores": {{"fid": {value}}}, "protocol": {{}}}}')
     with pytest.raises(SystemExit) as stopped:
         main(["compare", written("a.json"), "b.json"])
     assert stopped.value.code == 1 and capsys.readouterr().err.startswith("lightning-gans: b.json is damaged")
+
+
+def test_scores_without_a_common_one_are_refused(written, capsys):
+    written("a.json"), written("b.json", scores={"kid": 3.0})
+    with pytest.raises(SystemExit):
+        main(["compare", "a.json", "b.json"])
+    assert capsys.readouterr().err == "lightning-gans: a.json and b.json have no score in common.\n"

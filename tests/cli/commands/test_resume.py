@@ -1,5 +1,6 @@
 """What a resumed run takes from its checkpoint, and what it rejects."""
 
+import os
 import sys
 
 import pytest
@@ -59,6 +60,15 @@ def run(tmp_path):
 def test_a_run_is_found_by_its_folder_and_by_a_checkpoint_in_it(run):
     for name in (run, f"{run}/", run / "checkpoints" / "best.ckpt"):
         assert RunFolder.find(str(name)).path == run
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+@pytest.mark.parametrize("name", ["hparams.yaml", "metrics.csv", ".lock"])
+def test_a_pipe_in_the_folder_is_refused_and_not_waited_for(run, name):
+    os.mkfifo(run / name)
+    with pytest.raises(DataError) as error:
+        resume.words_to_fit([str(run)])
+    assert error.value.setting == str(run / name)
 
 
 def test_a_folder_of_runs_names_those_in_it(run):
