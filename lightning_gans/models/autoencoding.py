@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_gans.models.base import GenerativeModule
+from lightning_gans.training.batches import check_images
 from lightning_gans.training.turn import call
 
 
@@ -45,7 +46,12 @@ class AutoencodingModule(GenerativeModule):
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor | None = None, *, ema: bool = True) -> Tensor:
-        """Encode images and decode the posterior's mean; images and result are ``(N, C, H, W)`` in [-1, 1]."""
+        """Encode images and decode the posterior's mean; images and result are ``(N, C, H, W)`` in [-1, 1].
+
+        Raises:
+            SettingError: The images are not floats of ``image_shape``.
+        """
+        check_images(images, self.image_shape)
         with self.evaluating():
             images = images.to(self.device).to(self.dtype)
             mean, _ = self.encode(images, labels, ema=ema)

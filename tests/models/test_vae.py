@@ -449,6 +449,12 @@ def test_samples_are_the_decoders_mean():
     torch.testing.assert_close(model.sample(3, seed=5), model.decoder(noise).sigmoid() * 2 - 1)
 
 
+@pytest.mark.parametrize("images", [torch.zeros(2, 3, 9, 9), torch.zeros(2, *SHAPE, dtype=torch.uint8)])
+def test_only_images_of_the_models_shape_and_range_are_reconstructed(images):
+    with pytest.raises(SettingError):
+        tiny(VAE).reconstruct(images)
+
+
 def test_predict_reconstructs(make_trainer):
     model, batches = tiny(VAE), make_batches(2)
     found = make_trainer().predict(model, loader(batches))
