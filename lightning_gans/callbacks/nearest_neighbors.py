@@ -142,7 +142,8 @@ class NearestNeighbors(Pictures):
         self.last_scored_step = trainer.global_step
         pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=True)
         if scores:
-            rank_zero_info(", ".join(f"{name} {value:.3f}" for name, value in scores.items()) + " (0.5 is ideal)")
+            told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+            rank_zero_info(f"{told} (0.5 is ideal)" + (f"\n{self.last_path}" if trainer.testing else ""))
 
     on_test_epoch_end = on_validation_epoch_end
 

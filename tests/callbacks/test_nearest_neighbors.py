@@ -36,8 +36,11 @@ def look(make_trainer, tmp_path, copies, **options):
     return callback, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def test_copies_are_shown_beside_what_they_are_copied_from(make_trainer, tmp_path):
+def test_copies_are_shown_beside_what_they_are_copied_from(make_trainer, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr("lightning_gans.callbacks.nearest_neighbors.rank_zero_info", told.append)
     callback, scores = look(make_trainer, tmp_path, copies=True)
+    assert told[-1].endswith(f"(0.5 is ideal)\n{callback.last_path}")
     assert scores == {"test/memorization": 1.0, "test/memorization_pixels": 1.0}
     sheet = np.asarray(Image.open(callback.last_path))
     rows = np.split(sheet[22:, -3 * 66 - 2 :][: 3 * 66], 3)
