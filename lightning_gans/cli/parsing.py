@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import ActionConfigFile, get_loader, set_loader  # type: ignore[attr-defined]
+from jsonargparse import ActionConfigFile, Namespace, get_loader, set_loader  # type: ignore[attr-defined]
 
 import lightning_gans
 from lightning_gans import callbacks
@@ -228,6 +228,9 @@ def _known_settings() -> Iterable[str]:
 
 def check_settings(config: Any) -> None:
     """Check parsed settings that Lightning rejects too late, or without naming the alternative."""
+    for key in CALLBACKS:
+        if not isinstance(config[key], Namespace):
+            raise invalid(key, config[key], f"a mapping of settings, such as {{enabled: false}} to switch {key} off")
     seed, trainer = config.seed_everything, config.trainer
     if isinstance(seed, bool) or not 0 <= seed < 2**32:
         raise invalid("seed_everything", seed, f"a whole number from 0 to {2**32 - 1}")

@@ -743,6 +743,14 @@ def test_an_interrupt_before_the_training_exits_with_130(monkeypatch, capsys, me
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("given", ["samples: false", "metrics: [fid, kid]", "watchdog: null", "stop: x"])
+def test_the_section_of_a_callback_is_a_mapping(workplace, given, fails):
+    (workplace / "own.yaml").write_text(given)
+    error = fails(["fit", "-c", "quickstart", "-c", "own.yaml"], 2)
+    assert error.setting == given.partition(":")[0] and "{enabled: false}" in str(error)
+    assert [path.name for path in workplace.iterdir()] == ["own.yaml"]
+
+
 @pytest.mark.parametrize(
     ("name", "value", "instead"),
     [
