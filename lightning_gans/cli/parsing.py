@@ -196,12 +196,23 @@ def _unknown_setting(name: str) -> SettingError:
     known = [*_known_settings(), "class_path", "init_args"]
     wrong = next((part for part in name.split(".") if part not in known), None)
     if wrong is None:
-        section = name.rpartition(".")[0].removesuffix(".init_args") or "data"
-        first = f"--{section} CLASS --{section}.{name.rpartition('.')[2]} VALUE"
-        text = f"{name} is not a setting of the chosen class: name its class first, as in {first}."
-        return SettingError(text, setting=name)
+        above, _, setting = name.rpartition(".")
+        section = above.removesuffix(".init_args") or _section_of(name)
+        text = f"{name} is not a setting of the chosen class: name its class first, as in --{section} CLASS "
+        if section not in ("model", "data") and not above:
+            text = f"{name} belongs to {section}: "
+        return SettingError(f"{text}--{section}.{setting} VALUE.", setting=name)
     hint = nearest(wrong, _SECTIONS) if name.startswith(f"{wrong}.") else ""
     return SettingError(f"unknown setting {name!r}.{hint or nearest(wrong, known)}", setting=name)
+
+
+def _section_of(name: str) -> str:
+    """Return the section of a recipe whose classes have a setting."""
+    sections: dict[str, list[Any]] = {"trainer": [pl.Trainer]} | {key: [cls] for key, cls in CALLBACKS.items()}
+    for section, base in (("model", GenerativeModule), ("data", ImageDataModule)):
+        sections[section] = [getattr(lightning_gans, public) for public in _public_classes(base)]
+    found = [key for key, classes in sections.items() if any(name in inspect.signature(c).parameters for c in classes)]
+    return found[0] if found else "data"
 
 
 def _public_classes(base: type = object) -> list[str]:
@@ -229,7 +240,7 @@ def _known_settings() -> Iterable[str]:
 def check_settings(config: Any) -> None:
     """Check parsed settings that Lightning rejects too late, or without naming the alternative."""
     for key in CALLBACKS:
-        if not isinstance(config[key], Namespace):
+        if key in config and not isinstance(config[key], Namespace):
             raise invalid(key, config[key], f"a mapping of settings, such as {{enabled: false}} to switch {key} off")
     seed, trainer = config.seed_everything, config.trainer
     if isinstance(seed, bool) or not 0 <= seed < 2**32:

@@ -144,7 +144,10 @@ class RunFolder:
             yield
 
     def check_content(self) -> None:
-        """Raise :class:`DataError` for a link that leads out of the folder, or for a pipe, which would block."""
+        """Raise :class:`DataError` for a link that leads out of the folder, a pipe, or a folder instead of a file."""
+        for path in (self.config, self.hparams, self.record, self.metrics):
+            if path.is_dir():
+                raise DataError(f"{path} is a folder instead of a file: remove it.", setting=str(path))
         for path in self.path.glob("*"):
             if path.is_symlink() and not path.resolve().is_relative_to(self.path.resolve()):
                 message = f"{path} is a link out of the run's folder: replace it, or set checkpoint.dirpath instead."

@@ -216,6 +216,19 @@ def test_a_setting_that_lightning_does_not_check(name, value):
     assert (error.value.setting, error.value.value) == (name, value)
 
 
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("max_steps: 3", "max_steps belongs to trainer: --trainer.max_steps VALUE."),
+        ("decoder_dims: [3]", "--model CLASS --model.decoder_dims VALUE."),
+        ("image_size: 3", "--data CLASS --data.image_size VALUE."),
+    ],
+)
+def test_a_setting_in_the_wrong_place_names_the_right_one(given, hint, workplace, error):
+    Path("own.yaml").write_text(given)
+    assert error(["fit", "-c", "quickstart", "-c", "own.yaml"])[1].endswith(f"{hint}\n")
+
+
 def test_a_setting_without_its_class_is_named():
     parser = TrainingParser()
     parser.add_argument("--logger", type=pl.loggers.Logger | bool | None)

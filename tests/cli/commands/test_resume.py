@@ -71,6 +71,14 @@ def test_a_pipe_in_the_folder_is_refused_and_not_waited_for(run, name):
     assert error.value.setting == str(run / name)
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "run.json"])
+def test_a_folder_in_place_of_a_file_is_refused(run, name):
+    (run / name).mkdir()
+    with pytest.raises(DataError) as error:
+        resume.words_to_fit([str(run)])
+    assert error.value.setting == str(run / name)
+
+
 def test_a_folder_of_runs_names_those_in_it(run):
     with pytest.raises(DataError) as error:
         RunFolder.find(str(run.parent))
