@@ -22,7 +22,7 @@ from lightning_gans.errors import (
     nearest,
 )
 from lightning_gans.io.checkpoint_io import loading
-from lightning_gans.io.files import expanded, make_folder
+from lightning_gans.io.files import make_folder
 from lightning_gans.metrics.processes import on_first_process
 from lightning_gans.metrics.scores import is_measured
 
@@ -57,7 +57,8 @@ class Checkpoint(ModelCheckpoint):
             check_choice("mode", mode, ("min", "max"))
             if monitor is not None and not (isinstance(monitor, str) and monitor):
                 raise invalid("monitor", monitor, "the key of a score, or none")
-            dirpath = None if dirpath is None else str(expanded(dirpath))
+            if dirpath is not None and not str(dirpath):
+                raise invalid("dirpath", dirpath, "a folder, or none")
             check_counts(every_n_epochs=every_n_epochs)
             check_counts(least=0, every_n_steps=every_n_steps)
             if every_n_minutes is not None:

@@ -26,11 +26,13 @@ def expanded(path: str | Path) -> Path:
     """Return a path with ``~`` expanded; use it for every setting that is a path.
 
     Raises:
-        DataError: The path is empty, or the system rejects it or denies access to it.
+        DataError: The path is empty or an address such as ``s3://bucket``, or the system rejects it or denies access.
     """
     try:
         if str(path) == "":
             raise ValueError("it is empty")
+        if "://" in str(path):
+            raise ValueError("it is an address, not a local path")
         found = Path(path).expanduser()
         with suppress(FileNotFoundError, NotADirectoryError):
             found.lstat()

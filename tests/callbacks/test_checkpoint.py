@@ -284,7 +284,8 @@ def test_settings_of_the_clock_are_checked():
 
 
 @pytest.mark.parametrize(
-    ("setting", "value"), [("mode", "least"), ("every_n_epochs", 0), ("every_n_steps", -1), ("monitor", "")]
+    ("setting", "value"),
+    [("mode", "least"), ("every_n_epochs", 0), ("every_n_steps", -1), ("monitor", ""), ("dirpath", "")],
 )
 def test_settings_out_of_range_are_refused(setting, value):
     with pytest.raises(SettingError) as caught:

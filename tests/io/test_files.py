@@ -221,6 +221,8 @@ def test_a_folder_that_is_there_is_fine(tmp_path):
 def test_an_empty_path_is_not_the_working_folder():
     with pytest.raises(DataError, match="it is empty"):
         expanded("")
+    with pytest.raises(DataError, match="it is an address"):
+        expanded("s3://bucket/a.png")
 
 
 def test_scores_are_read_from_regular_files_only(tmp_path):
