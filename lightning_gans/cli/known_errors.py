@@ -12,8 +12,15 @@ from types import FrameType
 from lightning_gans.errors import DataError, LightningGansError, SettingError
 
 _LIGHTNING = ("pytorch_lightning.", "lightning_fabric.", "lightning.")
-_BELOW = ("torch.nn.", "torch.optim.", "lightning_utilities.", "jsonargparse.")
-"""What Lightning calls while it builds or runs a callback; errors of custom code in workers end elsewhere in torch."""
+_BELOW = (
+    "torch.nn.",
+    "torch.optim.",
+    "torch.utils.tensorboard.",
+    "tensorboard.",
+    "lightning_utilities.",
+    "jsonargparse.",
+)
+"""What Lightning calls while it builds or runs callbacks and loggers; errors of custom code in workers end elsewhere."""
 
 _MEMORY = r"allocate memory|not enough memory|out of memory|Unable to allocate|[Ss]torage size|[Oo]verflow|too large"
 

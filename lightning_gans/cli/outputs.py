@@ -151,7 +151,7 @@ def check_output(name: str, suffixes: Sequence[str] = (".png", ".npz")) -> Path:
     output = Path(name)
     if output.suffix in suffixes:
         return check_writable(output)
-    if output.suffix and not output.is_dir():
+    if (output.suffix or output.name in suffixes) and not output.is_dir():
         raise invalid("--output", name, f"a folder or a name that ends in {', '.join(suffixes)}")
     return check_free_folder(output)
 

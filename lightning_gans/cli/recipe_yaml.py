@@ -49,6 +49,9 @@ def _count(node: Any, counts: dict[Any, int], depth: int) -> int:
     children = []
     if isinstance(node, yaml.MappingNode):
         _check_keys([(str(key.value), value.value) for key, value in node.value])
+        for key, value in node.value:
+            if key.value == "init_args" and not isinstance(value, yaml.MappingNode):
+                raise SettingError("init_args must be a mapping of arguments to values.", setting="init_args")
         children = [child for pair in node.value for child in pair]
     elif isinstance(node, yaml.SequenceNode):
         children = node.value

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from lightning_gans.errors import DataError, first_line, missing_extra
+from lightning_gans.errors import DataError, are_counts, first_line, missing_extra
 from lightning_gans.io.files import expanded, reading
 
 PREFIX = "hf:"
@@ -38,7 +38,7 @@ def read_pushed(place: Any) -> dict[str, Any]:
         raise DataError(f"{folder} is the folder of a run: give its checkpoint, {last}.", setting=str(folder))
     with reading(folder / CARD, "the card of a model"):
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        if not isinstance(card, dict) or not isinstance(card.get("global_step"), int):
+        if not isinstance(card, dict) or not are_counts([card.get("global_step")], 0):
             raise ValueError("it has no global_step")
     with reading(folder / WEIGHTS, "a file of weights"):
         return {**card, "state_dict": load_file(folder / WEIGHTS)}

@@ -30,6 +30,8 @@ def test_what_grows_without_end_is_an_error(text):
         ("a: 1\nb: 2\na: 3", "a"),
         ("{a: {b: 1, b: 2}}", "b"),
         ("{class_path: DCGAN, bogus: 1}", "bogus"),
+        ("{class_path: DCGAN, init_args: [4]}", "init_args"),
+        ("model:\n  class_path: DCGAN\n  init_args:\n", "init_args"),
         ("model:\n  class_path: DCGAN\n  init_args: {width: 4}\n  width: 4", "width"),
     ],
 )

@@ -253,7 +253,9 @@ def test_a_card_may_name_only_what_a_checkpoint_may(pushed, entries):
         load(pushed)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "{}", '{"global_step": "1"}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[1]", "{}", '{"global_step": "1"}', '{"global_step": -1}', "[" * 100_000]
+)
 def test_a_damaged_card(pushed, content):
     (pushed / "config.json").write_text(content)
     with pytest.raises(DataError) as caught:
