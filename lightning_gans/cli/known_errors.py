@@ -20,7 +20,7 @@ _BELOW = (
     "lightning_utilities.",
     "jsonargparse.",
 )
-"""What Lightning calls while it builds or runs callbacks and loggers; errors of custom code in workers end elsewhere."""
+"""What Lightning calls while it builds or runs callbacks and loggers; custom code in workers fails elsewhere."""
 
 _MEMORY = r"allocate memory|not enough memory|out of memory|Unable to allocate|[Ss]torage size|[Oo]verflow|too large"
 

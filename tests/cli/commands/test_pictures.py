@@ -17,6 +17,7 @@ from PIL import Image
 from lightning_gans import load
 from lightning_gans.cli import outputs
 from lightning_gans.cli.main import main
+from lightning_gans.errors import SettingError
 from lightning_gans.io.files import replacing_folder
 from lightning_gans.io.pictures import to_uint8
 from lightning_gans.latents import invert, latent_divergences, sefa_directions, traverse, walk
@@ -110,6 +111,13 @@ def test_a_folder_that_is_not_empty_is_left_alone(checkpoints, workplace, fails)
     assert len(before) == 2
     assert "name a new one" in str(fails(["sample", checkpoints["gan"], "--output", "mine"], code=1))
     assert {path: path.read_bytes() for path in (workplace / "mine").iterdir()} == before
+
+
+@pytest.mark.parametrize("name", [".png", ".npz", "a.gif"])
+def test_a_name_that_is_only_a_suffix_is_no_folder(name):
+    with pytest.raises(SettingError) as error:
+        outputs.check_output(name)
+    assert error.value.setting == "--output"
 
 
 def test_what_an_error_interrupts_leaves_nothing(workplace):
