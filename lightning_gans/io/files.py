@@ -8,6 +8,7 @@ import secrets
 import shutil
 import stat
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -179,6 +180,7 @@ def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:
 
     path = expanded(path)
     with reading(path, "a checkpoint"):
+        _check_sums(path)
         try:
             return torch.load(path, map_location=map_location, weights_only=True)
         except UnpicklingError as error:
@@ -186,6 +188,18 @@ def read_tensors(path: str | Path, map_location: Any = "cpu") -> Any:
                 message = f"{path} contains pickled code, which is not loaded: it is not a lightning_gans checkpoint."
                 raise DataError(message, setting=str(path)) from error
             raise ValueError("torch cannot unpickle it") from error  # torch's own message advises to run its code
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ``ValueError`` if a part of a file of ``torch.save`` is not what was written; ``torch.load`` does not look.
+
+    Files of older versions are no ZIP files, and checksums can be switched off in torch; then all are 0.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            stored = all(part.compress_type == zipfile.ZIP_STORED for part in archive.infolist())
+            if stored and any(part.CRC for part in archive.infolist()) and (wrong := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {wrong} is wrong")
 
 
 def check_suffix(name: str, suffixes: Sequence[str] = (".png",), option: str = "--output") -> Path:

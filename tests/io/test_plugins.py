@@ -138,6 +138,27 @@ def test_the_weights_that_forked_processes_leave_are_read(tmp_path):
     assert plugin.load_checkpoint(path)["weight"].tolist() == [1, 1]
 
 
+def test_a_changed_byte_of_a_weight_is_noticed(saved):
+    """torch.load returns another number."""
+    content = bytearray(saved.read_bytes())
+    place = content.find(OLD["state_dict"]["weight"][500:].numpy().tobytes())
+    content[place] ^= 1
+    saved.write_bytes(content)
+    assert torch.load(saved)["state_dict"]["weight"][500] != 500
+    with pytest.raises(DataError, match="checksum") as error:
+        AtomicCheckpointIO().load_checkpoint(saved)
+    assert error.value.setting == str(saved)
+
+
+def test_files_without_checksums_are_read(tmp_path):
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(OLD, tmp_path / "a.ckpt")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert AtomicCheckpointIO().load_checkpoint(tmp_path / "a.ckpt")["state_dict"]["weight"][500] == 500
+
+
 def test_missing_and_damaged_checkpoints_are_named(saved):
     for damage in (lambda: saved.write_bytes(saved.read_bytes()[:1000]), saved.unlink):
         damage()
