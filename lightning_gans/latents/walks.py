@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_gans.errors import SettingError, are_counts, check_choice, check_counts, invalid, is_whole
+from lightning_gans.errors import SettingError, check_choice, check_counts, invalid, is_whole
 from lightning_gans.models import GenerativeModule
 from lightning_gans.training.sampling import check_latents, checked_sample_labels, decoded, slerp
 
@@ -87,8 +87,8 @@ def walk(
     """
     check_latents(model)
     check_counts(frames=frames)
-    if not isinstance(points, Tensor) and not are_counts(points, 0):
-        raise invalid("points", points, "a list of seeds, whole numbers, 0 or more, or latents")
+    if not isinstance(points, Tensor) and not all(map(is_whole, points)):
+        raise invalid("points", points, "a list of seeds, which are whole numbers, or latents")
     check_choice("easing", easing, _EASINGS)
     if len(points) < 2:
         raise invalid("the number of key points", len(points), "2 or more")

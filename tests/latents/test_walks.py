@@ -73,6 +73,8 @@ def test_a_label_holds_until_the_next_key_point(labels, held):
 @pytest.mark.parametrize(
     ("points", "options", "setting"),
     [
+        ([1, 2.5], {}, "points"),
+        ("12", {}, "points"),
         ([1], {}, "the number of key points"),
         ([1, 2], {"frames": 0}, "frames"),
         ([1, 2], {"easing": "cubic"}, "easing"),
