@@ -208,9 +208,10 @@ def _unknown_setting(name: str) -> SettingError:
 
 def _section_of(name: str) -> str:
     """Return the section of a recipe whose classes have a setting."""
-    sections: dict[str, list[Any]] = {"trainer": [pl.Trainer]} | {key: [cls] for key, cls in CALLBACKS.items()}
-    for section, base in (("model", GenerativeModule), ("data", ImageDataModule)):
+    sections: dict[str, list[Any]] = {}
+    for section, base in (("data", ImageDataModule), ("model", GenerativeModule)):
         sections[section] = [getattr(lightning_gans, public) for public in _public_classes(base)]
+    sections |= {"trainer": [pl.Trainer]} | {key: [cls] for key, cls in CALLBACKS.items()}
     found = [key for key, classes in sections.items() if any(name in inspect.signature(c).parameters for c in classes)]
     return found[0] if found else "data"
 
