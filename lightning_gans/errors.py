@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
 
+_LARGEST = 2**31 - 1
+"""Largest count, as for sizes that fit into 32 bits."""
+
+
 class LightningGansError(Exception):
     """An error that the user can fix; the command line prints its message without a traceback.
 
@@ -182,10 +186,10 @@ def check_not_negative(**settings: float) -> None:
     check_numbers(lambda value: value >= 0, "0 or more", **settings)
 
 
-def check_counts(*, least: int = 1, most: int = 2**31 - 1, **settings: int) -> None:
+def check_counts(*, least: int = 1, most: int = _LARGEST, **settings: int) -> None:
     """Raise :class:`SettingError` for the first setting that is not a whole number from ``least`` to ``most``.
 
-    The largest ``most`` is what torch accepts as a size.
+    The default of ``most`` is 2³¹ - 1.
     """
     for name, value in settings.items():
         if not is_whole(value) or value < least:
@@ -216,7 +220,7 @@ def check_share(**settings: float) -> None:
 
 def are_counts(values: Any, least: int = 1) -> bool:
     """Return whether a setting is a list of whole numbers, none below the least."""
-    return isinstance(values, Sequence) and all(is_whole(value) and least <= value < 2**31 for value in values)
+    return isinstance(values, Sequence) and all(is_whole(value) and least <= value <= _LARGEST for value in values)
 
 
 def shown(values: Any) -> Any:

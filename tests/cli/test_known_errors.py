@@ -235,3 +235,9 @@ def test_a_setting_without_its_class_is_named():
     with pytest.raises(SettingError, match=r"logger\.name is not a setting of the chosen class") as error:
         parser.parse_args(["--logger.name", "x"])
     assert error.value.setting == "logger.name"
+
+
+def test_an_optimizer_that_fails_is_named(error):
+    recipe = ["fit", "-c", "quickstart", "-c", "fast", "--model.width", "4", "--trainer.max_steps", "1"]
+    told = error([*recipe, "--model.generator_optimizer", "torch.optim.SparseAdam"])[1]
+    assert told.startswith("lightning-gans: the optimizer SparseAdam fails: ")

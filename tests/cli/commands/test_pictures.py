@@ -412,6 +412,7 @@ def test_the_number_of_random_seeds(checkpoints, capsys):
     [
         ("gan", ["--output", "w.jpg"], 2, "--output"),
         ("gan", ["--output", "w.gif", "--fps", "100"], 2, "fps"),
+        ("gan", ["--output", "w.png", "--fps", "nan"], 2, "fps"),
         ("gan", ["--output", "w.gif", "--frames", "0"], 2, "frames"),
         ("gan", ["--output", "w.gif", "--frames", "100000000"], 2, "--frames"),
         ("gan", ["--output", "w.png", "--frames", "1000000"], 2, "--frames"),
@@ -593,6 +594,13 @@ def test_the_extractor_is_that_of_the_runs_scores(checkpoints, workplace, monkey
     with pytest.raises(TypeError):
         main(["invert", str(checkpoint), "in", "--extractor", "none", "--output", "i.png", "--traceback"])
     assert used[-1] is None
+
+
+def test_latents_do_not_replace_a_picture(checkpoints, workplace, fails):
+    np.savez("a.npz", images=np.zeros((8, 8), np.uint8))
+    before = Path("a.npz").read_bytes()
+    words = ["invert", checkpoints["gan"], "a.npz", "--output", "i.png", "--latents", "a.npz"]
+    assert fails(words).setting == "--latents" and Path("a.npz").read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -294,3 +294,11 @@ def test_a_state_that_is_no_tensor_cannot_be_pushed(checkpoint, monkeypatch):
     with pytest.raises(DataError) as caught:
         push.run(checkpoint, "pushed")
     assert caught.value.value == "pool._extra_state" and not Path("pushed").exists()
+
+
+def test_an_export_does_not_replace_the_model_that_it_reads(pushed):
+    before = {path.name: path.read_bytes() for path in pushed.iterdir()}
+    with pytest.raises(SystemExit) as stopped:
+        main(["export", str(pushed), "--output", str(pushed / "model.safetensors")])
+    assert stopped.value.code == 2
+    assert {path.name: path.read_bytes() for path in pushed.iterdir()} == before
