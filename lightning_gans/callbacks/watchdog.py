@@ -191,10 +191,8 @@ class CollapseWatchdog(Callback):
 
     def _keep(self, module: Any, batch: Any, left: int) -> None:
         """Keep the images of a batch if the next check, ``left`` updates away, needs them."""
-        if samples.translates(module, self.sample):
-            return
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
-        if left * len(images) < self.num_samples:
+        if left * len(images) < self.num_samples and not samples.translates(module, self.sample):
             images, labels = images_and_labels(module, batch)
             kept = slice(-self.num_samples, None)
             labelled = labels is not None and samples.num_labels(self._sampler(module)) > 0

@@ -48,10 +48,7 @@ def _count(node: Any, counts: dict[Any, int], depth: int) -> int:
         return counts[node]
     children = []
     if isinstance(node, yaml.MappingNode):
-        _check_keys([(str(key.value), value.value) for key, value in node.value])
-        for key, value in node.value:
-            if key.value == "init_args" and not isinstance(value, yaml.MappingNode):
-                raise SettingError("init_args must be a mapping of arguments to values.", setting="init_args")
+        _check_keys(node)
         children = [child for pair in node.value for child in pair]
     elif isinstance(node, yaml.SequenceNode):
         children = node.value
@@ -63,14 +60,17 @@ def _count(node: Any, counts: dict[Any, int], depth: int) -> int:
     return counts[node]
 
 
-def _check_keys(pairs: list[tuple[str, Any]]) -> None:
-    """Raise :class:`SettingError` for a key that is given twice, or that does not belong next to ``class_path``."""
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise SettingError(f"{key} is given twice.", setting=key)
-        values[key] = value
-    for key in values if "class_path" in values else ():
-        if key not in _CLASS_KEYS:
-            message = f"{key} is next to class_path: put it into the init_args of {values['class_path']}."
-            raise SettingError(message, setting=key, value=values[key], allowed=_CLASS_KEYS)
+def _check_keys(mapping: yaml.MappingNode) -> None:
+    """Raise :class:`SettingError` for a key that is given twice, or that is not right with or next to a class path."""
+    values: dict[str, yaml.Node] = {}
+    for key, value in mapping.value:
+        name = str(key.value)
+        if name in values:
+            raise SettingError(f"{name} is given twice.", setting=name)
+        values[name] = value
+    if not isinstance(values.get("init_args", mapping), yaml.MappingNode):
+        raise SettingError("init_args must be a mapping of arguments to values.", setting="init_args")
+    for name in values if "class_path" in values else ():
+        if name not in _CLASS_KEYS:
+            message = f"{name} is next to class_path: put it into the init_args of {values['class_path'].value}."
+            raise SettingError(message, setting=name, value=values[name].value, allowed=_CLASS_KEYS)

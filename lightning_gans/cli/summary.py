@@ -25,6 +25,8 @@ from lightning_gans.errors import printable
 from lightning_gans.io.files import replacing
 from lightning_gans.metrics.samples import translates
 
+_NOT_YET = "yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
+
 
 def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int, commit: str | None) -> None:
     """Append an entry for a fit to ``run.json`` in the run's folder.
@@ -84,9 +86,6 @@ def describe_parameters(model: torch.nn.Module) -> str:
     }
     networks = ", ".join(f"{name} {count:,}" for name, count in counts.items() if count > 0)
     return f"{type(model).__name__}: {sum(counts.values()):,} parameters ({networks})"
-
-
-_NOT_YET = "yet: see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
 
 
 def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: bool = True) -> None:

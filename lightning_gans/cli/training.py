@@ -197,6 +197,7 @@ class TrainingCLI(SafeLightningCLI):
         trainer: pl.Trainer = super().instantiate_trainer(callbacks=self.callbacks, logger=logger, **kwargs)
         if self.run is not None:
             keep_folder(trainer)
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         return trainer
 
     def _callbacks(self, made: Any) -> list[pl.Callback]:
