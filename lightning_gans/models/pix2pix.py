@@ -14,28 +14,33 @@ from lightning_gans.models.base import check_sizes
 from lightning_gans.models.translation import TranslationModule
 from lightning_gans.networks import Inpainter, PatchDiscriminator, SRResNet, UNet
 from lightning_gans.networks.normalization import Norm
-from lightning_gans.networks.unet import check_divisible, halvings
+from lightning_gans.networks.unet import Upsampling, check_divisible, halvings
 
 
 class Pix2Pix(TranslationModule):
     """Translate images with a U-Net, against a discriminator of patches (Isola et al. 2017, arXiv:1611.07004).
 
-    The discriminator sees an image together with its source. The generator's loss is the adversarial one plus the L1
-    distance to the target. A batch is ``(source, target)``, as :class:`PairedFolderDataModule` and the setting ``task``
-    of all image data modules yield it. If sources are smaller than targets, the generator is the network of SRGAN, and
-    the discriminator sees enlarged sources.
+    The discriminator sees an image together with its source, unless ``conditional`` is off. The generator's loss is the
+    adversarial one plus the L1 distance to the target. A batch is ``(source, target)``, as
+    :class:`PairedFolderDataModule` and the setting ``task`` of all image data modules yield it. If sources are smaller
+    than targets, the generator is the network of SRGAN, and the discriminator sees enlarged sources.
 
     Args:
         image_shape: ``(C, H, W)`` of the targets.
         source_shape: ``(C, H, W)`` of the sources; None is ``image_shape``, with ``inpaint`` one channel more.
         generator: Replaces the generator; ``generator(source)`` returns images in [-1, 1].
-        discriminator: Replaces the discriminator; ``discriminator(images, source)`` returns logits.
+        discriminator: Replaces the discriminator; ``discriminator(images, source)``, or ``discriminator(images)``
+            without ``conditional``, returns logits.
         width: Channels of both networks at half the image size.
         depth: How often the U-Net halves the size; by default as often as possible, up to 8 times.
         norm: Normalization of both networks: ``batch``, ``instance`` or ``none``. With gradient penalties it should
             not be ``batch``.
         dropout: Dropout of the U-Net.
+        upsampling: How the U-Net doubles the size: ``transposed`` convolutions, as in the paper, or the ``nearest``
+            pixel and a convolution, which makes no checkerboards.
         num_layers: Layers of the discriminator: 3 judges patches of 70 x 70 pixels, 2 of 34 x 34, 1 of 16 x 16.
+        conditional: Whether the discriminator sees the source as well. Without it, it judges only whether an image
+            looks like a target (the paper's L1 + GAN instead of L1 + cGAN), which few pairs overfit less.
         l1_weight: Weight of the L1 distance.
         inpaint: Whether the last channel of the sources is a mask of holes, as in the task ``inpaint``: outside of
             them, outputs are the source bit for bit, also in training (:class:`~lightning_gans.networks.Inpainter`).
@@ -61,7 +66,9 @@ class Pix2Pix(TranslationModule):
         depth: int | None = None,
         norm: Norm = "batch",
         dropout: float = 0.5,
+        upsampling: Upsampling = "transposed",
         num_layers: int = 3,
+        conditional: bool = True,
         l1_weight: float = 100.0,
         inpaint: bool = False,
         **options: Any,
@@ -85,13 +92,16 @@ class Pix2Pix(TranslationModule):
         elif made is None:
             halved = halvings(image_shape) if depth is None else depth
             check_divisible(image_shape, 2**halved, f"depth is {halved}")
-            made = UNet(*channels, halved, width, norm, dropout)
+            made = UNet(*channels, halved, width, norm, dropout, upsampling)
         super().__init__(image_shape, source_shape, **options)
         self.l1_weight = l1_weight
         self.inpaint = inpaint
+        self.conditional = conditional
         self.generator = Inpainter(made) if inpaint else made
-        self.discriminator = discriminator or PatchDiscriminator(sum(channels), num_layers, width, norm)
-        self.check_discriminator("discriminator", image_shape, sources)
+        seen = [image_shape, *([sources] if conditional else [])]
+        in_channels = sum(shape[0] for shape in seen)
+        self.discriminator = discriminator or PatchDiscriminator(in_channels, num_layers, width, norm)
+        self.check_discriminator("discriminator", *seen)
         self.create_ema()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -99,17 +109,17 @@ class Pix2Pix(TranslationModule):
         generator_optimizer, discriminator_optimizer = self.optimizers_of("generator", "discriminator")
         with self.step(batch, updates=self.d_steps) as step:
             for source, target in step.batches():
-                fake = self.generate(self.generator, source)
-                with self.turn("discriminator", step, self.discriminator, target, fake, source) as turn:
-                    loss = self.discriminator_loss(self.discriminator, turn.real, turn.fake, source)
+                fake, condition = self.generate(self.generator, source), source if self.conditional else None
+                with self.turn("discriminator", step, self.discriminator, target, fake, condition) as turn:
+                    loss = self.discriminator_loss(self.discriminator, turn.real, turn.fake, condition)
                     d_loss = turn.regularized(loss)
                 step.update(d_loss, discriminator_optimizer)
                 step.log(d_loss=d_loss)
             for source, target in step.last_batches():
                 if self.accumulate_batches > 1:  # keep only one batch in memory
-                    fake = self.generate(self.generator, source)
-                with self.turn("generator", step, self.discriminator, target, fake, source) as turn:
-                    loss = self.generator_loss(self.discriminator, target, fake, source)
+                    fake, condition = self.generate(self.generator, source), source if self.conditional else None
+                with self.turn("generator", step, self.discriminator, target, fake, condition) as turn:
+                    loss = self.generator_loss(self.discriminator, target, fake, condition)
                     g_loss = turn.regularized(self.adversarial_weight * loss)
                 l1 = F.l1_loss(full_precision(fake), full_precision(target))
                 step.update(g_loss + self.l1_weight * l1, generator_optimizer, counted=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from lightning_gans.errors import SettingError, check_counts, check_repeats, check_share
+from lightning_gans.errors import SettingError, check_choice, check_counts, check_repeats, check_share
 from lightning_gans.networks.dcgan import initialize
 from lightning_gans.networks.normalization import Norm, make_norm
+
+Upsampling = Literal["transposed", "nearest"]
 
 DEEPEST = 8
 """Halvings in the paper's network, which is for 256 x 256 pixels."""
@@ -58,6 +61,8 @@ class UNet(nn.Module):
         width: Channels at half the image size; each halving doubles them, up to 8 times as many.
         norm: ``batch``, ``instance`` or ``none``. Convolutions have a bias unless it is ``batch``.
         dropout: Share of the features that dropout sets to zero.
+        upsampling: How the size is doubled: ``transposed`` convolutions, as in the paper, or the ``nearest`` pixel and
+            a 3x3 convolution, which makes no checkerboards (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
 
     Attributes:
         multiple: Height and width of images must be multiples of it.
@@ -74,13 +79,21 @@ class UNet(nn.Module):
         width: int = 64,
         norm: Norm = "batch",
         dropout: float = 0.5,
+        upsampling: Upsampling = "transposed",
     ) -> None:
         super().__init__()
+        check_choice("upsampling", upsampling, get_args(Upsampling))
         check_counts(in_channels=in_channels, out_channels=out_channels, width=width)
         check_repeats(depth=depth)
         check_share(dropout=dropout)
         self.depth, self.multiple = depth, 2**depth
         bias = norm != "batch"
+
+        def doubled(inputs: int, outputs: int, bias: bool) -> list[nn.Module]:
+            if upsampling == "nearest":
+                return [nn.Upsample(scale_factor=2), nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)]
+            return [nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=bias)]
+
         widths = [width * 2 ** min(level, 3) for level in range(depth)]
         self.down = nn.ModuleList([nn.Conv2d(in_channels, width, 4, stride=2, padding=1, bias=bias)])
         self.up = nn.ModuleList()  # from the inside to the outside
@@ -91,11 +104,10 @@ class UNet(nn.Module):
             norms = [] if innermost else [make_norm(norm, inner)]
             self.down.append(nn.Sequential(nn.LeakyReLU(0.2), halved, *norms))
             inputs = inner if innermost else 2 * inner
-            doubled = nn.ConvTranspose2d(inputs, outer, 4, stride=2, padding=1, bias=bias)
             noise = [nn.Dropout(dropout)] if level >= depth - 3 else []
-            self.up.insert(0, nn.Sequential(nn.ReLU(), doubled, make_norm(norm, outer), *noise))
+            self.up.insert(0, nn.Sequential(nn.ReLU(), *doubled(inputs, outer, bias), make_norm(norm, outer), *noise))
         inputs = width if depth == 1 else 2 * width
-        self.up.append(nn.Sequential(nn.ReLU(), nn.ConvTranspose2d(inputs, out_channels, 4, stride=2, padding=1)))
+        self.up.append(nn.Sequential(nn.ReLU(), *doubled(inputs, out_channels, bias=True)))
         initialize(self, normalized=norm != "none")
 
     def forward(self, images: Tensor) -> Tensor:

@@ -75,23 +75,29 @@ def step_of(network, gradient, lr=2e-4):
 # --- the losses -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("conditional", [True, False])
 @pytest.mark.parametrize("loss", ["nonsaturating", "hinge"])
-def test_the_updates_of_pix2pix_are_those_of_the_paper(tmp_path, loss):
-    model, ((source, target),), seen = tiny(Pix2Pix, loss=loss), pairs(1), Updates()
+def test_the_updates_of_pix2pix_are_those_of_the_paper(tmp_path, loss, conditional):
+    model = tiny(Pix2Pix, loss=loss, conditional=conditional)
+    ((source, target),), seen = pairs(1), Updates()
     generator, discriminator = (copy.deepcopy(n).double() for n in (model.generator, model.discriminator))
     train(model, [(source, target)], tmp_path, [seen], precision="64-true")
 
     source, target = source.double(), target.double()
     fake = generator(source)
-    real_logits, fake_logits = (discriminator.layers(torch.cat([x, source], 1)) for x in (target, fake.detach()))
+
+    def judged(images):
+        return discriminator.layers(torch.cat([images, source], 1) if conditional else images)
+
+    real_logits, fake_logits = judged(target), judged(fake.detach())
     if loss == "hinge":
         of_d = (1 - real_logits).clamp(min=0).mean() + (1 + fake_logits).clamp(min=0).mean()
     else:
         of_d = -real_logits.sigmoid().log().mean() - (1 - fake_logits.sigmoid()).log().mean()
     (d_gradient,) = by_hand(of_d, discriminator)
     step_of(discriminator, d_gradient)
-    judged = discriminator.layers(torch.cat([fake, source], 1))
-    adversarial = -judged.mean() if loss == "hinge" else -judged.sigmoid().log().mean()
+    logits = judged(fake)
+    adversarial = -logits.mean() if loss == "hinge" else -logits.sigmoid().log().mean()
     (g_gradient,) = by_hand(adversarial + 100 * (fake - target).abs().mean(), generator)
 
     assert seen.names == ["discriminator", "generator"]

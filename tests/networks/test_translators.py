@@ -37,10 +37,11 @@ def test_the_parameters_are_as_many_as_published(network, published):
         assert count(network()) == published
 
 
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize(("height", "width", "depth"), [(16, 24, 3), (6, 2, 1), (96, 160, 5)])
-def test_a_unet_keeps_the_size(norm, height, width, depth):
-    network = UNet(5, 2, depth=depth, width=2, norm=norm)
+def test_a_unet_keeps_the_size(norm, height, width, depth, upsampling):
+    network = UNet(5, 2, depth=depth, width=2, norm=norm, upsampling=upsampling)
     images = network(torch.randn(2, 5, height, width))
     assert images.shape == (2, 2, height, width)
     assert images.abs().max() <= 1
@@ -57,6 +58,13 @@ def test_a_unet_passes_each_level_on_at_its_own_size():
         seen = gradient[0, 0].nonzero()
         assert len(seen) > 0
         assert (seen - torch.tensor([row, column])).abs().max() <= 4  # of two 4x4 convolutions
+
+
+@pytest.mark.parametrize(("upsampling", "distinct"), [("transposed", 4), ("nearest", 1)])
+def test_only_transposed_convolutions_make_checkerboards_of_equal_features(upsampling, distinct):
+    network = UNet(1, 1, depth=3, width=2, upsampling=upsampling)
+    pixels = network.up[-1](torch.ones(1, 4, 6, 6))[0, 0, 2:-2, 2:-2]
+    assert len(pixels.flatten().mul(1e4).round().unique()) == distinct
 
 
 @pytest.mark.parametrize(("depth", "places"), [(8, 3), (2, 1), (5, 3)])
@@ -92,6 +100,12 @@ def test_halvings_need_even_sides():
     with pytest.raises(SettingError) as error:
         halvings((3, 32, 33))
     assert error.value.allowed == "multiples of 2"
+
+
+def test_an_unknown_upsampling_is_named():
+    with pytest.raises(SettingError) as error:
+        UNet(upsampling="bilinear")
+    assert (error.value.setting, error.value.value) == ("upsampling", "bilinear")
 
 
 @pytest.mark.parametrize(("num_layers", "side"), [(1, 16), (2, 34), (3, 70)])
