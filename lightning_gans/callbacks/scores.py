@@ -186,11 +186,6 @@ class GenerativeMetrics(WritesIntoRun):
         self._written: dict[Path, Stage] = {}
 
     @property
-    def active(self) -> bool:
-        """Whether samples are scored: there are metrics and an extractor."""
-        return self._evaluator is not None
-
-    @property
     def network(self) -> Extractor | None:
         """The extractor; None before ``setup``, and if no score needs one."""
         extractor = None if self._evaluator is None else self._evaluator.extractor
@@ -217,8 +212,10 @@ class GenerativeMetrics(WritesIntoRun):
         skip_stale(trainer)
         self._real.clear()
         self._evaluator = None
-        if self.mig and stage != "predict":
-            _check_factors(trainer, pl_module)
+        has_codes = hasattr(pl_module, "encode") and hasattr(trainer.datamodule, "factors")  # type: ignore[attr-defined]
+        if self.mig and stage != "predict" and not has_codes:
+            allowed = "without mig, unless the model has encode(images), and the data module factors(split)"
+            raise invalid("metrics.metrics", ["mig"], allowed)
         if not (self.metrics or self.own or self.of_pairs) or stage == "predict":
             return
         self._pairs = pairs_of(trainer, pl_module, "metrics") if translates(pl_module, self.sample) else None
@@ -253,12 +250,10 @@ class GenerativeMetrics(WritesIntoRun):
 
     def on_train_start(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Warn if there is no validation, and check the number of real images, if it is known before the first step."""
-        loader = evaluated(trainer)[0]
-        if self._evaluator is not None:
-            warn_if_not_validated(trainer, pl_module, type(self).__name__)
-        if self._evaluator is None or loader is None:
+        if self._evaluator is None:
             return
-        num = None
+        warn_if_not_validated(trainer, pl_module, type(self).__name__)
+        loader, num = evaluated(trainer)[0], None
         if self._has_data(trainer):
             num = len(trainer.datamodule.split_images(self.split or "train"))
         elif getattr(loader, "batch_size", None):  # the items of its data set are images
@@ -315,8 +310,8 @@ class GenerativeMetrics(WritesIntoRun):
         scores = record["scores"]
         module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=False)
         # The module itself logs its likelihood on the same images.
-        likelihoods = {name: trainer.callback_metrics.get(f"{stage}/{name}") for name in _OF_MODULE}
-        likelihoods = {name: float(value) for name, value in likelihoods.items() if value is not None}
+        logged = trainer.callback_metrics
+        likelihoods = {name: float(logged[key]) for name in _OF_MODULE if (key := f"{stage}/{name}") in logged}
         record["scores"] = scores | likelihoods
         step = weights_step(trainer, module)
         infinite = [name for name, value in record["scores"].items() if not math.isfinite(value)]
@@ -396,10 +391,3 @@ class GenerativeMetrics(WritesIntoRun):
         if self._written.setdefault(path, stage) != stage:
             path = path.with_name(f"{path.stem}-{stage}.json")
         return path
-
-
-def _check_factors(trainer: Any, module: Any) -> None:
-    """Raise :class:`SettingError` if there are no codes of images, or no factors to compare them with."""
-    if not (hasattr(module, "encode") and hasattr(trainer.datamodule, "factors")):
-        allowed = "without mig, unless the model has encode(images), and the data module factors(split)"
-        raise invalid("metrics.metrics", ["mig"], allowed)

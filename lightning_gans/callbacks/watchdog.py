@@ -109,15 +109,18 @@ class CollapseWatchdog(Callback):
         min_code_usage: float | None = 0.05,
         min_code_perplexity: float | None = 2.0,
     ) -> None:
+        self._most = {"d_accuracy": max_d_accuracy, "duplicates": max_duplicates, "fid": max_fid_ratio}
+        self._least = {"spread": min_spread, "classes": min_classes}
+        self._least |= {"code_usage": min_code_usage, "code_perplexity": min_code_perplexity}
         shares = {"max_d_accuracy": max_d_accuracy, "min_spread": min_spread, "max_duplicates": max_duplicates}
-        shares |= {"min_classes": min_classes, "rollback_lr_factor": rollback_lr_factor}
-        shares |= {"min_code_usage": min_code_usage}
+        shares |= {"min_classes": min_classes, "min_code_usage": min_code_usage}
         with in_section("watchdog"):
             check_choice("action", action, ("warn", "stop", "rollback"))
             check_counts(every_n_steps=every_n_steps, patience=patience)
             check_counts(fid_rises=fid_rises, max_rollbacks=max_rollbacks)
             check_counts(least=_FEWEST, num_samples=num_samples)
             check_positive(duplicate_distance=duplicate_distance, rollback_lr_factor=rollback_lr_factor)
+            check_share(rollback_lr_factor=rollback_lr_factor)
             if min_code_perplexity is not None:
                 check_not_negative(min_code_perplexity=min_code_perplexity)
             check_share(**{name: value for name, value in shares.items() if value is not None})
@@ -133,9 +136,6 @@ class CollapseWatchdog(Callback):
         self.max_rollbacks = max_rollbacks
         self.seed = seed
         self.sample = sample
-        self._most = {"d_accuracy": max_d_accuracy, "duplicates": max_duplicates, "fid": max_fid_ratio}
-        self._least = {"spread": min_spread, "classes": min_classes}
-        self._least |= {"code_usage": min_code_usage, "code_perplexity": min_code_perplexity}
         self.values: dict[str, float] = {}
         self._reset()
 

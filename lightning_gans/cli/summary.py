@@ -121,7 +121,7 @@ def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: 
         print(*_comparison(checkpoint.monitor, read_json(places["scores"][-1])), sep="\n")
     scorer = next((callback for callback in trainer.callbacks if isinstance(callback, GenerativeMetrics)), None)  # type: ignore[attr-defined]
     if scorer is not None and not places["scores"]:
-        lacking = (scorer.metrics or scorer.own) and not scorer.active
+        lacking = (scorer.metrics or scorer.own) and scorer.network is None
         why = "without an extractor: see the warning at the start" if lacking else _NOT_YET
         print(f"  no scores {why}")
     if not run.last.is_file():

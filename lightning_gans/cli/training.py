@@ -252,7 +252,13 @@ class TrainingCLI(SafeLightningCLI):
         self.before_validate()
         if self.settings.ckpt_path is not None:
             return
-        self._check_overwrite()
+        last = RunFolder.of_trainer(self.trainer, self.settings.checkpoint.dirpath).last
+        if self.settings.checkpoint.enabled and last.is_file() and not self.settings.trainer.fast_dev_run:
+            raise DataError(
+                f"{last} already exists: resume it with --ckpt_path, or use another folder for the new run "
+                "(checkpoint.dirpath, or the name and version of its logger).",
+                setting=str(last),
+            )
         if self.settings.init_from is not None:
             transfer = self.model.load_weights(self.settings.init_from, strict=False)
             if self.trainer.is_global_zero:
@@ -276,16 +282,6 @@ class TrainingCLI(SafeLightningCLI):
             self.held.enter_context(run.locked())
 
     before_test = before_predict = before_validate
-
-    def _check_overwrite(self) -> None:
-        """Raise :class:`DataError` if a new run would overwrite the checkpoint of another."""
-        last = RunFolder.of_trainer(self.trainer, self.settings.checkpoint.dirpath).last
-        if self.settings.checkpoint.enabled and last.is_file() and not self.settings.trainer.fast_dev_run:
-            raise DataError(
-                f"{last} already exists: resume it with --ckpt_path, or use another folder for the new run "
-                "(checkpoint.dirpath, or the name and version of its logger).",
-                setting=str(last),
-            )
 
     def _check_shapes(self) -> None:
         """Compare the shapes and the classes of the model with those of the data module."""
@@ -368,9 +364,7 @@ class _SaveConfig(SaveConfigCallback):
         if stage != "fit" or self.config.ckpt_path is None:
             super().setup(trainer, pl_module, stage)
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         """Write the file of a resumed run, once."""
         super().setup(trainer, pl_module, "fit")
 

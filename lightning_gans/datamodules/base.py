@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -17,7 +17,6 @@ from lightning_gans._lightning import LightningDataModule, warn_of_both_families
 from lightning_gans.datamodules.batch_order import SequentialOrder, ShuffledOrder
 from lightning_gans.datamodules.draws import Draws, jittered
 from lightning_gans.datamodules.resident import (
-    Finish,
     Normalize,
     ResidentImages,
     ResidentLoader,
@@ -26,15 +25,13 @@ from lightning_gans.datamodules.resident import (
 )
 from lightning_gans.datamodules.tasks import Task, find_task
 from lightning_gans.errors import DataError, check_choice, check_counts, check_whole, invalid, is_number, is_whole
-from lightning_gans.io.arrays import Scale, from_stored
+from lightning_gans.io.arrays import Scale
 from lightning_gans.io.attributes import Attributes
 from lightning_gans.io.checkpoint_io import loading
 from lightning_gans.randomness import Stream
 
 Split = Literal["train", "val", "test"]
 Binarization = Literal["none", "static", "dynamic"]
-
-_BLOCK = 256  # images whose values are looked at together
 
 _STAGES: dict[Split, tuple[str, ...]] = {"train": ("fit",), "val": ("fit", "validate"), "test": ("test", "predict")}
 
@@ -154,7 +151,7 @@ class ImageDataModule(LightningDataModule):
         source, rows = self._split("train")
         if self._attributes is None:
             return None
-        return self._attributes.with_rows(source.labels_at(slice(None) if rows is None else rows))
+        return self._attributes.with_rows(source.labels_at(rows))
 
     @property
     def image_scale(self) -> Scale:
@@ -183,7 +180,7 @@ class ImageDataModule(LightningDataModule):
 
     def __str__(self) -> str:
         """Describe the splits that are loaded; Lightning's own text needs loaders of torch's type."""
-        sizes = [f"{split}: {len(SplitImages(*self._split(split)))}" for split in _STAGES if split in self._sets]
+        sizes = [f"{split}: {len(self._split(split)[1])}" for split in _STAGES if split in self._sets]
         return f"{type(self).__name__}({', '.join(sizes) or 'not loaded'})"
 
     def images(self, split: Split) -> tuple[Tensor, Tensor]:
@@ -255,7 +252,7 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> ResidentLoader:
         """Return shuffled training batches, of equal size and number on every process."""
         source, rows = self._epoch("train")
-        size, place = (len(source) if rows is None else len(rows), self.batch_size), self._place()
+        size, place = (len(rows), self.batch_size), self._place()
         if self.trainer is not None and self.trainer.overfit_batches > 0:  # type: ignore[attr-defined]
             order: ShuffledOrder = SequentialOrder(*size, drop_last=True, place=place)
         else:
@@ -263,7 +260,7 @@ class ImageDataModule(LightningDataModule):
         binarize = self._fixed_binarization(source)
         if self.binarization == "dynamic":
             binarize = lambda: (self.order_seed, Stream.BINARIZE, 1, order.epoch)  # noqa: E731
-        finish = self._finish("train", lambda: (self.order_seed, 1, order.epoch))
+        finish = lambda: partial(self._finished, "train", (self.order_seed, 1, order.epoch))  # noqa: E731
         return ResidentLoader(source, order, rows, binarize, finish)
 
     def val_dataloader(self) -> ResidentLoader:
@@ -278,20 +275,16 @@ class ImageDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: Split) -> ResidentLoader:
         source, rows = self._epoch(split)
-        order = SequentialOrder(len(source) if rows is None else len(rows), self.batch_size, place=self._place())
+        order = SequentialOrder(len(rows), self.batch_size, place=self._place())
         processes = order.place[0]
         if order.num_rows < processes:  # Lightning would skip the evaluation on some, and the others would wait forever
             raise invalid(split, order.num_rows, f"at least {processes} images, one for each process")
-        finish = self._finish(split, lambda: (0, 0, int(source is self._sets.get("test"))))
-        return ResidentLoader(source, order, rows, self._fixed_binarization(source), finish)
+        finish = partial(self._finished, split, (0, 0, int(source is self._sets.get("test"))))
+        return ResidentLoader(source, order, rows, self._fixed_binarization(source), lambda: finish)
 
-    def _epoch(self, split: Split) -> tuple[ResidentImages, Tensor | None]:
+    def _epoch(self, split: Split) -> tuple[ResidentImages, Tensor]:
         """Return the set that an epoch of a split iterates over, and its rows there."""
         return self._split(split)
-
-    def _finish(self, split: Split, key: Callable[[], tuple[int, ...]]) -> Callable[[], Finish]:
-        """Return a factory of the function that makes an epoch's batches; its random numbers depend on the key."""
-        return lambda: partial(self._finished, split, key())
 
     def _finished(
         self, split: Split, key: tuple[int, ...], images: Tensor, labels: Tensor, rows: Tensor
@@ -354,42 +347,34 @@ class ImageDataModule(LightningDataModule):
     def _resident(self, split: Split, images: Tensor, labels: Tensor) -> ResidentImages:
         return ResidentImages(images, labels, normalize=self._normalize, device_resident=self.device_resident)
 
-    def _training_values(self, channels: slice) -> Iterator[Tensor]:
-        """Yield the stored values of the training images in blocks."""
-        source, rows = self._split("train")
-        places = torch.arange(len(source)) if rows is None else rows
-        for block in torch.split(places, _BLOCK):
-            yield from_stored(source.stored(block)[:, channels])
-
-    def _split(self, split: Split) -> tuple[ResidentImages, Tensor | None]:
-        """Return the set that holds a split, and its rows there, or None for all rows."""
-        if split == "test":
-            test = self._set("test")
-            return self._split("val") if test is None else (test, None)
-        val = self._set("val")
-        if split == "val" and val is not None:
-            return val, None
+    def _split(self, split: Split) -> tuple[ResidentImages, Tensor]:
+        """Return the set that holds a split, and its rows there."""
+        if split == "test" and self._set("test") is None:
+            split = "val"
+        if split != "train" and (own := self._set(split)) is not None:
+            return own, torch.arange(len(own))
         train = self._set("train")
         assert train is not None  # checked by _set()
-        if val is not None:
-            return train, self._limited(train, None)
-        num_val = self._num_val(len(train))
-        if num_val == 0 and split == "val":
-            test = self._set("test")
-            if test is None:
-                hint = " There are no test images to validate on."
-                raise invalid("val_size", self.val_size, "at least 1 image", hint)
-            return test, None
-        order = torch.randperm(len(train), generator=randomness.generator(self.split_seed, Stream.SPLIT, len(train)))
-        chosen = order[:num_val] if split == "val" else order[num_val:]
-        rows = chosen.sort().values  # in the order of the files
+        rows = torch.arange(len(train))
+        if self._set("val") is None:
+            num_val = self._held_out(len(train))
+            if num_val >= len(train):
+                raise invalid("val_size", self.val_size, f"at most {len(train) - 1} of {len(train)} training images")
+            if num_val == 0 and split == "val":
+                test = self._set("test")
+                if test is None:
+                    hint = " There are no test images to validate on."
+                    raise invalid("val_size", self.val_size, "at least 1 image", hint)
+                return test, torch.arange(len(test))
+            generator = randomness.generator(self.split_seed, Stream.SPLIT, len(train))
+            order = torch.randperm(len(train), generator=generator)
+            rows = (order[:num_val] if split == "val" else order[num_val:]).sort().values  # in the order of the files
         return train, rows if split == "val" else self._limited(train, rows)
 
-    def _limited(self, train: ResidentImages, rows: Tensor | None) -> Tensor | None:
+    def _limited(self, train: ResidentImages, rows: Tensor) -> Tensor:
         """Return the training rows that are within the limit."""
         if self.limit is None:
             return rows
-        rows = torch.arange(len(train)) if rows is None else rows
         num = int(self.limit) if is_whole(self.limit) else max(1, round(self.limit * len(rows)))
         if num > len(rows):
             raise invalid("limit", self.limit, f"at most {len(rows)}, the number of training images")
@@ -403,12 +388,6 @@ class ImageDataModule(LightningDataModule):
         if is_whole(self.val_size):
             return int(self.val_size)
         return max(1, int(num_images * self.val_size)) if self.val_size else 0
-
-    def _num_val(self, num_images: int) -> int:
-        num_val = self._held_out(num_images)
-        if num_val >= num_images:
-            raise invalid("val_size", self.val_size, f"at most {num_images - 1} of {num_images} training images")
-        return num_val
 
     def _check_loaded(self, loaded: Any, where: str) -> None:
         """Raise :class:`DataError` if a subclass has not loaded images, or sequences, with labels."""

@@ -59,8 +59,7 @@ class DSpritesDataModule(ImageDataModule):
 
         The values of a factor are 0, 1, …; ``factor_names`` and ``factor_sizes`` say which and how many.
         """
-        rows = self._split(split)[1]
-        return self._factor_table() if rows is None else self._factor_table()[rows]
+        return self._factor_table()[self._split(split)[1]]
 
     def _factor_table(self) -> Tensor:
         return torch.cartesian_prod(*map(torch.arange, self.factor_sizes))

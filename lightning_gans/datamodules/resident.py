@@ -124,7 +124,7 @@ class SplitImages:
 
     Args:
         source: The data set.
-        rows: The split's rows in the data set, int64 ``(N,)``; None is all of them.
+        rows: The split's rows in the data set, int64 ``(N,)``.
         channels: The stored channels that the images have.
 
     Attributes:
@@ -133,15 +133,14 @@ class SplitImages:
         labels: int64 ``(N,)``, or float32 ``(N, K)``.
     """
 
-    def __init__(self, source: ResidentImages, rows: Tensor | None = None, channels: slice = slice(None)) -> None:
+    def __init__(self, source: ResidentImages, rows: Tensor, channels: slice = slice(None)) -> None:
         self.source = source
         self.rows = rows
         self.channels = channels
         num_channels, *sides = source.picture_shape
-        num_images = len(source) if rows is None else len(rows)
-        self.shape = (num_images, len(range(num_channels)[channels]), *sides)
+        self.shape = (len(rows), len(range(num_channels)[channels]), *sides)
         self.dtype = torch.uint8 if len(sides) == 2 else source.images.dtype
-        self.labels = source.labels_at(slice(None) if rows is None else rows)
+        self.labels = source.labels_at(rows)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -152,7 +151,7 @@ class SplitImages:
 
     def exact(self, places: Tensor | slice) -> Tensor:
         """Return images without rounding: bytes, or floats in [-1, 1]."""
-        return self.source.images_at(places if self.rows is None else self.rows[places])[:, self.channels]
+        return self.source.images_at(self.rows[places])[:, self.channels]
 
 
 def _sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -210,7 +209,7 @@ class ResidentLoader:
     Args:
         source: The images.
         sampler: The batches, as positions in ``rows``. Lightning calls its ``set_epoch``.
-        rows: The rows of the source that belong to the split, int64; None is all of them.
+        rows: The rows of the source that belong to the split, int64.
         binarize: Returns the key with which an epoch's images are binarized; None leaves them gray.
         finish: Returns the function that makes an epoch's batches from images, labels and rows; None leaves batches as
             they are.
@@ -222,7 +221,7 @@ class ResidentLoader:
         self,
         source: ResidentImages,
         sampler: ShuffledOrder,
-        rows: Tensor | None = None,
+        rows: Tensor,
         binarize: Callable[[], tuple[int, ...]] | None = None,
         finish: Callable[[], Finish] | None = None,
     ) -> None:
@@ -244,8 +243,7 @@ class ResidentLoader:
         key = None if self.binarize is None else self.binarize()
         finish = None if self.finish is None else self.finish()
         for rows, flips in self.sampler:
-            chosen = rows if self.rows is None else self.rows[rows]
-            yield IndexBatch(self.source, chosen, flips, binarize=key, finish=finish)
+            yield IndexBatch(self.source, self.rows[rows], flips, binarize=key, finish=finish)
 
 
 class SplitPairs:
@@ -257,7 +255,7 @@ class SplitPairs:
 
     def __init__(self, loader: ResidentLoader) -> None:
         self.loader = loader
-        self.rows = torch.arange(len(loader.source)) if loader.rows is None else loader.rows
+        self.rows = loader.rows
 
     def __len__(self) -> int:
         return len(self.rows)

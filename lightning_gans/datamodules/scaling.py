@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lightning_gans._lightning import rank_zero_warn
@@ -14,6 +15,8 @@ from lightning_gans.datamodules.base import ImageDataModule
 from lightning_gans.datamodules.resident import Normalize
 from lightning_gans.errors import DataError, SettingError, invalid
 from lightning_gans.io.arrays import RANGES, Scale, from_stored, is_range
+
+_BLOCK = 256  # images whose values are looked at together
 
 Blocks = Callable[[], Iterable[Tensor]]
 """Returns the values of the training images in parts; it is called for each pass over them."""
@@ -109,8 +112,12 @@ class ScaledImages(ImageDataModule):
 
     def _find_scale(self, side: int, channels: slice) -> Scale:
         """Return the scale of one of the ``_types``, whose values are in some of the stored channels."""
-        self._split("train")  # finds the types
-        blocks = partial(self._training_values, channels)
+        source, rows = self._split("train")  # finds the types
+
+        def blocks() -> Iterator[Tensor]:
+            for block in torch.split(rows, _BLOCK):
+                yield from_stored(source.stored(block)[:, channels])
+
         return self._scalings[side].find(self._types[side], blocks, type(self).__name__)
 
     @property

@@ -64,35 +64,28 @@ class UnpairedFolderDataModule(ImageFolderDataModule):
         """Return the images of the larger set and their partners, the source first."""
         larger, smaller = self._sides(split)
         source, rows = smaller._split(split)
-        places = self._partners(split, draws)
         flips = draws.uniform(1, Stream.FLIP)[:, 0] < 0.5 if split == "train" and self.horizontal_flip else None
-        chosen = places if rows is None else rows[places]
-        partners, _ = source.gather(chosen, flips, images.device, images.dtype)
+        partners, _ = source.gather(rows[self._partners(split, draws)], flips, images.device, images.dtype)
         if split == "train" and self.jitter:
             partners = jittered(partners, draws.uniform(2, Stream.JITTER, 1), self.jitter)
         return (images, partners) if larger is self.sources else (partners, images)
 
-    def _epoch(self, split: Split) -> tuple[ResidentImages, Tensor | None]:
+    def _epoch(self, split: Split) -> tuple[ResidentImages, Tensor]:
         larger, _ = self._sides(split)
         return super()._epoch(split) if larger is self else larger._epoch(split)
 
     def _sides(self, split: Split) -> tuple[ImageFolderDataModule, ImageFolderDataModule]:
         """Return the larger and the smaller set of a split."""
-        of_sources, of_targets = (_size(*side._split(split)) for side in (self.sources, self))
+        of_sources, of_targets = (len(side._split(split)[1]) for side in (self.sources, self))
         return (self.sources, self) if of_sources > of_targets else (self, self.sources)
 
     def _partners(self, split: Split, draws: Draws) -> Tensor:
         """Return the places, within the smaller set, of the partners of the rows of the larger set."""
-        (source, rows), (other, other_rows) = (side._split(split) for side in self._sides(split))
-        num, num_other = _size(source, rows), _size(other, other_rows)
+        rows, num_other = self._sides(split)[0]._split(split)[1], len(self._sides(split)[1]._split(split)[1])
         # The rows' places within the split, whose rows ascend.
-        places = draws.rows if rows is None else torch.searchsorted(rows, draws.rows.contiguous())
+        places = torch.searchsorted(rows, draws.rows.contiguous())
         if split != "train":
             return places % num_other
         generator = randomness.generator(draws.seed, Stream.PARTNER, *draws.place)
-        turns = torch.randperm(num, generator=generator) % num_other
+        turns = torch.randperm(len(rows), generator=generator) % num_other
         return torch.randperm(num_other, generator=generator)[turns[places]]
-
-
-def _size(source: ResidentImages, rows: Tensor | None) -> int:
-    return len(source) if rows is None else len(rows)

@@ -362,7 +362,11 @@ class Evaluator:
             of_few = {} if few is None else self.compare(fake.at(slice(few)), reference, self.metrics_of_floor())[0]
             scores, times = self.compare(fake, reference)
             if pairs is not None and rows is not None:
-                scores |= _of_pairs(pairs, rows)
+                pairs.reset()
+                pairs.add("pairs", rows)
+                for name, reason in pairs.left_out().items():
+                    warnings.warn(f"No {name}: {reason}.", stacklevel=2)
+                scores |= {name: float(mean) for name, mean in pairs.means().items()}
             return scores, of_few, seconds | times
 
         return on_first_process(self.strategy, compute)
@@ -403,15 +407,6 @@ def sample_bytes(module: Any, start: int, stop: int, seed: int, ema: bool) -> Te
     if not images.isfinite().all():
         raise DataError(f"the samples are not all finite numbers. {DIVERGED}", setting="samples")
     return to_bytes(images)
-
-
-def _of_pairs(metric: Translations, rows: Tensor) -> dict[str, float]:
-    """Return the means over the pairs of all processes, and warn of what is left out."""
-    metric.reset()
-    metric.add("pairs", rows)
-    for name, reason in metric.left_out().items():
-        warnings.warn(f"No {name}: {reason}.", stacklevel=2)
-    return {name: float(mean) for name, mean in metric.means().items()}
 
 
 def _gathered(strategy: Any, found: list[tuple[Tensor, Tensor | None]]) -> FeatureSet:

@@ -513,8 +513,7 @@ class GenerativeModule(pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Do nothing with the batch: models without a likelihood are judged by their samples, in callbacks."""
 
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Do nothing with the batch: models without a likelihood are judged by their samples, in callbacks."""
+    test_step = validation_step
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Return samples of a batch's labels, ``(N, C, H, W)`` in [-1, 1].
