@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_gans.cli.arguments import PROGRAM
 from lightning_gans.cli.working_folder import is_importable
 from lightning_gans.errors import DataError
 from lightning_gans.training import allowed_classes
@@ -30,14 +31,16 @@ def check_config(path: str | Path, settings: Any) -> None:
 
     Every string that could be the dotted name of something importable is checked, whatever its key.
     """
-    for name in dotted_names(settings):
-        if not (allowed_classes.is_below(name, allowed_classes.trusted_modules()) or _is_allowed(name)):
-            module = name.rpartition(".")[0]
-            raise DataError(
-                f"{path} names {name}, which is not allowed there: add `--import {module}` if you trust it.",
-                setting=str(path),
-                value=name,
-            )
+    trusted = allowed_classes.trusted_modules()
+    names = [n for n in dotted_names(settings) if not (allowed_classes.is_below(n, trusted) or _is_allowed(n))]
+    if names:
+        options = " ".join(f"--import {module}" for module in sorted({name.rpartition(".")[0] for name in names}))
+        raise DataError(
+            f"{path} names {', '.join(dict.fromkeys(names))}, which {PROGRAM} imports only if you trust it: add "
+            f"`{options}`.",
+            setting=str(path),
+            value=names[0],
+        )
 
 
 def imports_needed(settings: Mapping[str, Any]) -> list[str]:

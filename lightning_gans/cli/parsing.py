@@ -143,23 +143,28 @@ def readable(message: str) -> LightningGansError:
     found = re.search(r'Parser key "([\w.]+)"', message)
     value = re.search(r"(?:(?:Got|Given) value|Expected a dot import path string): (.*)$", message)
     if value is None:
-        details = message.splitlines()[1:]
-        if found and details:
-            return SettingError(f"{found[1]}: {details[0].strip()}.", setting=found[1])
+        broken = re.search(r"Problem with given class_path '([\w.]+)':\s+(.+)", message)
+        if found and broken:
+            return SettingError(f"{found[1]} is {broken[1]!r}: {broken[2]}.", setting=found[1], value=broken[1])
+        details = [line.strip(" -") for line in message.splitlines()[1:] if "Expected a path but" not in line]
+        if found and any(details):
+            return SettingError(f"{found[1]}: {next(filter(None, details))}.", setting=found[1])
         return SettingError(textwrap.shorten(message, 300))
     nested = re.search(r"NestedArg\(key='(?!class_path)([\w.]+)'", value[1])
     if nested and found:
         return _unknown_setting(f"{found[1]}.{nested[1]}")
     class_path = re.search(r"class_path(?:': |=|', val=)'([\w.]+)'", value[1])
-    given = class_path[1] if class_path else value[1]
+    appended = re.search(r"NestedArg\(key='([\w.]+)\+', val='(.*)'\)", value[1])
+    given = appended[2] if appended else class_path[1] if class_path else value[1]
     key = found[1] if found else given  # a class whose constructor raises has no key here
+    if appended:
+        key = f"{key}.{appended[1]}"
     choices = [choice for literal in re.findall(r"Literal\[(.*?)\]", message) for choice in _choices(literal)]
     base = {"model": GenerativeModule, "data": ImageDataModule}.get(key)
-    if base is not None and "." not in given:
-        choices = [name for name in _public_classes(base) if name != base.__name__]
-        reason = f"expected {', '.join(choices)}, or a custom class"
-    else:
-        reason = _readable_reasons(message)
+    classes = [name for name in _public_classes(base) if name != base.__name__] if base is not None else []
+    reason = _readable_reasons(message)
+    if base is not None and "." not in given and given not in classes:
+        choices, reason = classes, f"expected {', '.join(classes)}, or a custom class"
     what = key if key == given else f"{key} is {given if given.startswith(('{', '[')) else repr(given)}"
     text = f"{what}: {reason.rstrip('.')}.{nearest(given, choices)}"
     return SettingError(text, setting=key, value=given, allowed=choices or None)

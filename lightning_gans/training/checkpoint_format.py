@@ -1,15 +1,15 @@
 """The model description in a checkpoint, and rebuilding the model from it.
 
 A checkpoint carries ``lightning_gans: {version, class, arguments, missing, run_seed, images_seen, scales, attributes,
-states}``, and in a fit ``loggers``, in plain types, so that it loads with ``weights_only=True``. A checkpoint can name
-the class of its model and of its networks, within limits (:mod:`lightning_gans.training.allowed_classes`).
+terms, states}``, and in a fit ``loggers``, in plain types, so that it loads with ``weights_only=True``. A checkpoint
+can name the class of its model and of its networks, within limits (:mod:`lightning_gans.training.allowed_classes`).
 """
 
 from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -66,7 +66,8 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
         "images_seen": model.images_seen,
         "scales": [asdict(scale) for scale in (model.source_scale, model.image_scale)],
         "attributes": None if model.attributes is None else asdict(model.attributes),
-        "states": {name: dict(part.state) for name, part in _parts_with_state(model) if part.state},
+        "terms": sorted(_terms(model)),
+        "states": {name: dict(part.state) for name, part in _terms(model).items() if part.state},
     }
 
 
@@ -104,6 +105,8 @@ def description(checkpoint: Mapping[str, Any], path: Any = "the checkpoint") -> 
             raise DataError(f"{path} is damaged: its {name} is {found[name]}.", setting=str(path), value=found[name])
     if not all(isinstance(name, str) for name in (*found["arguments"], *found["missing"])):
         raise DataError(f"{path} is damaged: the name of an argument is not a string.")
+    if not all(isinstance(name, str) for name in found.get("terms", [])):
+        raise DataError(f"{path} is damaged: the name of a term is not a string.", setting="terms")
     loggers_of(found)
     scales_of(found)
     Attributes.stored(found.get("attributes"))
@@ -158,18 +161,30 @@ def restore_states(model: Any, about: Mapping[str, Any]) -> None:
     found: Any = about.get("states", {})
     if not isinstance(found, dict) or not all(isinstance(state, dict) for state in found.values()):
         raise DataError("the checkpoint is damaged: an entry of its states is invalid.", setting="states")
-    for name, part in _parts_with_state(model):
+    for name, part in _terms(model).items():
         with loading():
             part.restore(found.get(name, {}))
 
 
-def _parts_with_state(model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what keeps a state from update to update, with its name in a checkpoint."""
-    for place, part in enumerate(getattr(model, "regularizers", ())):
-        if isinstance(getattr(part, "state", None), dict):
-            yield f"{place}.{part.name}", part
-    if isinstance(getattr(getattr(model, "augment", None), "state", None), dict):
-        yield "augment", model.augment
+def changed_terms(model: Any, about: Mapping[str, Any]) -> str:
+    """Return how a model's regularizers and augmentation differ from those of a description; empty if they do not."""
+    before, now = set(about.get("terms", _terms(model))), set(_terms(model))
+    lost, added = (", ".join(sorted(names)) for names in (before - now, now - before))
+    found = [f"without {lost}"] * bool(lost) + [f"with {added}"] * bool(added)
+    return " and ".join(found)
+
+
+def _terms(model: Any) -> dict[str, Any]:
+    """Return what acts on the losses and may keep a state, with names that do not depend on the order."""
+    terms: dict[str, Any] = {}
+    for part in getattr(model, "regularizers", ()):
+        if part.weight > 0:
+            repeats = sum(known.name == part.name for known in terms.values())
+            terms[part.name + f".{repeats + 1}" * (repeats > 0)] = part
+    augment = getattr(model, "augment", None)
+    if isinstance(getattr(augment, "state", None), dict):
+        terms["augment"] = augment
+    return terms
 
 
 def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any]:

@@ -7,7 +7,7 @@ discriminator's calls and random numbers, and returns a scalar. A custom one is 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,7 @@ from lightning_gans import losses, penalties
 from lightning_gans.errors import (
     SettingError,
     check_choice,
+    check_choices,
     check_counts,
     check_not_negative,
     check_numbers,
@@ -30,7 +31,7 @@ from lightning_gans.training.discriminator_calls import find_feature_layer, is_i
 from lightning_gans.training.processes import mean_over_processes
 from lightning_gans.training.schedules import cosine
 from lightning_gans.training.step import TrainingStep
-from lightning_gans.training.turn import Player, Turn
+from lightning_gans.training.turn import LOGGED, Player, Turn
 
 
 class Regularizer:
@@ -55,7 +56,8 @@ class Regularizer:
     name = ""
     """Key in the log, below ``train/``; by default the class's name in lower case.
 
-    It begins with ``d_`` or ``g_`` if both players have a term of this name.
+    It begins with ``d_`` or ``g_`` if both players have a term of this name. Several terms of one name are logged as
+    their mean.
     """
 
     players: tuple[Player, ...] = ("discriminator",)
@@ -69,6 +71,9 @@ class Regularizer:
 
     def __init__(self, weight: float, *, every: int = 1, end: float = 1.0) -> None:
         self.name = type(self).name or type(self).__name__.lower()
+        if self.name in LOGGED:
+            raise invalid("name", self.name, f"a name that the model does not log itself: not {', '.join(LOGGED)}")
+        check_choices(f"{self.name}.players", self.players, get_args(Player))
         check_not_negative(**{f"{self.name}.weight": weight})
         check_counts(every=every)
         check_share(end=end)
@@ -80,12 +85,12 @@ class Regularizer:
         raise NotImplementedError
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take the :attr:`state` of a checkpoint; an error of any type says that it is damaged."""
+        """Take the :attr:`state` of a checkpoint, with tensors on the CPU; raise any error if it is damaged."""
         self.state = dict(state)
 
     def is_due(self, step: TrainingStep, player: Player) -> bool:
         """Return whether a player's update has the term."""
-        # The last update of each interval, since logged updates are also the last of theirs.
+        # The last update of each interval, so that a logging interval that is a multiple of it has the term.
         update = step.global_step * step.updates + step.update_index if player == "discriminator" else step.global_step
         return self.weight > 0 and (update + 1) % self.every == 0
 
@@ -469,6 +474,8 @@ def checked_regularizers(regularizers: Any) -> list[Regularizer]:
     found: list[Any] = list(regularizers) if isinstance(regularizers, Sequence) else [None]
     if not all(isinstance(regularizer, Regularizer) for regularizer in found):
         raise invalid("regularizers", regularizers, "a list of instances of Regularizer, as in [R1(0.5)]")
+    for unfinished in (type(r).__name__ for r in found if not hasattr(r, "state")):
+        raise SettingError(f"{unfinished}.__init__ must call super().__init__(weight).", setting=unfinished)
     return found
 
 

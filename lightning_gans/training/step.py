@@ -147,8 +147,8 @@ class TrainingStep:
     def noise(self, num: int, size: int | None = None, stream: int = Stream.NOISE) -> Tensor:
         """Draw this batch's rows of the global batch's standard normal noise, ``(num, size)``.
 
-        Each update of a step has other noise, but a second call with the same arguments returns the same numbers. The
-        generator's update has the noise of the step's last update of the discriminator.
+        Each update of a step gets different noise, but a second call with the same arguments returns the same numbers.
+        The generator's update has the noise of the step's last update of the discriminator.
 
         Args:
             num: Rows of this batch.

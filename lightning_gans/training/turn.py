@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Player = Literal["discriminator", "generator"]
 
+LOGGED = ("d_loss", "g_loss", "d_real", "d_fake")
+"""What a training step logs of the players beside the terms of regularizers."""
+
 
 @dataclass
 class Turn:
@@ -69,9 +72,9 @@ class Turn:
         return self.call(images, labels)
 
     def certainty(self) -> Tensor:
-        """Return how far the discriminator takes each real image for real, positive if it does; as its logits.
+        """Return each real image's logit above the decision boundary: positive if it is taken for real.
 
-        These are the logits above the boundary, or above those of generated images if there is none.
+        If the loss has no boundary, it is the logit above that of a generated image.
         """
         real = self.logits(self.real)
         boundary = losses.ADVERSARIAL_LOSSES[self.step.module.loss].boundary
@@ -108,8 +111,9 @@ class Turn:
         for regularizer in self.active:
             term = regularizer(self)
             if not isinstance(term, Tensor) or term.numel() != 1:
-                found = list(term.shape) if isinstance(term, Tensor) else type(term).__name__
-                raise invalid(f"the term of {regularizer!r}", found, "a scalar tensor", " Take its mean.")
+                is_tensor = isinstance(term, Tensor)
+                found, hint = (list(term.shape), " Take its mean.") if is_tensor else (type(term).__name__, "")
+                raise invalid(f"the term of {regularizer!r}", found, "a scalar tensor", hint)
             if regularizer.logged and self.step.will_log:
                 self.step.log(**{self._log_key(regularizer.name): term})
             loss = loss + regularizer.weight_in(self.step) * term

@@ -207,6 +207,13 @@ def test_a_mistake_in_a_custom_module_is_quoted(module, part, workplace, monkeyp
         error = fails(["fit", "-c", "quickstart", option, "users.Own"], 2)
         assert error.value == "users.Own" and part in str(error)
     monkeypatch.delitem(sys.modules, "users", raising=False)
+    error = fails(["fit", "-c", "quickstart", "--model.regularizers+=users.Own"], 2)
+    assert error.setting.endswith("regularizers") and part in str(error)
+    model = "{class_path: GAN, init_args: {image_shape: [1, 28, 28], regularizers: [{class_path: users.Own}]}}"
+    (workplace / "users.yaml").write_text(f"model: {model}\ndata: DigitsDataModule\n")
+    monkeypatch.delitem(sys.modules, "users", raising=False)
+    assert part in str(fails(["fit", "-c", "users.yaml"], 2))
+    monkeypatch.delitem(sys.modules, "users", raising=False)
     if not module.startswith("class"):
         assert part in str(fails(["sample", "x.ckpt", "--import", "users", "--output", "a.png"], 2))
 

@@ -19,4 +19,5 @@ def test_from_python_the_scores_are_those_of_the_callback(make_trainer, tmp_path
     logged = {name.removeprefix("val/"): value.item() for name, value in trainer.callback_metrics.items()}
     assert record["scores"] == pytest.approx(logged, rel=1e-6)
     assert record["protocol"]["num_samples"] == 60 and record["protocol"]["data"] == "Toys"
-    assert evaluator.floor(evaluator.reference(data, "train"), data, 20)["num_images"] == 8  # the validation split
+    floor = evaluator.floor(evaluator.reference(data, "train"), data, 20)
+    assert (floor["split"], floor["num_images"]) == ("val", 8)  # there is no test split

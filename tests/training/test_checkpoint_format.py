@@ -565,7 +565,7 @@ COUNTS = torch.zeros(3)
 STATES = [
     *(("augment", {"p": p, "counts": COUNTS}) for p in ("x", torch.nan, 7.0, None, torch.ones(2))),
     *(("augment", state) for state in ({}, [1], {"p": 0.5}, {"p": 0.5, "counts": torch.zeros(4)})),
-    *(("0.lecam", state) for state in ("x", torch.zeros(5))),
+    *(("lecam", state) for state in ("x", torch.zeros(5))),
 ]
 
 
@@ -580,7 +580,7 @@ def test_a_state_of_a_part_is_restored():
     model = SimpleNamespace(augment=ADA(["cutout"]), regularizers=[LeCam(0.1)])
     states = {
         "augment": {"discriminator": {"p": 0.5, "counts": COUNTS}},
-        "0.lecam": {"discriminator": torch.ones(2, 3)},
+        "lecam": {"discriminator": torch.ones(2, 3)},
     }
     checkpoints.restore_states(model, {"states": states})
     assert model.augment.probability() == 0.5 and model.regularizers[0].state["discriminator"].equal(torch.ones(2, 3))

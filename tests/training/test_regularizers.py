@@ -395,11 +395,63 @@ def test_a_state_is_in_checkpoints_and_does_not_outlive_another_run(make_trainer
     assert again.state["discriminator"].equal(term.state["discriminator"])
     assert load(path).sample(2, seed=0).shape == (2, *SHAPE)  # without the regularizer
     content = torch.load(path, weights_only=True)
-    for damaged in ([], {"2.lecam": 1}):
+    for damaged in ([], {"lecam": 1}):
         content["lightning_gans"]["states"] = damaged
         torch.save(content, path)
         with pytest.raises(DataError):
             make_trainer().fit(tiny(GAN, regularizers=[LeCam(0.5)]), loader(make_batches(2)), ckpt_path=path)
+
+
+class Counting(Regularizer):
+    """Counts its calls."""
+
+    def __call__(self, turn):
+        self.state["calls"] = self.state.get("calls", 0) + 1
+        return turn.logits(turn.real).square().mean()
+
+
+def test_a_state_follows_its_term_to_another_place_in_the_list(make_trainer, tmp_path):
+    path = tmp_path / "last.ckpt"
+    trainer = make_trainer()
+    trainer.fit(tiny(GAN, regularizers=[Counting(0.1), Counting(0.2, every=2)]), loader(make_batches(4)))
+    trainer.save_checkpoint(path)
+    first, second = Counting(0.1), Counting(0.2, every=2)
+    model = tiny(GAN, penalties={"r1": 0.1}, regularizers=[LeCam(0.1), first, second])
+    with pytest.warns(UserWarning, match="The run continues with lecam, r1: checkpoints do not store regularizers"):
+        make_trainer().fit(model, loader(make_batches(4)), ckpt_path=path)
+    assert (first.state["calls"], second.state["calls"]) == (4, 2)
+
+
+@pytest.mark.parametrize(("before", "after", "said"), [(0.5, None, "without counting"), (None, 0.5, "with counting")])
+def test_a_resumed_run_says_which_terms_it_lacks(make_trainer, tmp_path, before, after, said):
+    path = tmp_path / "last.ckpt"
+    trainer = make_trainer()
+    trainer.fit(tiny(GAN, regularizers=[Counting(before)] if before else []), loader(make_batches(2)))
+    trainer.save_checkpoint(path)
+    model = tiny(GAN, regularizers=[Counting(after)] if after else [])
+    with pytest.warns(UserWarning, match=f"The run continues {said}: "):
+        make_trainer().fit(model, loader(make_batches(2)), ckpt_path=path)
+    content = torch.load(path, weights_only=True)
+    content["lightning_gans"]["terms"] = [1]
+    torch.save(content, path)
+    with pytest.raises(DataError):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("body", "setting"),
+    [
+        ({"name": "d_loss"}, "name"),
+        ({"players": "generator"}, "g_wrong.players"),
+        ({"players": ("Generator",), "name": "g_wrong"}, "g_wrong.players"),
+        ({"__init__": lambda self: None}, "G_Wrong"),
+    ],
+)
+def test_a_class_that_cannot_work_is_refused(body, setting):
+    cls = type("G_Wrong", (Regularizer,), body)
+    with pytest.raises(SettingError) as error:
+        tiny(GAN, regularizers=[cls() if "__init__" in body else cls(1.0)])
+    assert error.value.setting == setting
 
 
 # --- consistency ------------------------------------------------------------------------------------------
