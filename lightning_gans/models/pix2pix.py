@@ -38,6 +38,8 @@ class Pix2Pix(TranslationModule):
         dropout: Dropout of the U-Net.
         upsampling: How the U-Net doubles the size: ``transposed`` convolutions, as in the paper, or the ``nearest``
             pixel and a convolution, which makes no checkerboards.
+        input_skip: Whether the U-Net concatenates the source at its full size too, which keeps its sharp edges; see
+            :class:`~lightning_gans.networks.UNet`.
         num_layers: Layers of the discriminator: 3 judges patches of 70 x 70 pixels, 2 of 34 x 34, 1 of 16 x 16.
         conditional: Whether the discriminator sees the source as well. Without it, it judges only whether an image
             looks like a target (the paper's L1 + GAN instead of L1 + cGAN), which few pairs overfit less.
@@ -67,6 +69,7 @@ class Pix2Pix(TranslationModule):
         norm: Norm = "batch",
         dropout: float = 0.5,
         upsampling: Upsampling = "transposed",
+        input_skip: bool = False,
         num_layers: int = 3,
         conditional: bool = True,
         l1_weight: float = 100.0,
@@ -92,7 +95,7 @@ class Pix2Pix(TranslationModule):
         elif made is None:
             halved = halvings(image_shape) if depth is None else depth
             check_divisible(image_shape, 2**halved, f"depth is {halved}")
-            made = UNet(*channels, halved, width, norm, dropout, upsampling)
+            made = UNet(*channels, halved, width, norm, dropout, upsampling, input_skip)
         super().__init__(image_shape, source_shape, **options)
         self.l1_weight = l1_weight
         self.inpaint = inpaint

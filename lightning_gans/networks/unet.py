@@ -63,6 +63,9 @@ class UNet(nn.Module):
         dropout: Share of the features that dropout sets to zero.
         upsampling: How the size is doubled: ``transposed`` convolutions, as in the paper, or the ``nearest`` pixel and
             a 3x3 convolution, which makes no checkerboards (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
+        input_skip: Whether the input is concatenated as well, to features of the image size from which two 3x3
+            convolutions make the output, as in the first U-Net (Ronneberger et al. 2015, arXiv:1505.04597). Outputs
+            are then as sharp as the input where it stays the same.
 
     Attributes:
         multiple: Height and width of images must be multiples of it.
@@ -80,6 +83,7 @@ class UNet(nn.Module):
         norm: Norm = "batch",
         dropout: float = 0.5,
         upsampling: Upsampling = "transposed",
+        input_skip: bool = False,
     ) -> None:
         super().__init__()
         check_choice("upsampling", upsampling, get_args(Upsampling))
@@ -107,7 +111,11 @@ class UNet(nn.Module):
             noise = [nn.Dropout(dropout)] if level >= depth - 3 else []
             self.up.insert(0, nn.Sequential(nn.ReLU(), *doubled(inputs, outer, bias), make_norm(norm, outer), *noise))
         inputs = width if depth == 1 else 2 * width
-        self.up.append(nn.Sequential(nn.ReLU(), *doubled(inputs, out_channels, bias=True)))
+        self.up.append(nn.Sequential(nn.ReLU(), *doubled(inputs, width if input_skip else out_channels, bias=True)))
+        self.output: nn.Module | None = None
+        if input_skip:
+            first = nn.Conv2d(width + in_channels, width, 3, padding=1)
+            self.output = nn.Sequential(first, nn.LeakyReLU(0.2), nn.Conv2d(width, out_channels, 3, padding=1))
         initialize(self, normalized=norm != "none")
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,12 +123,14 @@ class UNet(nn.Module):
         check_divisible(
             images.shape[1:], self.multiple, f"the U-Net halves them {self.depth} times", "an image's shape"
         )
-        skipped = []
+        features, skipped = images, []
         for layer in self.down:
-            images = layer(images)
-            skipped.append(images)
+            features = layer(features)
+            skipped.append(features)
         features = skipped.pop()
         for layer in self.up[:-1]:
             features = torch.cat([layer(features), skipped.pop()], 1)
         pixels: Tensor = self.up[-1](features)
+        if self.output is not None:
+            pixels = self.output(torch.cat([pixels, images], 1))
         return pixels.tanh()

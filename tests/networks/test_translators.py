@@ -41,7 +41,7 @@ def test_the_parameters_are_as_many_as_published(network, published):
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
 @pytest.mark.parametrize(("height", "width", "depth"), [(16, 24, 3), (6, 2, 1), (96, 160, 5)])
 def test_a_unet_keeps_the_size(norm, height, width, depth, upsampling):
-    network = UNet(5, 2, depth=depth, width=2, norm=norm, upsampling=upsampling)
+    network = UNet(5, 2, depth=depth, width=2, norm=norm, upsampling=upsampling, input_skip=upsampling == "nearest")
     images = network(torch.randn(2, 5, height, width))
     assert images.shape == (2, 2, height, width)
     assert images.abs().max() <= 1
@@ -58,6 +58,15 @@ def test_a_unet_passes_each_level_on_at_its_own_size():
         seen = gradient[0, 0].nonzero()
         assert len(seen) > 0
         assert (seen - torch.tensor([row, column])).abs().max() <= 4  # of two 4x4 convolutions
+
+
+def test_an_input_skip_passes_the_input_on_at_its_own_size():
+    network = UNet(1, 1, depth=2, width=2, norm="none", input_skip=True)
+    network.up[-1].register_forward_hook(lambda layer, inputs, output: torch.zeros_like(output))
+    images = torch.randn(1, 1, 8, 8, requires_grad=True)
+    (gradient,) = torch.autograd.grad(network(images)[0, 0, 3, 5], images)
+    seen = gradient[0, 0].nonzero()
+    assert len(seen) > 0 and (seen - torch.tensor([3, 5])).abs().max() == 2  # of two 3x3 convolutions
 
 
 @pytest.mark.parametrize(("upsampling", "distinct"), [("transposed", 4), ("nearest", 1)])

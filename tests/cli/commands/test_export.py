@@ -172,7 +172,7 @@ def test_a_model_that_cannot_be_traced_is_an_error(checkpoints, suffix, monkeypa
 
 TRANSLATORS = {
     "pix2pix": lambda: Pix2Pix((3, 32, 32), (1, 32, 32), width=4, num_layers=1, depth=3),
-    "nearest": lambda: Pix2Pix((3, 16, 32), width=4, num_layers=1, upsampling="nearest", conditional=False),
+    "nearest": lambda: Pix2Pix((3, 16, 32), width=4, num_layers=1, upsampling="nearest", input_skip=True),
     "inpaint": lambda: Pix2Pix((1, 16, 32), inpaint=True, width=4, num_layers=1),
     "super_resolution": lambda: Pix2Pix((1, 32, 32), (1, 16, 16), width=4, num_layers=1),
     "cycle_gan": lambda: CycleGAN((1, 16, 16), width=4, num_blocks=1, num_layers=1, pool_size=0, affine=True),
