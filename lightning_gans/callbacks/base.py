@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
@@ -115,6 +115,11 @@ def evaluated(trainer: Any) -> tuple[Any, float]:
     return trainer.val_dataloaders, float(sum(trainer.num_val_batches))
 
 
+def stage_of(trainer: Any) -> Literal["val", "test"]:
+    """Return the split that is evaluated."""
+    return "test" if trainer.testing else "val"
+
+
 def is_ours(loader: Any) -> bool:
     """Return whether a loader is from this package; ``trainer.datamodule`` may be left over from an earlier run."""
     return hasattr(loader, "source")
@@ -153,7 +158,7 @@ def pairs_of(trainer: Any, module: Any, section: str) -> tuple[Any, bool]:
     """
     data = trainer.datamodule
     if hasattr(data, "split_pairs"):
-        pairs = data.split_pairs("test" if trainer.testing else "val")
+        pairs = data.split_pairs(stage_of(trainer))
         if all(images.dim() == 4 for images in pairs[:1]):
             return pairs, getattr(data, "paired", True)
     what = "no data module with pairs" if data is None else f"a {type(data).__name__} without pairs"

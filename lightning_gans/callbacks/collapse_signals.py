@@ -68,12 +68,12 @@ def nearness(images: Tensor) -> Nearness:
     return Nearness(spread, distances.fill_diagonal_(torch.inf).amin(1))
 
 
-def num_classes(logits: Tensor) -> float:
+def effective_classes(logits: Tensor) -> float:
     """Return the effective number of classes: the exponential of the entropy of the most likely classes.
 
     Example:
-        >>> num_classes(torch.eye(4)), num_classes(torch.eye(4)[[0, 0, 1, 1]]), num_classes(torch.eye(4)[[2, 2]])
-        (4.0, 2.0, 1.0)
+        >>> [effective_classes(torch.eye(4)[classes]) for classes in ([0, 1, 2, 3], [0, 0, 1, 1], [2, 2])]
+        [4.0, 2.0, 1.0]
     """
     shares = logits.argmax(1).bincount().double() / len(logits)
     return float(torch.special.entr(shares).sum().exp())

@@ -24,6 +24,7 @@ from lightning_gans.callbacks.base import (
     is_due,
     is_ours,
     skip_stale,
+    stage_of,
     warn_if_not_validated,
     weights_step,
 )
@@ -138,7 +139,7 @@ class NearestNeighbors(Pictures):
             self.draw(trainer, pl_module)
             return self.scores
 
-        scores, stage = on_first_process(trainer.strategy, look), "test" if trainer.testing else "val"
+        scores, stage = on_first_process(trainer.strategy, look), stage_of(trainer)
         self.last_scored_step = trainer.global_step
         pl_module.log_dict({f"{stage}/{name}": value for name, value in scores.items()}, rank_zero_only=True)
         if scores:

@@ -27,6 +27,7 @@ from lightning_gans.callbacks.base import (
     pairs_of,
     run_folder,
     skip_stale,
+    stage_of,
     warn_if_not_validated,
     weights_step,
 )
@@ -280,7 +281,7 @@ class GenerativeMetrics(WritesIntoRun):
     def on_validation_epoch_end(self, trainer: Any, pl_module: pl.LightningModule) -> None:
         """Score the samples."""
         if is_due(trainer, self.every_n_epochs):
-            self._evaluate(trainer, pl_module, "test" if trainer.testing else "val")
+            self._evaluate(trainer, pl_module, stage_of(trainer))
 
     on_test_epoch_start = on_validation_epoch_start
     on_test_batch_end = on_validation_batch_end

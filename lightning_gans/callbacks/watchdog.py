@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_gans._lightning import Callback, ModelCheckpoint, TrainerFn, pl, rank_zero_info, rank_zero_warn
 from lightning_gans.callbacks.base import images_and_labels, is_stale
-from lightning_gans.callbacks.collapse_signals import MEANINGS, d_accuracy, nearness, num_classes
+from lightning_gans.callbacks.collapse_signals import MEANINGS, d_accuracy, effective_classes, nearness
 from lightning_gans.callbacks.scores import GenerativeMetrics
 from lightning_gans.errors import (
     SettingError,
@@ -281,9 +281,9 @@ class CollapseWatchdog(Callback):
             if extractor is None or not extractor.class_names:  # other extractors are too slow for every check
                 return
             extractor.to(module.device).eval()
-            self._real_classes = self._real_classes or num_classes(extractor(to_bytes(images))[1])
+            self._real_classes = self._real_classes or effective_classes(extractor(to_bytes(images))[1])
             if self._real_classes >= _FEWEST_CLASSES:
-                values["classes"] = num_classes(extractor(to_bytes(fakes))[1]) / self._real_classes
+                values["classes"] = effective_classes(extractor(to_bytes(fakes))[1]) / self._real_classes
 
         self._try("spread and duplicates", distances)
         # A Wasserstein critic is trained to be ahead.
@@ -319,7 +319,7 @@ class CollapseWatchdog(Callback):
         best = _best(trainer)
         path = "" if best is None else trainer.strategy.broadcast(best.best_model_path)
         if self.action == "rollback" and path and self.rollbacks < self.max_rollbacks:
-            step = everywhere(trainer.strategy, lambda: roll_back(trainer, module, path, self.rollback_lr_factor))
+            step = everywhere(trainer.strategy, lambda: _roll_back(trainer, module, path, self.rollback_lr_factor))
             self.rollbacks += 1
             self.streaks, self.warned = {}, []
             if self._fid:
@@ -353,7 +353,7 @@ class CollapseWatchdog(Callback):
             ]
 
 
-def roll_back(trainer: Any, module: Any, path: str, lr_factor: float) -> int:
+def _roll_back(trainer: Any, module: Any, path: str, lr_factor: float) -> int:
     """Restore weights, averages and optimizer moments, and lower the learning rates; all counters continue.
 
     The optimizers keep their current settings, and the schedules continue.

@@ -46,6 +46,11 @@ class CommandParser(argparse.ArgumentParser):
         raise SettingError(f"{message}.{hint}\nSee {self.prog} --help.", setting=unknown[1] if unknown else "")
 
 
+def is_given(option: str, words: Sequence[str]) -> bool:
+    """Return whether a command line has an option, as ``--option value`` or ``--option=value``."""
+    return any(word.partition("=")[0] == option for word in words)
+
+
 def parse(command: str, words: Sequence[str]) -> dict[str, Any]:
     """Parse the options of one of our own commands."""
     parser = CommandParser(prog=f"{PROGRAM} {command}", description=COMMANDS[command], allow_abbrev=False)

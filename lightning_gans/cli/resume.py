@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from lightning_gans._lightning import rank_zero_warn
+from lightning_gans.cli.arguments import is_given
 from lightning_gans.cli.config_check import check_config
 from lightning_gans.cli.run_folder import RunFolder
 from lightning_gans.errors import DataError, SettingError, printable
@@ -36,7 +37,7 @@ def words_to_fit(words: Sequence[str]) -> tuple[list[str], RunFolder]:
     check_config(run.config, settings)
     fit = ["fit", "-c", str(run.config), *words[1:]]
     named = ["--ckpt_path", words[0]] if words[0].endswith(".ckpt") else []
-    chosen = any(word.partition("=")[0] == "--ckpt_path" for word in words)
+    chosen = is_given("--ckpt_path", words)
     if named and chosen:
         message = f"resume takes one checkpoint: use either {words[0]} or --ckpt_path."
         raise SettingError(message, setting="ckpt_path", value=words[0])

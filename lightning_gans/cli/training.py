@@ -28,6 +28,7 @@ from lightning_gans.callbacks import ProgressBar
 from lightning_gans.callbacks.base import keep_folder
 from lightning_gans.callbacks.graceful_stop import slurm_job
 from lightning_gans.cli import resume
+from lightning_gans.cli.arguments import is_given
 from lightning_gans.cli.lightning_cli import LightningArgumentParser, SafeLightningCLI, SaveConfigCallback
 from lightning_gans.cli.outputs import open_output
 from lightning_gans.cli.parsing import (
@@ -140,7 +141,7 @@ class TrainingCLI(SafeLightningCLI):
         """Parse the command line, and check settings that Lightning uses before it checks them."""
         super().parse_arguments(parser, args)
         check_settings(self.settings)
-        asked = any(word.partition("=")[0] == "--verbose" for word in self.words)
+        asked = is_given("--verbose", self.words)
         if "verbose" in self.settings and self.settings.metrics.enabled and not asked:
             self.settings.verbose = False  # the callback prints the scores
 
@@ -154,7 +155,7 @@ class TrainingCLI(SafeLightningCLI):
     def _find_checkpoint(self) -> None:
         """Find the checkpoint to resume or evaluate, and adopt its model; in a fit also its folder and loggers."""
         config, fitting = self.settings, self.subcommand == "fit"
-        asked = any(word.partition("=")[0] == "--init_from" for word in self.words)
+        asked = is_given("--init_from", self.words)
         if asked and None not in (config.init_from, config.ckpt_path):
             message = f"--init_from is {config.init_from}, but the weights come from {config.ckpt_path}: remove one."
             raise SettingError(message, setting="init_from", value=config.init_from)

@@ -28,6 +28,7 @@ from lightning_gans.errors import DataError, are_counts, check_choice, check_cou
 from lightning_gans.io.arrays import ARRAYS, stored_type, to_stored
 from lightning_gans.io.files import expanded
 from lightning_gans.io.pictures import (
+    CACHE_PREFIX,
     EXTENSIONS,
     Fit,
     extensions_in,
@@ -40,7 +41,6 @@ from lightning_gans.io.pictures import (
 _SPLIT_NAMES: dict[Split, str] = {"train": "train(ing)?", "val": "(val|valid|validation|dev)", "test": "test(ing)?"}
 _SPLIT_SUFFIX = r"([-_ ]?(set|split|data|images|imgs|\d+))?"
 _CACHE_VERSION, _DECODED_AT_ONCE = 5, 256
-_CACHE_PREFIX = "lightning_gans-"  # which list_pictures leaves out
 
 
 class ImageFolderDataModule(ScaledImages):
@@ -289,18 +289,18 @@ class ImageFolderDataModule(ScaledImages):
         source = os.path.relpath(self._root, self._cache_dir)
         settings = repr((_CACHE_VERSION, source, self.fit, self.on_error, self.convert, *self._pairing))
         digest = hashlib.sha256(os.fsencode(settings)).hexdigest()[:12]
-        name = f"{_CACHE_PREFIX}{self._root.name[:40]}-{split}-{shape}-{digest}.images"
+        name = f"{CACHE_PREFIX}{self._root.name[:40]}-{split}-{shape}-{digest}.images"
         return DecodedPictures(self._cache_dir / name, memory() / 2)
 
     def _note_others(self) -> None:
         """Log the size of the files of decoded images that are not those of this folder and these settings."""
         own = {self._cache(split).path for split in self._folders}
-        others = set(self._cache_dir.glob(f"{_CACHE_PREFIX}*.images")) - own
+        others = set(self._cache_dir.glob(f"{CACHE_PREFIX}*.images")) - own
         if others:
             size = sum(path.stat().st_size for path in others) / 2**20
             what = f"{size:,.0f} MiB of decoded images that this folder does not use"
             rank_zero_info(
-                printable(f"{self._cache_dir} has {what}: {_CACHE_PREFIX}*.images that no run uses can be deleted.")
+                printable(f"{self._cache_dir} has {what}: {CACHE_PREFIX}*.images that no run uses can be deleted.")
             )
 
     def _key(self, files: list[str]) -> str:

@@ -32,6 +32,9 @@ from lightning_gans.io.files import reading, replacing
 EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Extensions of image files."""
 
+CACHE_PREFIX = "lightning_gans-"
+"""Beginning of the names of files of decoded images, which are no image files."""
+
 Fit = Literal["crop", "pad", "stretch"]
 
 FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # PIL would run Ghostscript for EPS
@@ -97,7 +100,7 @@ def _pictures(
         seen.add(_identity(parent))
         folders[:] = sorted(name for name in folders if deep and not is_litter(name))
         for name in names:
-            if is_litter(name) or name.startswith("lightning_gans-"):  # caches of decoded images
+            if is_litter(name) or name.startswith(CACHE_PREFIX):
                 continue
             if name.lower().endswith(extensions):
                 yield os.path.join(parent, name)

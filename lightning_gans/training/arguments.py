@@ -129,10 +129,10 @@ def arguments_to_pass(cls: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in stored.items()
-        if name in own or name not in defaults or _listed(plain(defaults[name])) != _listed(value)
+        if name in own or name not in defaults or _with_lists(plain(defaults[name])) != _with_lists(value)
     }
 
 
-def _listed(value: Any) -> Any:
+def _with_lists(value: Any) -> Any:
     """Return a value with lists instead of tuples, as JSON has it."""
-    return [*map(_listed, value)] if isinstance(value, (list, tuple)) else value
+    return [*map(_with_lists, value)] if isinstance(value, (list, tuple)) else value

@@ -217,19 +217,9 @@ def load(
     imports: Iterable[str] = (),
     **overrides: Any,
 ) -> Model:
-    """Rebuild the model of a checkpoint, in evaluation mode.
+    """Rebuild the model of a checkpoint, which must be of the class ``expected`` or of a subclass.
 
-    Args:
-        path: The checkpoint, the folder of a pushed model, or ``hf:USER/NAME``.
-        expected: The class asked for; the checkpoint's must be it or a subclass.
-        map_location: The device to load to.
-        hparams_file: A YAML file of arguments that replace the stored ones.
-        strict: Whether checkpoint and model must have the same weights; by default ``strict_loading`` of the model.
-        imports: Your modules whose networks the checkpoint may name; see :func:`trust`.
-        **overrides: Arguments that replace the stored ones, and networks that were given as instances.
-
-    Raises:
-        DataError: The file is not a checkpoint, its class is not known here, or an argument is missing.
+    See :meth:`lightning_gans.GenerativeModule.load_from_checkpoint` for the other arguments.
     """
     trust(*imports)
     checkpoint = read(path, map_location)
@@ -311,13 +301,7 @@ _SHOWN = 12
 def load_weights(model: Any, path: Any, strict: bool = True) -> Transfer:
     """Copy a checkpoint's weights into a model; moving averages that the checkpoint lacks start from the weights.
 
-    Args:
-        model: The model.
-        path: The checkpoint, a folder of a pushed model, or ``hf:USER/NAME``.
-        strict: Whether all weights have to fit; otherwise those that fit are taken.
-
-    Raises:
-        DataError: A weight is missing, unknown, or of another shape (``strict``), or none fits.
+    See :meth:`lightning_gans.GenerativeModule.load_weights`.
     """
     weights, own = rename_averages(read(path)["state_dict"]), model.state_dict()
     for name in own:
