@@ -219,15 +219,15 @@ class ADA(Augmentation):
         return f"ADA({self.transforms}, {self.target}, fakes_as_real={self.fakes_as_real})"
 
 
-def checked_augment(augment: Any, image_shape: Sequence[int]) -> Augmentation | tuple[str, ...]:
-    """Return the setting ``augment`` of a model: an :class:`Augmentation`, or names of DiffAugment's policies.
+def checked_augment(augment: Any, image_shape: Sequence[int]) -> Augmentation | None:
+    """Return what a model's setting ``augment`` stands for: an :class:`Augmentation`, or policies of DiffAugment.
 
     Raises:
         SettingError: It is neither, or the model makes sequences.
     """
     if not isinstance(augment, Augmentation):
         diff_augment.check_policies(augment, image_shape)
-        return tuple(augment)
+        return DiffAugment(tuple(augment)) if augment else None
     if len(image_shape) != 3:
         message = f"augment is {augment!r}: it is for images, not for image_shape {list(image_shape)}."
         raise SettingError(message, setting="augment", value=augment, allowed=[])

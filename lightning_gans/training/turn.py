@@ -14,7 +14,7 @@ from lightning_gans import losses
 from lightning_gans.augment.pipeline import Draw
 from lightning_gans.errors import invalid
 from lightning_gans.randomness import Stream
-from lightning_gans.training.augmentation import Augmentation, DiffAugment
+from lightning_gans.training.augmentation import Augmentation
 from lightning_gans.training.compiled import frozen
 from lightning_gans.training.discriminator_calls import DiscriminatorCalls, logits_of, record_calls
 from lightning_gans.training.step import TrainingStep
@@ -153,30 +153,29 @@ def take_turn(
         layers: Layers of the discriminator whose inputs are recorded, in addition to those of the regularizers.
     """
     active = [r for r in step.module.regularizers if player in r.players and r.is_due(step, player)]
-    augment, update, num = step.module.augment, update_of(step, player), len(real)
-    augmentation = augment if isinstance(augment, Augmentation) else DiffAugment(augment) if augment else None
-    name = name_in(step.module, discriminator) if augmentation else ""
+    augment: Augmentation | None = step.module.augment
+    update, num, name = update_of(step, player), len(real), name_in(step.module, discriminator) if augment else ""
 
     def drawing(images: Tensor, stream: int, *key: int) -> Draw:
         sets = len(images) // num if len(images) % num == 0 else 1
         return lambda size, *more: uniform_for(step, sets, len(images) // sets, size, stream, update, *key, *more)
 
     def augmented(images: Tensor, index: int) -> Tensor:
-        assert augmentation is not None
-        return augmentation(images, drawing(images, Stream.AUGMENT, index), name)
+        assert augment is not None
+        return augment(images, drawing(images, Stream.AUGMENT, index), name)
 
     if player == "discriminator":
-        if augmentation is not None:
-            real = augmentation.shown_as_real(real, fake, drawing(real, Stream.REPLACE), name)
+        if augment is not None:
+            real = augment.shown_as_real(real, fake, drawing(real, Stream.REPLACE), name)
         real = real.detach().requires_grad_(any(r.differentiates == "real" for r in active))
         fake = fake.detach().requires_grad_(any(r.differentiates == "fake" for r in active))
     of_terms = [layer for r in active if (layer := r.feature_layer_of(discriminator)) is not None]
     resting = frozen(discriminator) if player == "generator" else nullcontext()
-    with resting, record_calls(discriminator, augmented if augmentation else None, [*layers, *of_terms]) as calls:
+    with resting, record_calls(discriminator, augmented if augment else None, [*layers, *of_terms]) as calls:
         turn = Turn(player, step, discriminator, real, fake, labels, calls, active)
         yield turn
-        if augmentation is not None and player == "discriminator":
-            augmentation.adapt(turn)
+        if augment is not None and player == "discriminator":
+            augment.adapt(turn)
 
 
 def name_in(module: nn.Module, network: nn.Module) -> str:

@@ -102,7 +102,7 @@ def test_without_efficientnet_nothing_is_trained(make_trainer):
 
 def test_defaults_are_the_papers():
     model = small()
-    assert (model.loss, model.augment) == ("hinge", ("color", "translation"))
+    assert (model.loss, model.augment.policies) == ("hinge", ("color", "translation"))
     assert (model.generator_lr, model.discriminator_lr, model.betas) == (2e-4, 2e-4, (0.5, 0.999))
 
 
