@@ -24,6 +24,7 @@ from lightning_gans.cli.run_folder import RunFolder, read_json
 from lightning_gans.errors import printable
 from lightning_gans.io.files import replacing
 from lightning_gans.metrics.samples import translates
+from lightning_gans.training import checkpoint_format
 
 _NOT_YET = "yet: no validation has scored; see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
 
@@ -126,17 +127,26 @@ def print_summary(trainer: pl.Trainer, seconds: float, finished: bool, trained: 
         print(f"  no scores {why}")
     if not run.last.is_file():
         return
-    imports = [f"--import={module}" for module in imports_needed(run.settings())] if run.config.is_file() else []
+    settings = run.settings() if run.config.is_file() else {}
     if translates(model):
-        use = ["translate", _shown(run.last), "pictures", "--output", "translated", *imports]
+        use = ["translate", _shown(run.last), "pictures", "--output", "translated"]
     else:
         output = "samples.png" if model.makes_pictures else "samples.npz"
-        use = ["sample", _shown(run.last), "--num_samples", "64", "--output", output, *imports]
-    resume = ["resume", _shown(run.path), *(_larger_limits(trainer) if finished else []), *imports]
+        use = ["sample", _shown(run.last), "--num_samples", "64", "--output", output]
+    described = settings.get("model", {})
+    arguments = described.get("init_args", {}).items()
+    kept = {name: value for name, value in arguments if not name.endswith(checkpoint_format.FOR_TRAINING)}
+    use += _imports({**described, "init_args": kept})
+    resume = ["resume", _shown(run.path), *(_larger_limits(trainer) if finished else []), *_imports(settings)]
     report = [["report", _shown(run.path)]] if run.metrics.is_file() else []
     print("Next:", *(shlex.join([PROGRAM, *words]) for words in (use, resume, *report)), sep="\n  ")
     if finished and model.lr_schedule != "constant":
         print(f"(When resumed, the {model.lr_schedule} schedule is stretched over the longer run.)")
+
+
+def _imports(settings: Any) -> list[str]:
+    """Return the options that import the custom modules which settings name."""
+    return [f"--import={module}" for module in imports_needed(settings)]
 
 
 def _comparison(monitor: str, record: dict[str, Any]) -> list[str]:

@@ -106,6 +106,19 @@ def test_a_run_of_a_custom_class_is_sampled_and_resumed(hints, steps, workplace,
     assert steps == [4, 8, 12]
 
 
+def test_samples_need_no_import_of_a_custom_regularizer(hints, steps, workplace, monkeypatch):
+    (workplace / "own_term.py").write_text(
+        "from lightning_gans.training.regularizers import R1\n\nclass Own(R1): pass\n"
+    )
+    monkeypatch.syspath_prepend(workplace)
+    main([*FIT, "--model.regularizers+=own_term.Own", "--model.regularizers.weight=0"])
+    (sample, resume, _), _ = hints()
+    assert resume[-1] == "--import=own_term" and "--import" not in " ".join(sample)
+    main(sample)
+    main(resume)
+    assert len(steps) == 2
+
+
 def test_what_to_do_without_the_last_checkpoint(hints, steps):
     main(FIT)
     checkpoints = RUN / "checkpoints"
