@@ -1,3 +1,3 @@
 """The version, which can be read without importing torch."""
 
-__version__ = "0.1.1"
+__version__ = "0.2.0"
