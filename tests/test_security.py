@@ -180,7 +180,7 @@ def test_what_the_parser_loads_from_a_setting_runs_no_code(tmp_path, monkeypatch
     for words in (["--data", value], ["-c", "config.yaml"]):
         with (
             resuming(Path("config.yaml")),
-            pytest.raises(DataError, match=r"names own_code\.Own, which lightning-gans imports only if"),
+            pytest.raises(DataError, match=r"names own_code\.Own\. lightning-gans imports only code that you trust"),
         ):
             parser.parse_args(words)
     assert not mark.exists()
@@ -193,9 +193,9 @@ def test_a_resumed_run_imports_nothing_that_its_settings_or_its_checkpoint_name_
     with pytest.raises(SystemExit):
         main(["resume", str(tmp_path)])
     config = SimpleNamespace(model=Namespace(class_path="GAN", init_args=Namespace()))
-    with pytest.raises(DataError, match=r"names own_code\.Own, which lightning-gans imports only if"):
+    with pytest.raises(DataError, match=r"names own_code\.Own\. lightning-gans imports only code that you trust"):
         resume.adopt_model(config, crafted("own_code.Own"), [])
-    assert "names own_code.Own, which lightning-gans imports only if" in capsys.readouterr().err
+    assert "names own_code.Own. lightning-gans imports only code that you trust" in capsys.readouterr().err
     assert not mark.exists()
 
 

@@ -22,3 +22,5 @@ if __name__ == "__main__":
     trainer.validate(make(), foreign.loader(low, 101), verbose=False)
     if trainer.is_global_zero:
         print(json.dumps({key: value.item() for key, value in trainer.callback_metrics.items() if "val/" in key}))
+    if torch.distributed.is_initialized():  # its threads may abort a process that ends
+        torch.distributed.destroy_process_group()

@@ -36,8 +36,8 @@ def check_config(path: str | Path, settings: Any) -> None:
     if names:
         options = " ".join(f"--import {module}" for module in sorted({name.rpartition(".")[0] for name in names}))
         raise DataError(
-            f"{path} names {', '.join(dict.fromkeys(names))}, which {PROGRAM} imports only if you trust it: add "
-            f"`{options}`.",
+            f"{path} names {', '.join(dict.fromkeys(names))}. {PROGRAM} imports only code that you trust: if you do, "
+            f"add `{options}`.",
             setting=str(path),
             value=names[0],
         )

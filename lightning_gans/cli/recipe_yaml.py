@@ -61,7 +61,7 @@ def _count(node: Any, counts: dict[Any, int], depth: int) -> int:
 
 
 def _check_keys(mapping: yaml.MappingNode) -> None:
-    """Raise :class:`SettingError` for a key that is given twice, or that is not right with or next to a class path."""
+    """Raise :class:`SettingError` for a key that is given twice or wrong next to ``class_path``, or for a value."""
     values: dict[str, yaml.Node] = {}
     for key, value in mapping.value:
         name = str(key.value)

@@ -26,7 +26,7 @@ from lightning_gans.io.files import replacing
 from lightning_gans.metrics.samples import translates
 from lightning_gans.training import checkpoint_format
 
-_NOT_YET = "yet: no validation has scored; see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
+_NOT_YET = "yet: no validation has computed them; see trainer.check_val_every_n_epoch and metrics.every_n_epochs"
 
 
 def write_record(trainer: pl.Trainer, words: Sequence[str], seconds: float, from_step: int, commit: str | None) -> None:

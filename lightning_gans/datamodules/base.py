@@ -199,6 +199,11 @@ class ImageDataModule(LightningDataModule):
             self.prepare_data()
         return SplitImages(*self._split(split), self._channels)
 
+    @property
+    def has_test_split(self) -> bool:
+        """Whether the data set has test images; otherwise its validation images are its test images."""
+        return self._set("test") is not None
+
     def split_pairs(self, split: Literal["val", "test"]) -> SplitPairs:
         """Return the pairs ``(source, target)`` that evaluate translators, as the split's loader makes them, on access.
 

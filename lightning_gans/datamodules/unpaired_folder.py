@@ -81,7 +81,8 @@ class UnpairedFolderDataModule(ImageFolderDataModule):
 
     def _partners(self, split: Split, draws: Draws) -> Tensor:
         """Return the places, within the smaller set, of the partners of the rows of the larger set."""
-        rows, num_other = self._sides(split)[0]._split(split)[1], len(self._sides(split)[1]._split(split)[1])
+        rows, others = (side._split(split)[1] for side in self._sides(split))
+        num_other = len(others)
         # The rows' places within the split, whose rows ascend.
         places = torch.searchsorted(rows, draws.rows.contiguous())
         if split != "train":

@@ -33,7 +33,7 @@ EXTENSIONS = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", "
 """Extensions of image files."""
 
 CACHE_PREFIX = "lightning_gans-"
-"""Beginning of the names of files of decoded images, which are no image files."""
+"""Prefix of the names of caches of decoded images; they are not listed as pictures."""
 
 Fit = Literal["crop", "pad", "stretch"]
 

@@ -37,12 +37,12 @@ class Pix2Pix(TranslationModule):
             not be ``batch``.
         dropout: Dropout of the U-Net.
         upsampling: How the U-Net doubles the size: ``transposed`` convolutions, as in the paper, or the ``nearest``
-            pixel and a convolution, which makes no checkerboards.
-        input_skip: Whether the U-Net concatenates the source at its full size too, which keeps its sharp edges; see
+            pixel and a convolution, which avoids checkerboards.
+        input_skip: Whether the U-Net also concatenates the source at full size, which helps to keep sharp edges; see
             :class:`~lightning_gans.networks.UNet`.
         num_layers: Layers of the discriminator: 3 judges patches of 70 x 70 pixels, 2 of 34 x 34, 1 of 16 x 16.
         conditional: Whether the discriminator sees the source as well. Without it, it judges only whether an image
-            looks like a target (the paper's L1 + GAN instead of L1 + cGAN), which few pairs overfit less.
+            looks like a target (the paper's L1 + GAN instead of L1 + cGAN), which overfits less if there are few pairs.
         l1_weight: Weight of the L1 distance.
         inpaint: Whether the last channel of the sources is a mask of holes, as in the task ``inpaint``: outside of
             them, outputs are the source bit for bit, also in training (:class:`~lightning_gans.networks.Inpainter`).

@@ -62,10 +62,10 @@ class UNet(nn.Module):
         norm: ``batch``, ``instance`` or ``none``. Convolutions have a bias unless it is ``batch``.
         dropout: Share of the features that dropout sets to zero.
         upsampling: How the size is doubled: ``transposed`` convolutions, as in the paper, or the ``nearest`` pixel and
-            a 3x3 convolution, which makes no checkerboards (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
+            a 3x3 convolution, which avoids checkerboards (Odena et al. 2016, https://doi.org/10.23915/distill.00003).
         input_skip: Whether the input is concatenated as well, to features of the image size from which two 3x3
-            convolutions make the output, as in the first U-Net (Ronneberger et al. 2015, arXiv:1505.04597). Outputs
-            are then as sharp as the input where it stays the same.
+            convolutions make the output, as in the first U-Net (Ronneberger et al. 2015, arXiv:1505.04597). An
+            output can then be as sharp as the input where the two agree.
 
     Attributes:
         multiple: Height and width of images must be multiples of it.

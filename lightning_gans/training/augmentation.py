@@ -67,7 +67,10 @@ class Augmentation:
         """Adapt to a discriminator's update, after its loss is computed; do nothing by default."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take the :attr:`state` of a checkpoint; an error of any type says that it is damaged."""
+        """Take the :attr:`state` of a checkpoint, with tensors on the CPU.
+
+        An exception of any type means that the state is damaged.
+        """
         self.state = dict(state)
 
 
@@ -220,7 +223,7 @@ class ADA(Augmentation):
 
 
 def checked_augment(augment: Any, image_shape: Sequence[int]) -> Augmentation | None:
-    """Return what a model's setting ``augment`` stands for: an :class:`Augmentation`, or policies of DiffAugment.
+    """Return the augmentation that a model's setting ``augment`` stands for; None for an empty list of policies.
 
     Raises:
         SettingError: It is neither, or the model makes sequences.

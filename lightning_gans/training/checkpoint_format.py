@@ -67,7 +67,7 @@ def describe(model: Any, checkpoint: dict[str, Any]) -> None:
         "scales": [asdict(scale) for scale in (model.source_scale, model.image_scale)],
         "attributes": None if model.attributes is None else asdict(model.attributes),
         "terms": sorted(_terms(model)),
-        "states": {name: dict(part.state) for name, part in _terms(model).items() if part.state},
+        "states": {name: dict(part.state) for name, part in _with_state(model).items() if part.state},
     }
 
 
@@ -105,8 +105,9 @@ def description(checkpoint: Mapping[str, Any], path: Any = "the checkpoint") -> 
             raise DataError(f"{path} is damaged: its {name} is {found[name]}.", setting=str(path), value=found[name])
     if not all(isinstance(name, str) for name in (*found["arguments"], *found["missing"])):
         raise DataError(f"{path} is damaged: the name of an argument is not a string.")
-    if not all(isinstance(name, str) for name in found.get("terms", [])):
-        raise DataError(f"{path} is damaged: the name of a term is not a string.", setting="terms")
+    terms: Any = found.get("terms", [])
+    if not isinstance(terms, list) or not all(isinstance(name, str) for name in terms):
+        raise DataError(f"{path} is damaged: its terms are not a list of names.", setting="terms")
     loggers_of(found)
     scales_of(found)
     Attributes.stored(found.get("attributes"))
@@ -161,13 +162,13 @@ def restore_states(model: Any, about: Mapping[str, Any]) -> None:
     found: Any = about.get("states", {})
     if not isinstance(found, dict) or not all(isinstance(state, dict) for state in found.values()):
         raise DataError("the checkpoint is damaged: an entry of its states is invalid.", setting="states")
-    for name, part in _terms(model).items():
+    for name, part in _with_state(model).items():
         with loading():
             part.restore(found.get(name, {}))
 
 
 def changed_terms(model: Any, about: Mapping[str, Any]) -> str:
-    """Return how a model's regularizers and augmentation differ from those of a description; empty if they do not."""
+    """Return how a model's regularizers differ from those of a description, as text; empty if they do not."""
     before, now = set(about.get("terms", _terms(model))), set(_terms(model))
     lost, added = (", ".join(sorted(names)) for names in (before - now, now - before))
     found = [f"without {lost}"] * bool(lost) + [f"with {added}"] * bool(added)
@@ -175,16 +176,20 @@ def changed_terms(model: Any, about: Mapping[str, Any]) -> str:
 
 
 def _terms(model: Any) -> dict[str, Any]:
-    """Return what acts on the losses and may keep a state, with names that do not depend on the order."""
+    """Return the active regularizers by name; equal names have a number, in their order."""
     terms: dict[str, Any] = {}
     for part in getattr(model, "regularizers", ()):
-        if part.weight > 0:
+        # A module may use this attribute for something else.
+        if isinstance(getattr(part, "state", None), dict) and part.weight > 0:
             repeats = sum(known.name == part.name for known in terms.values())
             terms[part.name + f".{repeats + 1}" * (repeats > 0)] = part
-    augment = getattr(model, "augment", None)
-    if isinstance(getattr(augment, "state", None), dict):
-        terms["augment"] = augment
     return terms
+
+
+def _with_state(model: Any) -> dict[str, Any]:
+    """Return what may keep a state from update to update: the regularizers and the augmentation, by name."""
+    augment = getattr(model, "augment", None)
+    return _terms(model) | ({"augment": augment} if isinstance(getattr(augment, "state", None), dict) else {})
 
 
 def find_model(about: Mapping[str, Any], path: Any, base: type[Any]) -> type[Any]:

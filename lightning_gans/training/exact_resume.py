@@ -163,7 +163,8 @@ class ExactResume(Callback):
         if not _is_fitting(trainer):
             return
         if _is_ours(pl_module) and (changes := checkpoint_format.changed_terms(pl_module, about)):
-            rank_zero_warn(f"The run continues {changes}: checkpoints do not store regularizers; pass the same ones.")
+            hint = "Checkpoints do not store regularizers: pass the same ones."
+            rank_zero_warn(f"The run continues {changes}, unlike before. {hint}")
         optimizer_states.check_like(checkpoint["loops"]["fit_loop"], trainer.fit_loop.state_dict(), "loops.fit_loop")
         restore_loggers(trainer, checkpoint_format.loggers_of(about), checkpoint["global_step"])
         data: Any = getattr(trainer, "datamodule", None)

@@ -31,7 +31,7 @@ from lightning_gans.training.discriminator_calls import find_feature_layer, is_i
 from lightning_gans.training.processes import mean_over_processes
 from lightning_gans.training.schedules import cosine
 from lightning_gans.training.step import TrainingStep
-from lightning_gans.training.turn import LOGGED, Player, Turn
+from lightning_gans.training.turn import RESERVED, Player, Turn
 
 
 class Regularizer:
@@ -71,8 +71,9 @@ class Regularizer:
 
     def __init__(self, weight: float, *, every: int = 1, end: float = 1.0) -> None:
         self.name = type(self).name or type(self).__name__.lower()
-        if self.name in LOGGED:
-            raise invalid("name", self.name, f"a name that the model does not log itself: not {', '.join(LOGGED)}")
+        if self.name in RESERVED or "." in self.name:
+            allowed = f"without dots, and none of {', '.join(RESERVED)}"
+            raise invalid(f"{type(self).__name__}.name", self.name, allowed)
         check_choices(f"{self.name}.players", self.players, get_args(Player))
         check_not_negative(**{f"{self.name}.weight": weight})
         check_counts(every=every)
@@ -85,12 +86,15 @@ class Regularizer:
         raise NotImplementedError
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take the :attr:`state` of a checkpoint, with tensors on the CPU; raise any error if it is damaged."""
+        """Take the :attr:`state` of a checkpoint, with tensors on the CPU.
+
+        An exception of any type means that the state is damaged.
+        """
         self.state = dict(state)
 
     def is_due(self, step: TrainingStep, player: Player) -> bool:
         """Return whether a player's update has the term."""
-        # The last update of each interval, so that a logging interval that is a multiple of it has the term.
+        # The last update of each interval, so that logged updates have the term if log_every_n_steps is a multiple.
         update = step.global_step * step.updates + step.update_index if player == "discriminator" else step.global_step
         return self.weight > 0 and (update + 1) % self.every == 0
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 Player = Literal["discriminator", "generator"]
 
-LOGGED = ("d_loss", "g_loss", "d_real", "d_fake")
-"""What a training step logs of the players beside the terms of regularizers."""
+RESERVED = ("d_loss", "g_loss", "d_real", "d_fake", "loss", "real", "fake", "augment")
+"""Names that regularizers cannot have: keys that a training step logs, alone or after ``d_`` or ``g_``, and that of the
+augmentation's state."""
 
 
 @dataclass
@@ -72,9 +73,9 @@ class Turn:
         return self.call(images, labels)
 
     def certainty(self) -> Tensor:
-        """Return each real image's logit above the decision boundary: positive if it is taken for real.
+        """Return how far each real image's logit is above the decision boundary: positive if it is taken for real.
 
-        If the loss has no boundary, it is the logit above that of a generated image.
+        If the loss has no boundary, return how far it is above the logit of a generated image.
         """
         real = self.logits(self.real)
         boundary = losses.ADVERSARIAL_LOSSES[self.step.module.loss].boundary

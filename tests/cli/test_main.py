@@ -525,7 +525,7 @@ def test_a_run_with_a_custom_network_is_resumed(workplace, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["resume", str(RUN), *more])
     assert stop.value.code == 1
-    assert "add `--import own_networks` if you trust it" in capsys.readouterr().err
+    assert "imports only code that you trust: if you do, add `--import own_networks`" in capsys.readouterr().err
     main(["resume", str(RUN), "--import", "own_networks", *more])
     config["trainer"]["max_epochs"] = 2
     assert yaml.safe_load((RUN / "config.yaml").read_text()) == config

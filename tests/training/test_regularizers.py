@@ -417,7 +417,7 @@ def test_a_state_follows_its_term_to_another_place_in_the_list(make_trainer, tmp
     trainer.save_checkpoint(path)
     first, second = Counting(0.1), Counting(0.2, every=2)
     model = tiny(GAN, penalties={"r1": 0.1}, regularizers=[LeCam(0.1), first, second])
-    with pytest.warns(UserWarning, match="The run continues with lecam, r1: checkpoints do not store regularizers"):
+    with pytest.warns(UserWarning, match="The run continues with lecam, r1, unlike before"):
         make_trainer().fit(model, loader(make_batches(4)), ckpt_path=path)
     assert (first.state["calls"], second.state["calls"]) == (4, 2)
 
@@ -429,19 +429,22 @@ def test_a_resumed_run_says_which_terms_it_lacks(make_trainer, tmp_path, before,
     trainer.fit(tiny(GAN, regularizers=[Counting(before)] if before else []), loader(make_batches(2)))
     trainer.save_checkpoint(path)
     model = tiny(GAN, regularizers=[Counting(after)] if after else [])
-    with pytest.warns(UserWarning, match=f"The run continues {said}: "):
+    with pytest.warns(UserWarning, match=f"The run continues {said}, unlike before"):
         make_trainer().fit(model, loader(make_batches(2)), ckpt_path=path)
     content = torch.load(path, weights_only=True)
-    content["lightning_gans"]["terms"] = [1]
-    torch.save(content, path)
-    with pytest.raises(DataError):
-        load(path)
+    for damaged in ([1], 5, "abc"):
+        content["lightning_gans"]["terms"] = damaged
+        torch.save(content, path)
+        with pytest.raises(DataError):
+            load(path)
 
 
 @pytest.mark.parametrize(
     ("body", "setting"),
     [
-        ({"name": "d_loss"}, "name"),
+        ({"name": "d_loss"}, "G_Wrong.name"),
+        ({"name": "augment"}, "G_Wrong.name"),
+        ({"name": "r1.2"}, "G_Wrong.name"),
         ({"players": "generator"}, "g_wrong.players"),
         ({"players": ("Generator",), "name": "g_wrong"}, "g_wrong.players"),
         ({"__init__": lambda self: None}, "G_Wrong"),
