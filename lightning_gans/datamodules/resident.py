@@ -255,13 +255,12 @@ class SplitPairs:
 
     def __init__(self, loader: ResidentLoader) -> None:
         self.loader = loader
-        self.rows = loader.rows
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.loader.rows)
 
     def __getitem__(self, places: slice) -> tuple[Tensor, Tensor]:
         key = None if self.loader.binarize is None else self.loader.binarize()
         finish = None if self.loader.finish is None else self.loader.finish()
-        source, target = IndexBatch(self.loader.source, self.rows[places], binarize=key, finish=finish)
+        source, target = IndexBatch(self.loader.source, self.loader.rows[places], binarize=key, finish=finish)
         return source, target

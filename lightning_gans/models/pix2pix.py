@@ -112,7 +112,8 @@ class Pix2Pix(TranslationModule):
         generator_optimizer, discriminator_optimizer = self.optimizers_of("generator", "discriminator")
         with self.step(batch, updates=self.d_steps) as step:
             for source, target in step.batches():
-                fake, condition = self.generate(self.generator, source), source if self.conditional else None
+                fake = self.generate(self.generator, source)
+                condition = source if self.conditional else None
                 with self.turn("discriminator", step, self.discriminator, target, fake, condition) as turn:
                     loss = self.discriminator_loss(self.discriminator, turn.real, turn.fake, condition)
                     d_loss = turn.regularized(loss)
@@ -120,7 +121,8 @@ class Pix2Pix(TranslationModule):
                 step.log(d_loss=d_loss)
             for source, target in step.last_batches():
                 if self.accumulate_batches > 1:  # keep only one batch in memory
-                    fake, condition = self.generate(self.generator, source), source if self.conditional else None
+                    fake = self.generate(self.generator, source)
+                condition = source if self.conditional else None
                 with self.turn("generator", step, self.discriminator, target, fake, condition) as turn:
                     loss = self.generator_loss(self.discriminator, target, fake, condition)
                     g_loss = turn.regularized(self.adversarial_weight * loss)

@@ -111,10 +111,10 @@ class Turn:
         """
         for regularizer in self.active:
             term = regularizer(self)
-            if not isinstance(term, Tensor) or term.numel() != 1:
-                is_tensor = isinstance(term, Tensor)
-                found, hint = (list(term.shape), " Take its mean.") if is_tensor else (type(term).__name__, "")
-                raise invalid(f"the term of {regularizer!r}", found, "a scalar tensor", hint)
+            if not isinstance(term, Tensor):
+                raise invalid(f"the term of {regularizer!r}", type(term).__name__, "a scalar tensor")
+            if term.numel() != 1:
+                raise invalid(f"the term of {regularizer!r}", list(term.shape), "a scalar tensor", " Take its mean.")
             if regularizer.logged and self.step.will_log:
                 self.step.log(**{self._log_key(regularizer.name): term})
             loss = loss + regularizer.weight_in(self.step) * term
